@@ -1,0 +1,12 @@
+"""`callboard` and `python -m service`."""
+
+from service.cli import callboard
+
+
+def main() -> None:
+    """Run the command line."""
+    callboard(prog_name="callboard")
+
+
+if __name__ == "__main__":
+    main()

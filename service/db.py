@@ -1,0 +1,122 @@
+"""Postgres for the service: the declarative base, the engine of one loop, sessions, and the transaction boundary."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import MetaData, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from service.settings import Settings
+
+Sessions = async_sessionmaker[AsyncSession]
+
+NAMES = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """The base of every table of the service; constraint names follow one convention."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+def address(database_url: str) -> tuple[URL, dict[str, Any]]:
+    """Turn any `postgres(ql)://` URL into SQLAlchemy's asyncpg URL and its connect arguments.
+
+    libpq's `sslmode` becomes asyncpg's `ssl`, so the URL a hosting provider hands out works as it is.
+    """
+    found = make_url(database_url).set(drivername="postgresql+asyncpg")
+    arguments: dict[str, Any] = {}
+    if (mode := found.query.get("sslmode")) is not None:
+        arguments["ssl"] = mode
+        found = found.difference_update_query(["sslmode"])
+    return found, arguments
+
+
+def create_engine(
+    settings: Settings,
+    *,
+    application: str = "callboard",
+    pool_timeout: float = 30.0,
+    statement_timeout: float = 30.0,
+) -> AsyncEngine:
+    """Make the engine of the running loop; call it on the loop that uses it, never before a fork.
+
+    `pool_timeout` and `statement_timeout` are in seconds. A connection that the server closed is noticed at checkout
+    without a round trip, so a restart of Postgres costs no failed request once it is back.
+    """
+    where, arguments = address(settings.database_url)
+    engine = create_async_engine(
+        where,
+        pool_size=settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout,
+        pool_recycle=1800,
+        connect_args=arguments
+        | {
+            "timeout": settings.db_connect_timeout,
+            "command_timeout": statement_timeout + 1.0,
+            "server_settings": {
+                "application_name": application,
+                "statement_timeout": str(int(statement_timeout * 1000)),
+                "idle_in_transaction_session_timeout": "60000",
+                "timezone": "UTC",
+            },
+        },
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+    if dbapi_connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def sessions(engine: AsyncEngine) -> Sessions:
+    """Make sessions on `engine`; nothing is expired at commit, nothing is flushed behind your back but at commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def transaction(maker: Sessions) -> AbstractAsyncContextManager[AsyncSession]:
+    """Open the one transaction of a boundary: commits at the end, rolls back on any error.
+
+    A failed COMMIT raises; whether it took effect is then unknown to anybody but Postgres.
+    """
+    return maker.begin()
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether `error` means that Postgres cannot serve now: gone, starting, full, locked, or no free connection."""
+    if isinstance(error, DBAPIError):
+        original = getattr(error.orig, "__cause__", None) or error.orig
+        return error.connection_invalidated or (original is not None and is_away(original))
+    if isinstance(error, asyncpg.InterfaceError):
+        return "closed" in str(error)
+    return isinstance(error, AWAY)
+
+
+AWAY: tuple[type[BaseException], ...] = (
+    PoolTimeout,
+    DisconnectionError,
+    ConnectionError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InternalClientError,
+)

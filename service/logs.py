@@ -1,0 +1,198 @@
+"""One chain of logs for the API, the worker, beat and the command line: structlog, the standard library, Celery.
+
+An event is `noun_verb` and fields. Ids are bound once, at the boundary. Addresses are masked; keys, headers and
+bodies are never logged.
+"""
+
+import atexit
+import logging
+import logging.config
+import re
+import sys
+import threading
+from collections.abc import Callable, MutableMapping
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from service.settings import Settings
+
+Event = MutableMapping[str, Any]
+
+FLUSH_EVERY = 0.1  # seconds
+FLUSH_ABOVE = 64 * 1024  # bytes
+KEY = re.compile(r"cb_(live|test)_[A-Za-z0-9]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def mask(address: str) -> str:
+    """Mask an address for a log line: `alice@example.org` is `a***@example.org`."""
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}***@{domain}" if at else "***"
+
+
+def redact(text: str) -> str:
+    """Take API keys out of `text`."""
+    return KEY.sub(r"cb_\1_***", text)
+
+
+class Writer:
+    """A bounded, buffered writer of lines, flushed every 0.1 s by a thread of its own, when full, and at exit.
+
+    A full disk or a closed pipe loses lines, counted in `lost`, never the service.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.lost = 0
+        self._lines: list[str] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        threading.Thread(target=self._flush_forever, name="log-writer", daemon=True).start()
+        atexit.register(self.flush)
+
+    def write(self, line: str) -> None:
+        """Take one line, without its line end."""
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > FLUSH_ABOVE:
+            self.flush()
+        elif not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._lock:
+            lines, self._lines, self._size = self._lines, [], 0
+            if not lines:
+                return
+            try:
+                self.stream.write("\n".join(lines) + "\n")
+                self.stream.flush()
+            except (OSError, ValueError):
+                self.lost += len(lines)
+
+    def _flush_forever(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._wake.wait()
+            pause.wait(FLUSH_EVERY)
+            self._wake.clear()
+            self.flush()
+
+
+class LineLogger:
+    """What structlog calls with a finished line; an error is flushed at once, so that a crash does not swallow it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def msg(self, line: str) -> None:
+        """Buffer a line."""
+        self._writer.write(line)
+
+    def now(self, line: str) -> None:
+        """Write a line at once."""
+        self._writer.write(line)
+        self._writer.flush()
+
+    debug = info = msg
+    warning = warn = error = exception = critical = fatal = log = now
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self._lines = LineLogger(writer)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        (self._lines.now if record.levelno >= logging.WARNING else self._lines.msg)(line)
+
+
+def configure(settings: Settings, component: str, stream: TextIO | None = None) -> Writer:
+    """Set up the one chain for this process; `component` (api, worker, beat, cli) is on every line. Idempotent."""
+    out = stream or sys.stderr
+    writer = Writer(out)
+    pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and out.isatty())
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _component(component),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.StackInfoRenderer(),
+        _redact_event,
+    ]
+    render: list[Any] = _pretty() if pretty else [structlog.processors.format_exc_info, _json]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: LineLogger(writer),
+        cache_logger_on_first_use=True,
+    )
+    _configure_stdlib(writer, shared, render, level)
+    return writer
+
+
+def _configure_stdlib(writer: Writer, shared: list[Any], render: list[Any], level: int) -> None:
+    handler = _LineHandler(writer)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for noisy in ("httpx", "httpcore", "asyncio", "sqlalchemy.engine"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def _component(component: str) -> Callable[[Any, str, Event], Event]:
+    def add(_logger: Any, _method: str, event: Event) -> Event:
+        event.setdefault("component", component)
+        return event
+
+    return add
+
+
+def _logger_name(_logger: Any, _method: str, event: Event) -> Event:
+    record = event.get("_record")
+    if record is not None:
+        event["logger"] = record.name
+    return event
+
+
+def _redact_event(_logger: Any, _method: str, event: Event) -> Event:
+    for key, value in event.items():
+        if isinstance(value, str) and "cb_" in value:
+            event[key] = redact(value)
+    return event
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _json(_logger: Any, _method: str, event: Event) -> str:
+    line = {"at": event.pop("at", None), "level": event.pop("level", None), "event": event.pop("event", None)}
+    return _encode(line | dict(event)).decode()
+
+
+def _pretty() -> list[Any]:
+    return [_one_line, structlog.dev.ConsoleRenderer(colors=True, timestamp_key="at", pad_event_to=24)]
+
+
+def _one_line(_logger: Any, _method: str, event: Event) -> Event:
+    # A terminal obeys control characters: a caller must not be able to paint over the log.
+    for key, value in event.items():
+        if isinstance(value, str) and key not in {"exception", "stack"} and CONTROL.search(value):
+            event[key] = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+    return event

@@ -1,0 +1,265 @@
+"""Every setting: its environment variable, default, unit and meaning. The only reader of the environment."""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+LogFormat = Literal["auto", "json", "pretty"]
+SmtpTls = Literal["none", "starttls", "tls"]
+
+
+class SettingsError(ValueError):
+    """The environment is wrong; the message names every fault at once."""
+
+
+def text(value: str) -> str:
+    """Take the value as it stands."""
+    return value
+
+
+def count(low: int, high: int) -> Callable[[str], int]:
+    """Parse a whole number between `low` and `high`."""
+
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high} is expected")
+        return int(value)
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """Parse a duration in seconds between `low` and `high`."""
+
+    def parse(value: str) -> float:
+        if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value) or not low <= float(value) <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g} are expected")
+        return float(value)
+
+    return parse
+
+
+def flag(value: str) -> bool:
+    """Parse true/false, yes/no, on/off, 1/0."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if value.lower() not in words:
+        raise ValueError("true or false is expected")
+    return words[value.lower()]
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Parse one of `words`, in any case."""
+
+    def parse(value: str) -> str:
+        found = {word.lower(): word for word in words}.get(value.lower())
+        if found is None:
+            raise ValueError(f"one of {', '.join(words)} is expected")
+        return found
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """Parse a URL whose scheme is one of `schemes`."""
+
+    def parse(value: str) -> str:
+        if urlsplit(value).scheme not in schemes:
+            raise ValueError(f"a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)} is expected")
+        return value
+
+    return parse
+
+
+def words(value: str) -> tuple[str, ...]:
+    """Parse a list separated by commas."""
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def secret(value: str) -> str:
+    """Parse a secret of at least 16 characters."""
+    if len(value) < 16:
+        raise ValueError("at least 16 characters are expected, such as the output of `openssl rand -hex 32`")
+    return value
+
+
+postgres_url = url("postgresql", "postgresql+asyncpg", "postgres")
+redis_url = url("redis", "rediss", "unix", "redis+socket", "sentinel")
+
+
+def setting(
+    *names: str,
+    doc: str,
+    default: Any = MISSING,
+    factory: Callable[[], Any] | None = None,
+    parse: Callable[[str], Any] = text,
+    unit: str = "",
+    shown: bool = True,
+) -> Any:
+    """Declare one setting: the environment names (the first is the name, the others aliases) and what it means."""
+    metadata = {"names": names, "doc": doc, "parse": parse, "unit": unit, "shown": shown}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata, repr=shown)
+    return field(default=default, metadata=metadata, repr=shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service runs with. Durations in seconds, sizes in bytes."""
+
+    database_url: str = setting(
+        "DATABASE_URL",
+        doc="Postgres: where accepted work lives.",
+        default="postgresql://localhost:5432/callboard",
+        parse=postgres_url,
+        shown=False,
+    )
+    redis_url: str = setting(
+        "REDIS_URL",
+        "CELERY_BROKER_URL",
+        doc="Redis or Valkey: Celery's broker, which carries the doorbells.",
+        default="redis://localhost:6379/0",
+        parse=redis_url,
+        shown=False,
+    )
+    result_backend: str = setting(
+        "CELERY_RESULT_BACKEND", doc="Celery's result backend; empty for none.", default="", shown=False
+    )
+    redis_key_prefix: str = setting("REDIS_KEY_PREFIX", doc="A prefix of every key in Redis.", default="")
+    db_pool_size: int = setting(
+        "DB_POOL_SIZE", doc="Postgres connections of one process.", default=10, parse=count(1, 1000)
+    )
+    db_connect_timeout: float = setting(
+        "DB_CONNECT_TIMEOUT", doc="To open a connection to Postgres.", default=1.0, parse=seconds(0.1, 60), unit="s"
+    )
+    db_pool_timeout: float = setting(
+        "DB_POOL_TIMEOUT",
+        doc="For a free connection of the API's pool, then 503.",
+        default=0.8,
+        parse=seconds(0.1, 60),
+        unit="s",
+    )
+    db_statement_timeout: float = setting(
+        "DB_STATEMENT_TIMEOUT",
+        doc="For one statement of the API, then 503.",
+        default=5.0,
+        parse=seconds(0.1, 600),
+        unit="s",
+    )
+    smtp_host: str = setting("SMTP_HOST", doc="The mail server that takes the mail.", default="localhost")
+    smtp_port: int = setting("SMTP_PORT", doc="Its port.", default=25, parse=count(1, 65535))
+    smtp_username: str = setting("SMTP_USERNAME", doc="Empty for no authentication.", default="")
+    smtp_password: str = setting("SMTP_PASSWORD", doc="The password to it.", default="", shown=False)
+    smtp_tls: SmtpTls = setting(  # noqa: RUF009
+        "SMTP_TLS",
+        doc="none, starttls (required, never downgraded) or tls (from the first byte).",
+        default="none",
+        parse=one_of("none", "starttls", "tls"),
+    )
+    smtp_verify: bool = setting("SMTP_VERIFY", doc="Verify the mail server's certificate.", default=True, parse=flag)
+    smtp_pool_size: int = setting(
+        "SMTP_POOL_SIZE", doc="Connections of one worker to the mail server.", default=20, parse=count(1, 1000)
+    )
+    mail_from: str = setting(
+        "MAIL_FROM", doc="The sender where a mail names none.", default="Callboard <callboard@localhost>"
+    )
+    mail_send: bool = setting(
+        "MAIL_SEND",
+        "EMAIL_ENABLED",
+        doc="Hand mail to the mail server; false accepts and renders but sends nothing.",
+        default=True,
+        parse=flag,
+    )
+    mail_domains: tuple[str, ...] = setting(
+        "MAIL_DOMAINS",
+        doc="Domains a mail may come from, beside MAIL_FROM's, by commas; * for any.",
+        default=(),
+        parse=words,
+    )
+    smtp_mailbox: bool = setting(
+        "SMTP_MAILBOX",
+        doc="The mail server is the development mailbox: mail of test keys is handed to it too; otherwise simulated.",
+        default=False,
+        parse=flag,
+    )
+    secret_key: str = setting(
+        "SECRET_KEY",
+        doc="Signs cursors and links; the same in every process. Without it each process makes its own.",
+        factory=lambda: secrets.token_hex(32),
+        parse=secret,
+        shown=False,
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        doc="DEBUG, INFO, WARNING or ERROR.",
+        default="INFO",
+        parse=one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    )
+    log_format: LogFormat = setting(  # noqa: RUF009
+        "LOG_FORMAT",
+        doc="json, pretty, or auto: pretty on a terminal.",
+        default="auto",
+        parse=one_of("auto", "json", "pretty"),
+    )
+    api_host: str = setting("API_HOST", doc="The address the API listens on.", default="127.0.0.1")
+    api_port: int = setting("API_PORT", doc="Its port.", default=8000, parse=count(1, 65535))
+    api_processes: int = setting("API_PROCESSES", doc="Processes of the API.", default=1, parse=count(1, 128))
+    public_url: str = setting(
+        "PUBLIC_URL", doc="How the world reaches the API.", default="http://127.0.0.1:8000", parse=url("http", "https")
+    )
+    worker_concurrency: int = setting(
+        "WORKER_CONCURRENCY", doc="Slots of one worker: attempts at a time.", default=500, parse=count(1, 100_000)
+    )
+    queues: tuple[str, ...] = setting(
+        "QUEUES", doc="Queues a worker serves, by commas; empty for all that actors declare.", default=(), parse=words
+    )
+    idempotency_ttl: int = setting(
+        "IDEMPOTENCY_TTL",
+        doc="How long an Idempotency-Key is kept.",
+        default=86_400,
+        parse=count(60, 31_536_000),
+        unit="s",
+    )
+    body_limit: int = setting(
+        "BODY_LIMIT",
+        doc="The largest request body, then 413.",
+        default=25 * 1024 * 1024,
+        parse=count(1024, 1 << 30),
+        unit="bytes",
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings from `environ`. Raises SettingsError, which names every fault."""
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for item in fields(cls):
+            found = next((name for name in item.metadata["names"] if environ.get(name, "").strip()), None)
+            if found is None:
+                continue
+            try:
+                values[item.name] = item.metadata["parse"](environ[found].strip())
+            except ValueError as error:
+                faults.append(f"{found}: {error}")
+        if faults:
+            raise SettingsError("The environment is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+        return cls(**values)
+
+
+def describe() -> str:
+    """Render the table of settings as the text of `.env.example`."""
+    return "# Every setting, with its default. Durations in seconds, sizes in bytes.\n\n" + "\n\n".join(
+        _describe_one(item) for item in fields(Settings)
+    )
+
+
+def _describe_one(item: Field[Any]) -> str:
+    names, doc, unit = item.metadata["names"], item.metadata["doc"], item.metadata["unit"]
+    default = "" if item.default is MISSING else item.default
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    shown = str(shown).lower() if isinstance(shown, bool) else shown
+    also = f" (also: {', '.join(names[1:])})" if names[1:] else ""
+    return f"# {doc}{f' [{unit}]' if unit else ''}{also}\n# {names[0]}={shown}"

@@ -1,0 +1,50 @@
+"""Finds what every slice brings: routers in `api.py`, actors in `actors.py`, its part of a request's story.
+
+There is no registry to edit: a folder with such a file is a slice.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import service
+from service.story import Story
+
+if TYPE_CHECKING:
+    from litestar import Router
+
+
+def names() -> list[str]:
+    """Name every slice: the packages beside this module, in order."""
+    return sorted(found.name for found in pkgutil.iter_modules(service.__path__) if found.ispkg)
+
+
+def modules(name: str) -> Iterator[ModuleType]:
+    """Import the module `name` of every slice that has one. A module that fails to import is an error, not a gap."""
+    for slice_name in names():
+        full = f"service.{slice_name}.{name}"
+        if importlib.util.find_spec(full) is not None:
+            yield importlib.import_module(full)
+
+
+def api_routers() -> "list[Router]":
+    """Gather the `routers` of every slice's `api.py`."""
+    return [router for module in modules("api") for router in getattr(module, "routers", [])]
+
+
+def import_actors() -> list[ModuleType]:
+    """Import every slice's `actors.py`, which declares its actors in the registry."""
+    return list(modules("actors"))
+
+
+def stories() -> list[Story]:
+    """Gather the `story` function of every slice that tells one, from its `api.py` or else its `actors.py`."""
+    found: dict[str, Story] = {}
+    for name in ("actors", "api"):
+        for module in modules(name):
+            if hasattr(module, "story"):
+                found[module.__package__ or module.__name__] = module.story
+    return list(found.values())
