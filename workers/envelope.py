@@ -1,0 +1,172 @@
+"""Celery's message protocol 2 in the envelope of kombu's Redis transport: values in, bytes out.
+
+Sources: `celery.app.amqp.AMQP.as_task_v2`, `kombu.transport.virtual.Channel._inplace_augment_message`,
+`kombu.transport.redis.Channel._put` and `_queue_bind`, `kombu.utils.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from base64 import b64encode
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from workers.message import Message
+
+SEPARATOR = "\x06\x16"
+"""What kombu puts between a queue's name and its priority, and between the parts of a binding."""
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+"""The priorities that have a Redis list of their own; 0 is served first and has no suffix."""
+
+HIDDEN = "…"
+"""Shown instead of arguments in `inspect`, Flower and logs: they may hold what must not be read there."""
+
+_DOORBELL = '[[],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+_DOORBELL_BODY = b64encode(_DOORBELL.encode()).decode()
+_EMBED: dict[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_encode = msgspec.json.Encoder().encode
+_TAGS: tuple[tuple[type, str, Callable[[Any], object]], ...] = (
+    (UUID, "uuid", lambda value: {"hex": value.hex}),
+    (datetime, "datetime", datetime.isoformat),  # before date: a datetime is one
+    (date, "date", date.isoformat),
+    (time, "time", time.isoformat),
+    (Decimal, "decimal", str),
+    (bytes, "base64", lambda value: b64encode(value).decode()),
+)
+
+
+def list_key(queue: str, priority: int, prefix: str = "") -> str:
+    """The Redis list that holds the messages of a queue at a priority (a number from 0 to 9)."""
+    step = max(step for step in PRIORITY_STEPS if step <= priority)
+    return f"{prefix}{queue}{SEPARATOR}{step}" if step else f"{prefix}{queue}"
+
+
+@lru_cache(maxsize=1024)
+def list_keys(queue: str, prefix: str = "") -> tuple[str, ...]:
+    """Every Redis list of a queue, the one served first coming first."""
+    return tuple(list_key(queue, step, prefix) for step in PRIORITY_STEPS)
+
+
+def bindings(queue: str, prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """The (set, member) pairs by which stock tools find a queue of a direct exchange."""
+    member = f"{queue}{SEPARATOR}{SEPARATOR}{queue}"
+    return (f"{prefix}_kombu.binding.{queue}", member), (f"{prefix}_kombu.binding_permanent.{queue}", member)
+
+
+def encode(message: Message, *, durable: bool = False, now: datetime | None = None) -> bytes:
+    """One message as the bytes Celery would have pushed.
+
+    A durable message becomes a doorbell: its id and nothing of its content, because the row holds the truth.
+    A direct one carries its arguments and its times (`eta`, `expires`: absolute, UTC).
+    Raises TypeError when an argument has no JSON form that Celery reads back.
+    """
+    id_ = str(message.id)
+    queue = message.queue
+    headers = _headers(message, id_, durable=durable)
+    properties: dict[str, object] = {
+        "correlation_id": id_,
+        "reply_to": "",
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "priority": message.priority.number,
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid4()),
+    }
+    if durable:
+        body = _DOORBELL_BODY
+    else:
+        _set_times(headers, properties, message, now or datetime.now(UTC))
+        body = encode_body(message.args, message.kwargs)
+    return envelope(body, headers, properties)
+
+
+def envelope(body: str, headers: Mapping[str, object], properties: Mapping[str, object]) -> bytes:
+    """kombu's outer object around a body that is already base64."""
+    return _encode(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": properties,
+        }
+    )
+
+
+def encode_body(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """Arguments as protocol 2 writes them: base64 of `[args, kwargs, embed]`."""
+    return b64encode(_encode([tagged(list(args)), tagged(dict(kwargs)), _EMBED])).decode()
+
+
+def tagged(value: object) -> object:
+    """A value with everything JSON lacks in kombu's tagged form, so that Celery reads the same types back."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [tagged(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): tagged(item) for key, item in value.items()}
+    for type_, tag, write in _TAGS:
+        if isinstance(value, type_):
+            return {"__type__": tag, "__value__": write(value)}
+    raise TypeError(
+        f"a message cannot carry {type(value).__qualname__}: pass an id, or a value of JSON, UUID, date, "
+        "datetime, time, Decimal or bytes"
+    )
+
+
+@lru_cache(maxsize=1)
+def origin() -> str:
+    """Who publishes, as Celery's `anon_nodename` writes it."""
+    return f"gen{os.getpid()}@{socket.gethostname()}"
+
+
+def _headers(message: Message, id_: str, *, durable: bool) -> dict[str, object]:
+    context = message.headers
+    headers: dict[str, object] = {
+        "lang": "py",
+        "task": message.actor,
+        "id": id_,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": id_,
+        "parent_id": None,
+        "argsrepr": HIDDEN,
+        "kwargsrepr": HIDDEN,
+        "origin": origin(),
+        "ignore_result": False,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+        **context,
+    }
+    if message.tenant_id is not None:
+        headers["tenant_id"] = str(message.tenant_id)
+    if durable:
+        headers["durable"] = True
+    return headers
+
+
+def _set_times(headers: dict[str, object], properties: dict[str, object], message: Message, now: datetime) -> None:
+    if message.due_at is not None:
+        headers["eta"] = message.due_at.astimezone(UTC).isoformat()
+    elif message.delay:
+        headers["eta"] = (now + timedelta(seconds=message.delay)).isoformat()
+    if message.expires is not None:
+        headers["expires"] = (now + timedelta(seconds=message.expires)).isoformat()
+        properties["expiration"] = str(int(message.expires * 1000))
