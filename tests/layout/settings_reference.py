@@ -1,0 +1,49 @@
+"""Writes `.env.example` and the table of docs/settings.md from the settings themselves."""
+
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from service.settings import Settings, describe
+from tests.layout.repository import ROOT
+
+REFERENCE = ROOT / "docs" / "settings.md"
+
+HEAD = """# Settings
+
+Every setting is an environment variable, read once at the start of a process; a wrong value stops the process with a
+message that names every fault. Durations are in seconds, sizes in bytes, lists separated by commas, switches `true` or
+`false`. `callboard up` sets what its own Postgres, Valkey and mailbox need by itself.
+
+This page and [.env.example](../.env.example) are written from `service/settings.py` and a test compares them.
+
+| variable | default | meaning |
+|---|---|---|
+"""
+
+
+def render() -> str:
+    """The text of docs/settings.md."""
+    return HEAD + "".join(row(item) for item in fields(Settings))
+
+
+def row(item: Field[Any]) -> str:
+    """One line of the table."""
+    names, doc, unit = item.metadata["names"], item.metadata["doc"], item.metadata["unit"]
+    variable = f"`{names[0]}`" + "".join(f"<br>`{alias}`" for alias in names[1:])
+    return f"| {variable} | {shown(item)} | {doc}{f' ({unit})' if unit else ''} |\n"
+
+
+def shown(item: Field[Any]) -> str:
+    """The default of a setting as one writes it in the environment."""
+    value = item.default
+    if value is MISSING or value in ((), ""):
+        return ""
+    text = (
+        ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+    return f"`{text}`"
+
+
+if __name__ == "__main__":
+    (ROOT / ".env.example").write_text(describe().rstrip() + "\n", encoding="utf-8")
+    REFERENCE.write_text(render(), encoding="utf-8")
