@@ -1,0 +1,1 @@
+"""The servers a developer, the tests and the benchmarks need, run from wheels: PostgreSQL, Valkey, a mailbox."""

@@ -1,0 +1,1 @@
+"""The mailbox: takes mail over SMTP from everybody for everybody, delivers nothing, and shows it."""
