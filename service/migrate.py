@@ -1,0 +1,95 @@
+"""Bring a database's tables up to date; the migrations travel inside the installed package."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.db import address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy as sa
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from service.settings import Settings
+
+
+def folder() -> Path:
+    """Where the migrations lie: beside the sources in a checkout, inside the package once installed."""
+    here = Path(__file__).resolve().parent
+    return installed if (installed := here / "_migrations").is_dir() else here.parent / "migrations"
+
+
+def config() -> Config:
+    """Alembic's configuration, without a file."""
+    made = Config()
+    made.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+def head() -> str:
+    """The revision this code needs."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"no migrations in {folder()}")
+    return revision
+
+
+async def current(engine: AsyncEngine) -> str | None:
+    """The revision the database has; None if it was never migrated."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(lambda plain: MigrationContext.configure(plain).get_current_revision())
+
+
+def run(settings: Settings, revision: str = "head", say: Callable[[str], object] = lambda _: None) -> int:
+    """Migrate the database of `settings` and say what was done; the exit code, 1 if the database cannot be reached."""
+    try:
+        before, after = asyncio.run(_up(settings.database_url, revision))
+    except (OSError, DBAPIError) as error:
+        say(f"the database could not be migrated: {error}\nis Postgres up, and does DATABASE_URL name it?")
+        return 1
+    say(f"the database is at {after}" + ("" if before == after else f" (it was at {before or 'nothing'})"))
+    return 0
+
+
+async def _up(database_url: str, revision: str) -> tuple[str | None, str | None]:
+    where, arguments = address(database_url)
+    engine = create_async_engine(where, poolclass=NullPool, connect_args=arguments | {"timeout": 10})
+    try:
+        before = await current(engine)
+        await upgrade(engine, revision)
+        return before, await current(engine)
+    finally:
+        await engine.dispose()
+
+
+async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
+    """Migrate up, all in one transaction; a second one at the same time waits and finds nothing to do."""
+    await _with(engine, lambda made: command.upgrade(made, revision))
+
+
+async def downgrade(engine: AsyncEngine, revision: str) -> None:
+    """Migrate down to `revision` (`base`: drop everything), all in one transaction."""
+    await _with(engine, lambda made: command.downgrade(made, revision))
+
+
+async def _with(engine: AsyncEngine, run: Callable[[Config], None]) -> None:
+    def inside(connection: sa.Connection) -> None:
+        made = config()
+        made.attributes["connection"] = connection
+        run(made)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(inside)

@@ -1,0 +1,193 @@
+"""Where am I? The request an action belongs to, and the attempt that is running."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from contextvars import ContextVar
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from workers.errors import WorkersError
+
+
+class Correlation(msgspec.Struct, frozen=True, kw_only=True):
+    """What ties an action to its origin, and what the messages it makes inherit.
+
+    Set for each request by the API, for each attempt by the worker.
+    """
+
+    request_id: str | None = None
+    tenant_id: UUID | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    baggage: str | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """As flat message headers; what is unset is left out."""
+        return {name: str(value) for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+
+    @classmethod
+    def of(cls, headers: dict[str, Any]) -> Correlation:
+        """Read back from message headers; what is missing or malformed is left out."""
+        texts = {name: value for name in _TEXTS if isinstance(value := headers.get(name), str)}
+        return cls(tenant_id=_uuid(headers.get("tenant_id")), **texts)
+
+
+_TEXTS = tuple(name for name in Correlation.__struct_fields__ if name != "tenant_id")
+
+correlation: ContextVar[Correlation] = ContextVar("workers.correlation", default=Correlation())  # noqa: B039 (frozen)
+
+
+class Marks(Protocol):
+    """What an attempt may note about its message while it runs; the ledger for a durable one."""
+
+    async def fence(self) -> None: ...
+
+    async def progress(self, done: int, total: int | None) -> None: ...
+
+
+class Unmarked:
+    """The marks of a message without a row: there is nobody to ask and nowhere to note."""
+
+    async def fence(self) -> None:
+        return
+
+    async def progress(self, done: int, total: int | None) -> None:
+        return
+
+
+class Context:
+    """The running attempt, as its actor sees it through `current()`."""
+
+    __slots__ = (
+        "_cancelled",
+        "actor",
+        "attempt",
+        "crashes",
+        "deadline",
+        "detail",
+        "durable",
+        "enqueued_at",
+        "epoch",
+        "expires_at",
+        "fenced",
+        "headers",
+        "id",
+        "log",
+        "marks",
+        "parent_id",
+        "queue",
+        "redelivered",
+        "request_id",
+        "root_id",
+        "snoozes",
+        "started",
+        "state",
+        "tenant_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: UUID,
+        actor: Any,
+        queue: str,
+        attempt: int = 1,
+        crashes: int = 0,
+        snoozes: int = 0,
+        epoch: int = 0,
+        durable: bool = False,
+        redelivered: bool = False,
+        headers: dict[str, Any] | None = None,
+        enqueued_at: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        marks: Marks | None = None,
+    ) -> None:
+        self.id = id
+        self.actor = actor
+        self.queue = queue
+        self.attempt = attempt
+        self.crashes = crashes
+        self.snoozes = snoozes
+        self.epoch = epoch
+        self.durable = durable
+        self.redelivered = redelivered
+        self.headers = headers or {}
+        self.enqueued_at = enqueued_at
+        self.expires_at = expires_at
+        self.marks: Marks = marks or Unmarked()
+        origin = Correlation.of(self.headers)
+        self.request_id = origin.request_id
+        self.tenant_id = origin.tenant_id
+        self.parent_id = origin.parent_id
+        self.root_id = origin.root_id or str(id)
+        self.deadline: float | None = None
+        self.started = time.monotonic()
+        self.state: dict[str, Any] = {}
+        self.detail: dict[str, Any] = {}
+        self.fenced = False
+        self.log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(
+            actor.name if actor is not None else "actor"
+        )
+        self._cancelled = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Mark the attempt as asked to stop."""
+        self._cancelled.set()
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the time limit; None if there is none."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    async def fence(self) -> None:
+        """Announce the point of no return: from here on, only a definite answer makes this message run again.
+
+        Raises LeaseLost when the message was canceled or is no longer ours: then nothing may be done to the world.
+        """
+        await self.marks.fence()
+        self.fenced = True
+
+    async def progress(self, done: int, total: int | None = None) -> None:
+        """Note how far the attempt is, for whoever polls."""
+        await self.marks.progress(done, total)
+
+    def report(self, **detail: Any) -> None:
+        """Keep JSON values with the attempt and, once it ends, with the message's outcome."""
+        self.detail.update(detail)
+
+    def correlation(self) -> Correlation:
+        """What the messages made in this attempt inherit."""
+        origin = Correlation.of(self.headers)
+        return msgspec.structs.replace(origin, parent_id=str(self.id), root_id=self.root_id)
+
+
+running: ContextVar[Context | None] = ContextVar("workers.context", default=None)
+
+
+def current() -> Context:
+    """The attempt this code runs in; raises WorkersError outside of one."""
+    if (context := running.get()) is None:
+        raise WorkersError("current() has an answer only inside an actor: in a test, use run_now()")
+    return context
+
+
+def _uuid(value: Any) -> UUID | None:
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,140 @@
+"""Merge what is concurrent: many small requests of one process become few statements."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import asyncpg
+
+from workers.errors import Overloaded
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Waiting = tuple[T, "asyncio.Future[R]"]
+
+
+def poisoned(error: Exception) -> bool:
+    """Whether one bad item can have failed the whole batch: its data or a constraint, never the connection."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate or "")[:2] in {"22", "23"}
+    # asyncpg refuses to encode a value: DataError, itself a ValueError
+    return isinstance(error, TypeError | ValueError | OverflowError)
+
+
+class Batcher(Generic[T, R]):
+    """Collects items while earlier batches are on their way and hands them to `flush` together.
+
+    There is no linger: an item waits only while `in_flight` batches are being flushed. `flush` is atomic (one
+    statement or one transaction) and answers with one result, or exception, per item, in order. A batch that fails
+    because of an item's data is halved until the culprit is alone. A waiter cancelled before its flush is never
+    flushed. More than `limit` items waiting: Overloaded.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[T]], Awaitable[Sequence[R | Exception]]],
+        max_batch: int = 200,
+        in_flight: int = 2,
+        *,
+        limit: int = 20_000,
+        isolates: Callable[[Exception], bool] = poisoned,
+    ) -> None:
+        self._flush = flush
+        self._max_batch = max_batch
+        self._in_flight = in_flight
+        self._limit = limit
+        self._isolates = isolates
+        self._waiting: deque[Waiting[T, R]] = deque()
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def submit(self, item: T) -> R:
+        """Hand in one item; returns, or raises, what `flush` answered for it."""
+        if self._closed:
+            raise Overloaded("the batcher is closed")
+        if len(self._waiting) >= self._limit:
+            raise Overloaded(f"{self._limit} items are waiting already")
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._start()
+        return await future
+
+    async def close(self) -> None:
+        """Take nothing more; return when everything handed in was answered."""
+        self._closed = True
+        while self._flushes:
+            await asyncio.wait(self._flushes)
+
+    def _start(self) -> None:
+        if len(self._flushes) < self._in_flight:
+            task = asyncio.create_task(self._drain())
+            self._flushes.add(task)
+            task.add_done_callback(self._flushes.discard)
+
+    async def _drain(self) -> None:
+        while batch := self._take():
+            await self._answer(batch)
+
+    def _take(self) -> list[Waiting[T, R]]:
+        batch: list[Waiting[T, R]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            waiting = self._waiting.popleft()
+            if not waiting[1].done():
+                batch.append(waiting)
+        return batch
+
+    async def _answer(self, batch: list[Waiting[T, R]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"flush answered {len(results)} of {len(batch)} items")
+        except Exception as error:
+            if len(batch) > 1 and self._isolates(error):
+                await self._answer_halves(batch)
+            else:
+                _refuse(batch, error)
+        except BaseException as error:  # the drain itself is being cancelled: let nobody wait for ever
+            _refuse(batch, error)
+            raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                _set(future, result)
+
+    async def _answer_halves(self, batch: list[Waiting[T, R]]) -> None:
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            if alive := [waiting for waiting in half if not waiting[1].done()]:
+                await self._answer(alive)
+
+
+def _set(future: asyncio.Future[R], result: R | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _refuse(batch: list[Waiting[T, R]], error: BaseException) -> None:
+    for _, future in batch:
+        if future.done():
+            continue
+        if isinstance(error, Exception):
+            # one exception object raised in many tasks would grow one shared traceback
+            future.set_exception(error if len(batch) == 1 else _copy(error))
+        else:
+            future.cancel()
+
+
+def _copy(error: Exception) -> Exception:
+    try:
+        copy = type(error)(*error.args)
+    except Exception:
+        return error
+    copy.__cause__ = error
+    return copy

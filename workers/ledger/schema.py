@@ -1,0 +1,120 @@
+"""The ledger's two tables, as the rest of the code sees them; the migration `20261122_ledger` makes them."""
+
+from __future__ import annotations
+
+import enum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+metadata = sa.MetaData()
+
+
+class State(enum.StrEnum):
+    """Where a message stands. "Scheduled" and "retrying" are QUEUED with a `due_at` to come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    UNCERTAIN = "uncertain"
+    HELD = "held"
+
+
+TERMINAL = frozenset({State.DONE, State.CANCELED, State.EXPIRED})
+
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELED, State.EXPIRED, State.DEAD}),
+    State.RUNNING: frozenset(
+        {State.QUEUED, State.DONE, State.DEAD, State.CANCELED, State.EXPIRED, State.UNCERTAIN},
+    ),
+    State.UNCERTAIN: frozenset({State.DONE, State.QUEUED, State.HELD, State.DEAD}),
+    State.HELD: frozenset({State.QUEUED, State.DONE}),
+    State.DEAD: frozenset({State.QUEUED, State.DONE}),
+    State.DONE: frozenset(),
+    State.CANCELED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+"""Every transition there is; the database refuses all others."""
+
+_clock = sa.text("clock_timestamp()")
+_moment = sa.TIMESTAMP(timezone=True)
+_states = ", ".join(f"'{state}'" for state in State)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("tenant_id", sa.Uuid),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("args", pg.JSONB, nullable=False),
+    sa.Column("headers", pg.JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("request_id", sa.Text),
+    sa.Column("key", sa.Text),
+    sa.Column("state", sa.Text, nullable=False, server_default="queued"),
+    sa.Column("intent", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("snoozes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("max_crashes", sa.SmallInteger, nullable=False, server_default="3"),
+    sa.Column("uncertain_policy", sa.Text, nullable=False, server_default="hold"),
+    sa.Column("due_at", _moment, nullable=False, server_default=_clock),
+    sa.Column("ring_at", _moment, nullable=False, server_default=_clock),
+    sa.Column("rings", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("expires_at", _moment),
+    sa.Column("lease_until", _moment),
+    sa.Column("worker", sa.Text),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("error", pg.JSONB),
+    sa.Column("outcome", pg.JSONB),
+    sa.Column("result", pg.JSONB),
+    sa.Column("progress", pg.JSONB),
+    sa.Column("created_at", _moment, nullable=False, server_default=_clock),
+    sa.Column("started_at", _moment),
+    sa.Column("finished_at", _moment),
+    sa.CheckConstraint(f"state IN ({_states})", name="messages_state"),
+    sa.CheckConstraint("uncertain_policy IN ('hold', 'resend')", name="messages_uncertain_policy"),
+    sa.CheckConstraint("state <> 'running' OR (lease_until IS NOT NULL AND worker IS NOT NULL)", name="messages_lease"),
+    sa.Index("messages_ring", "ring_at", postgresql_where=sa.text("state = 'queued'")),
+    sa.Index("messages_running", "id", postgresql_where=sa.text("state = 'running'")),
+    sa.Index(
+        "messages_expiry",
+        "expires_at",
+        postgresql_where=sa.text("state = 'queued' AND expires_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "messages_resend",
+        "finished_at",
+        postgresql_where=sa.text("state = 'uncertain' AND uncertain_policy = 'resend'"),
+    ),
+    sa.Index("messages_dead", "finished_at", postgresql_where=sa.text("state IN ('dead', 'uncertain', 'held')")),
+    sa.Index("messages_request", "request_id", postgresql_where=sa.text("request_id IS NOT NULL")),
+    sa.Index(
+        "messages_key",
+        "tenant_id",
+        "actor",
+        "key",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+        postgresql_where=sa.text("key IS NOT NULL AND state IN ('queued', 'running', 'uncertain', 'held')"),
+    ),
+    postgresql_with={"fillfactor": 70},
+)
+
+attempts = sa.Table(
+    "message_attempts",
+    metadata,
+    sa.Column("message_id", sa.Uuid, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("started_at", _moment),
+    sa.Column("ended_at", _moment, nullable=False, server_default=_clock),
+    sa.Column("worker", sa.Text),
+    sa.Column("detail", pg.JSONB),
+)
+"""One row for every attempt that ended other than as a plain success with nothing to report, and for every requeue."""
