@@ -97,7 +97,7 @@ def transaction(maker: Sessions) -> AbstractAsyncContextManager[AsyncSession]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether `error` means that Postgres cannot serve now: gone, starting, full, locked, or no free connection."""
+    """Tell whether `error` means that Postgres cannot serve now: gone, starting, full, locked, out of connections."""
     if isinstance(error, DBAPIError):
         original = getattr(error.orig, "__cause__", None) or error.orig
         return error.connection_invalidated or (original is not None and is_away(original))
