@@ -1,0 +1,116 @@
+"""What the emails slice stores: the table `emails`.
+
+One row is one call of the API and one message on the wire: an SMTP transaction with all its recipients (`to_`, `cc`,
+`bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient the server refuses while it
+takes the others is reported in the mail's events. (Different mails to many people are different rows.)
+
+A row has the same uuid as its message in the ledger: `em_<hex>` and `task_id` are two spellings of one id, a join needs
+no second index, and there is no state in which a mail has lost its message. `status` follows `messages.state` by a
+trigger, whoever makes the transition. `created_at` is the millisecond inside the uuid, so a range of times is a range
+of keys.
+"""
+
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ARRAY, CheckConstraint, Column, DateTime, Index, LargeBinary, Table, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+
+from service.db import Base
+
+ACTOR = "emails.send_email"
+
+
+class Status(StrEnum):
+    """The states of a mail as the API tells them; `scheduled` is `queued` with its time still to come."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    UNCERTAIN = "uncertain"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing will happen any more by itself (an uncertain mail waits for evidence or a decision)."""
+        return self not in {Status.SCHEDULED, Status.QUEUED, Status.SENDING}
+
+
+class Lane(StrEnum):
+    """The speed class of a mail."""
+
+    CRITICAL = "critical"
+    DEFAULT = "default"
+    BULK = "bulk"
+
+
+def _texts(name: str, **options: object) -> Column[list[str]]:
+    return Column(name, ARRAY(Text), nullable=False, **options)
+
+
+_NOW = func.clock_timestamp()
+_NONE = text("'{}'")
+
+emails = Table(
+    "emails",
+    Base.metadata,
+    Column("id", PgUUID, primary_key=True),
+    Column("tenant_id", PgUUID, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="queued"),
+    Column("lane", Text, nullable=False, server_default="default"),
+    Column("request_id", Text),
+    Column("category", Text),
+    Column("dedup_key", Text),
+    Column("message_id", Text, nullable=False, comment="the Message-ID header, with its angle brackets"),
+    Column("sender", Text, nullable=False),
+    _texts("to_"),
+    _texts("cc", server_default=_NONE),
+    _texts("bcc", server_default=_NONE),
+    _texts("reply_to", server_default=_NONE),
+    _texts("recipients", comment="the envelope: each distinct addr-spec of to, cc and bcc"),
+    Column("subject", Text),
+    Column("html", Text),
+    Column("text", Text),
+    Column("template_key", Text),
+    Column("template_version", Text),
+    Column("template_locale", Text),
+    Column("template_variables", JSONB),
+    Column("headers", JSONB, nullable=False, server_default=_NONE),
+    _texts("tags", server_default=_NONE),
+    Column("metadata", JSONB, nullable=False, server_default=_NONE),
+    Column("attachments", JSONB, nullable=False, server_default=text("'[]'"), comment="names, types and sizes in order"),
+    Column("attachment_data", LargeBinary, comment="the bytes of all attachments, one after the other"),
+    Column("scheduled_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint(
+        "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain')",
+        name="status",
+    ),
+    CheckConstraint("lane IN ('critical', 'default', 'bulk')", name="lane"),
+    CheckConstraint("(template_key IS NULL) <> (subject IS NULL)", name="content"),
+    CheckConstraint("cardinality(recipients) > 0", name="recipients"),
+    Index("emails_tenant_id", "tenant_id", "id"),
+    Index(
+        "emails_dedup_key", "tenant_id", "dedup_key", unique=True, postgresql_where=text("dedup_key IS NOT NULL")
+    ),
+    Index("emails_recipient", "tenant_id", text("(recipients[1])"), "id"),
+    Index(
+        "emails_recipients",
+        "recipients",
+        postgresql_using="gin",
+        postgresql_where=text("cardinality(recipients) > 1"),
+    ),
+)
+
+
+def email_id(id: UUID) -> str:
+    """The API's spelling of a mail's id: `em_` and 32 hex digits."""
+    return f"em_{id.hex}"

@@ -1,0 +1,169 @@
+"""The shapes of the emails API: what a caller sends and what it gets back."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Addresses = str | list[str]
+
+
+class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A template and what to fill it with; `version` and `locale` default to the current and the default one."""
+
+    key: str
+    version: str | None = None
+    locale: str | None = None
+    variables: dict[str, Any] = {}
+
+
+class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file: `content` is base64, the name is reduced to a safe base name; with `content_id`, an image the HTML shows."""
+
+    filename: str
+    content: bytes
+    content_type: str = "application/octet-stream"
+    content_id: str | None = None
+
+
+class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/emails`: one mail, from a template or with its own subject and bodies."""
+
+    to: Addresses
+    cc: Addresses = []
+    bcc: Addresses = []
+    reply_to: Addresses = []
+    sender: str | None = msgspec.field(name="from", default=None)
+    subject: str | None = None
+    html: str | None = None
+    text: str | None = None
+    template: TemplateRef | None = None
+    headers: dict[str, str] = {}
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+    category: str | None = None
+    lane: Literal["critical", "default", "bulk"] = "default"
+    dedup_key: str | None = None
+    scheduled_at: datetime | None = None
+    expires_at: datetime | None = None
+    attachments: list[AttachmentIn] = []
+
+
+class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/templates/{key}/preview`."""
+
+    variables: dict[str, Any] = {}
+    locale: str | None = None
+
+
+class TestEmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /send-test-email`: `to` defaults to the service's own sender address."""
+
+    __test__ = False
+    to: str | None = None
+
+
+class TemplateOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The template a mail is made from; the variables are only in `…/content`."""
+
+    key: str
+    version: str | None = None
+    locale: str | None = None
+
+
+class AttachmentOut(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an attachment's description; `size` in bytes."""
+
+    filename: str
+    content_type: str
+    size: int
+
+
+class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the last attempt ended badly: `code` is stable, `detail` is for people, `retryable` says what is to come."""
+
+    code: str
+    detail: str
+    retryable: bool = False
+
+
+class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A mail as the API tells it; times are RFC 3339 in UTC."""
+
+    id: str
+    status: str
+    task_id: str
+    request_id: str | None
+    attempts: int
+    error: ErrorOut | None
+    created_at: datetime
+    updated_at: datetime
+    mode: str
+    lane: str
+    message_id: str
+    sender: str = msgspec.field(name="from")
+    to: list[str]
+    cc: list[str]
+    bcc: list[str]
+    reply_to: list[str]
+    subject: str | None
+    template: TemplateOut | None
+    category: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    dedup_key: str | None
+    attachments: list[AttachmentOut]
+    scheduled_at: datetime | None
+    expires_at: datetime | None
+    next_attempt_at: datetime | None = None
+    sent_at: datetime | None = None
+
+
+class EmailPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of mails, newest first; `next_cursor` is null on the last one."""
+
+    items: list[EmailOut]
+    next_cursor: str | None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened to a mail: `at`, what, and whatever is known about it (the SMTP reply, who, how long)."""
+
+    at: datetime
+    event: str
+    detail: dict[str, Any] = {}
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that happened to a mail, oldest first."""
+
+    items: list[Event]
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendered mail."""
+
+    subject: str
+    html: str | None
+    text: str
+
+
+class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A template: its key and the variables it cannot do without."""
+
+    key: str
+    required: Annotated[list[str], msgspec.Meta(description="variables without which the mail is refused")]
+
+
+class TemplateList(msgspec.Struct, frozen=True, kw_only=True):
+    """All templates."""
+
+    items: list[TemplateInfo]
+
+
+class TestEmailOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `POST /send-test-email`."""
+
+    __test__ = False
+    message: str
+    task_id: str
