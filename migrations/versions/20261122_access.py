@@ -46,14 +46,15 @@ TABLES = (
     """,
     "CREATE INDEX ix_api_keys_tenant_id ON api_keys (tenant_id)",
     # No foreign key to tenants: it would cost every accepted request a lock on the tenant's row.
+    # json, not jsonb: the first answer comes back byte for byte.
     """
     CREATE TABLE idempotency_keys (
         tenant_id uuid NOT NULL,
         key text NOT NULL,
         fingerprint bytea NOT NULL,
         status smallint NOT NULL,
-        response jsonb NOT NULL,
-        headers jsonb NOT NULL DEFAULT '{}',
+        response json NOT NULL,
+        headers json NOT NULL DEFAULT '{}',
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         expires_at timestamptz NOT NULL,
         CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, key),

@@ -1,0 +1,34 @@
+"""HTTP plumbing: who calls, strict bodies, idempotency, the accept path, pages, problems, and the edge around it all.
+
+What a slice needs is importable from here.
+"""
+
+from service.web.accept import Accepted, Outcome, Submission, accept
+from service.web.decoding import Body
+from service.web.idempotency import Answer, once
+from service.web.paging import Cursor, Limit, Page, Pager
+from service.web.principal import Principal, require
+from service.web.request import Request, transaction
+from service.web.statements import Table
+from service.web.waiting import preferred_wait, wait_for
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "Body",
+    "Cursor",
+    "Limit",
+    "Outcome",
+    "Page",
+    "Pager",
+    "Principal",
+    "Request",
+    "Submission",
+    "Table",
+    "accept",
+    "once",
+    "preferred_wait",
+    "require",
+    "transaction",
+    "wait_for",
+]

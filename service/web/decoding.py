@@ -1,0 +1,213 @@
+"""Reads a JSON body strictly, and names every fault of a bad one. Pure.
+
+What it refuses, and how: 400 for what is not one JSON object in UTF-8 with finite numbers and distinct keys; 422 for a
+readable object that breaks the rules of its type. msgspec alone stops at the first fault, lets the last of two equal
+keys win, and reads NUL, which Postgres cannot store.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from service.errors import BadRequest, Fault, Invalid
+
+T = TypeVar("T")
+
+MAX_FAULTS = 100
+PATH = re.compile(r" - at `(key in )?\$(.*)`$", re.DOTALL)
+STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The base of a request's body: unknown fields are refused."""
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Decode `body` as `kind`, a msgspec struct. Raises BadRequest, or Invalid with every fault."""
+    plain = read(body)
+    try:
+        value: T = _decoder(cast("Any", kind)).decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        _refuse(plain, kind)
+    if b"\\u0000" in body:
+        _refuse_nul(plain)
+    return value
+
+
+def read(body: bytes) -> Any:
+    """Read `body` as JSON of builtins. Raises BadRequest where it is not JSON that means one thing only."""
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff") or body[:3] == b"\xef\xbb\xbf" or body[:1] == b"\x00":
+        raise BadRequest("The body must be UTF-8 without a byte order mark.", code="malformed-json")
+    try:
+        plain = _READER.decode(body.decode())
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not UTF-8 (byte {error.start}).", code="malformed-json") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.", code="malformed-json") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error.msg} (character {error.pos}).", code="malformed-json") from None
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}.", code="malformed-json") from None
+    if not isinstance(plain, dict):
+        raise BadRequest("The body must be a JSON object.", code="malformed-json")
+    return plain
+
+
+def faults(plain: Any, kind: Any, pointer: str = "") -> Iterator[Fault]:
+    """Name everything in `plain` (builtins) that keeps it from being a `kind`, each with its JSON pointer."""
+    inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(plain, dict):
+        yield from _struct_faults(plain, inner, pointer)
+    elif (found := _only_struct(inner, plain)) is not None:
+        yield from faults(plain, found, pointer)
+    elif get_origin(inner) in (list, tuple, set, frozenset) and isinstance(plain, list):
+        yield from _list_faults(plain, kind, get_args(inner)[0] if get_args(inner) else Any, pointer)
+    else:
+        yield from _whole_faults(plain, kind, pointer)
+
+
+def _struct_faults(plain: dict[str, Any], kind: type[msgspec.Struct], pointer: str) -> Iterator[Fault]:
+    hints = _hints(kind)
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    before = 0
+    for name, field in known.items():
+        if name not in plain:
+            if field.required:
+                before += 1
+                yield Fault(_step(pointer, name), "This field is required.")
+            continue
+        for fault in faults(plain[name], hints[field.name], _step(pointer, name)):
+            before += 1
+            yield fault
+    if kind.__struct_config__.forbid_unknown_fields:
+        tag = kind.__struct_config__.tag_field
+        for name in plain:
+            if name not in known and name != tag:
+                before += 1
+                yield Fault(_step(pointer, name), "This field is unknown.")
+    if not before:
+        yield from _whole_faults(plain, kind, pointer)
+
+
+def _list_faults(plain: list[Any], kind: Any, item: Any, pointer: str) -> Iterator[Fault]:
+    before = 0
+    for index, value in enumerate(plain):
+        for fault in faults(value, item, _step(pointer, str(index))):
+            before += 1
+            yield fault
+    if not before:
+        yield from _whole_faults(plain, kind, pointer)
+
+
+def _whole_faults(plain: Any, kind: Any, pointer: str) -> Iterator[Fault]:
+    try:
+        msgspec.convert(plain, kind, strict=True)
+    except msgspec.ValidationError as error:
+        yield _fault(str(error), pointer)
+
+
+def _fault(message: str, pointer: str) -> Fault:
+    """Turn msgspec's message, which ends in a path such as ``$.a[0]``, into a pointer and a sentence."""
+    found = PATH.search(message)
+    if found is None:
+        return Fault(pointer, _sentence(message))
+    for name, index in STEP.findall(found[2]):
+        pointer = _step(pointer, name or index) if index != "..." else pointer
+    return Fault(pointer, _sentence(message[: found.start()]))
+
+
+def _sentence(message: str) -> str:
+    return message.replace("`", "'").rstrip(".") + "."
+
+
+def _refuse(plain: Any, kind: Any) -> NoReturn:
+    named = list(_first(faults(plain, kind)))
+    if not named:  # only msgspec's own decoder refuses it: lone surrogates, numbers out of range
+        raise BadRequest("The body holds text or a number that cannot be stored.", code="malformed-json")
+    raise Invalid(named)
+
+
+def _first(found: Iterator[Fault]) -> Iterator[Fault]:
+    for count, fault in enumerate(found):
+        if count == MAX_FAULTS:
+            return
+        yield fault
+
+
+def _refuse_nul(plain: Any) -> None:
+    named = [Fault(pointer, "The character U+0000 cannot be stored.") for pointer in _nul(plain, "")]
+    if named:
+        raise Invalid(named[:MAX_FAULTS])
+
+
+def _nul(plain: Any, pointer: str) -> Iterator[str]:
+    if isinstance(plain, str):
+        if "\0" in plain:
+            yield pointer
+    elif isinstance(plain, dict):
+        for name, value in plain.items():
+            if "\0" in name:
+                yield pointer
+            yield from _nul(value, _step(pointer, name))
+    elif isinstance(plain, list):
+        for index, value in enumerate(plain):
+            yield from _nul(value, _step(pointer, str(index)))
+
+
+def _step(pointer: str, name: str) -> str:
+    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
+def _only_struct(kind: Any, plain: Any) -> Any:
+    """Find the one struct that a union such as ``Template | None`` offers for an object, else None."""
+    options = [option for option in get_args(kind) if isinstance(option, type) and issubclass(option, msgspec.Struct)]
+    if isinstance(plain, dict) and len(options) == 1 and get_origin(kind) not in (list, tuple, set, frozenset, dict):
+        return options[0]
+    if isinstance(plain, list) and not options:
+        lists = [option for option in get_args(kind) if get_origin(option) is list]
+        return lists[0] if len(lists) == 1 and get_origin(kind) not in (list, tuple, dict) else None
+    return None
+
+
+@functools.cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, strict=True)
+
+
+@functools.cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _integer(digits: str) -> int:
+    number = int(digits) if len(digits) <= 20 else 1 << 64
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError("a whole number is out of the range of 64 bits")
+    return number
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number is out of range")
+    return number
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_number)

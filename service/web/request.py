@@ -1,0 +1,60 @@
+"""The request as handlers see it: its body is decoded strictly into the struct that the handler declares."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
+
+from litestar import Request as LitestarRequest
+from litestar.datastructures import State
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service import db
+from service.errors import BadRequest, UnsupportedMedia
+from service.web.decoding import decode, read
+from service.web.principal import Principal
+
+
+class Request(LitestarRequest[Principal, Any, State]):
+    """A request; `request.user` is the Principal on routes guarded by `require(...)`.
+
+    A handler that declares `data: SomeStruct` gets it decoded by `service.web.decoding`; `await request.body()` gives
+    the bytes as they came.
+    """
+
+    async def json(self) -> Any:
+        """Decode the body into what the handler declares. Raises UnsupportedMedia (415), BadRequest, Invalid."""
+        if "decoded" not in self.scope:
+            self.check_media()
+            declared = self.route_handler.parsed_data_field
+            body = await self.body()
+            known = declared is not None and declared.annotation is not Any
+            value = decode(body, cast("Any", declared).annotation) if known else read(body)
+            self.scope["decoded"] = value  # type: ignore[typeddict-unknown-key]
+        return self.scope["decoded"]  # type: ignore[typeddict-item]
+
+    def check_media(self) -> None:
+        """Refuse what is not plain `application/json`: another type (415), an encoded body (415), another charset."""
+        media, _, parameters = self.headers.get("content-type", "").partition(";")
+        if media.strip().lower() != "application/json":
+            raise UnsupportedMedia("Send `Content-Type: application/json`.")
+        if parameters.strip().lower().replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
+            raise UnsupportedMedia("JSON is UTF-8: send `Content-Type: application/json`.")
+        if self.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
+
+    @property
+    def request_id(self) -> str:
+        """The id of this request: the caller's X-Request-ID, or one made by the edge."""
+        return cast("str", self.scope["request_id"])  # type: ignore[typeddict-item]
+
+
+def transaction(request: LitestarRequest[Any, Any, Any]) -> AbstractAsyncContextManager[AsyncSession]:
+    """Open the one transaction of this request: ``async with transaction(request) as session``. Nobody else commits."""
+    maker: db.Sessions = request.app.state.sessions
+    return db.transaction(maker)
+
+
+def integer(name: str, value: str, low: int, high: int) -> int:
+    """Parse a whole number of the query string between `low` and `high`. Raises BadRequest."""
+    if not value.isascii() or not value.lstrip("-").isdigit() or len(value) > 18 or not low <= int(value) <= high:
+        raise BadRequest(f"`{name}` must be a whole number from {low} to {high}.", code=f"bad-{name}")
+    return int(value)
