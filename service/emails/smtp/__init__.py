@@ -1,0 +1,17 @@
+"""Sending mail over SMTP, with a fence before the point of no return.
+
+    transport = Transport("smtp.example.org", 587, username="…", password="…", tls=Tls.STARTTLS)
+    reply = await transport.send("from@example.org", ["to@example.org"], data, before_dot=fence)
+
+`before_dot` is awaited when the whole mail but its final dot has been sent: if it raises, the mail is certainly not
+accepted. After the dot, only a definite reply of the server is believed; anything else is `Kind.AMBIGUOUS`.
+"""
+
+from service.emails.smtp.errors import Backoff, Kind, SmtpError
+from service.emails.smtp.phases import Phase, Timeouts
+from service.emails.smtp.reply import Reply, ServerReply
+from service.emails.smtp.steps import Step
+from service.emails.smtp.tls import Tls
+from service.emails.smtp.transport import Transport
+
+__all__ = ["Backoff", "Kind", "Phase", "Reply", "ServerReply", "SmtpError", "Step", "Timeouts", "Tls", "Transport"]

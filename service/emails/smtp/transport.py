@@ -1,0 +1,123 @@
+"""The way out: one transport per mail server and process, shared by every mail of its event loop."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from service.emails.smtp.body import prepare
+from service.emails.smtp.breaker import Breaker
+from service.emails.smtp.dial import Dialer, Server
+from service.emails.smtp.envelope import envelope
+from service.emails.smtp.errors import SmtpError
+from service.emails.smtp.phases import Phase, Timeouts
+from service.emails.smtp.pool import Bounds, Pool
+from service.emails.smtp.probe import probe
+from service.emails.smtp.reply import Reply
+from service.emails.smtp.steps import Step
+from service.emails.smtp.tls import Tls
+
+BeforeDot = Callable[[], Awaitable[None]]
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How busy a transport is: connections open, kept idle, mails waiting, the limit as learnt, the breaker."""
+
+    open: int
+    idle: int
+    waiting: int
+    limit: int
+    breaker_open: bool
+
+
+class Transport:
+    """Sends mail through one SMTP server.
+
+    `username` and `password` are never sent on a line that is not encrypted unless `plaintext_auth` says so.
+    `context` replaces the TLS settings made from `verify`, for an authority of your own. `local_name` is what EHLO
+    says; by default this machine's address. Use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int = 25,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        tls: Tls | str = Tls.NONE,
+        verify: bool = True,
+        pool_size: int = 10,
+        timeouts: Timeouts | None = None,
+        plaintext_auth: bool = False,
+        local_name: str | None = None,
+        context: ssl.SSLContext | None = None,
+        bounds: Bounds | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        server = Server(
+            host=host,
+            port=port,
+            username=username,
+            password=password,
+            tls=Tls(tls),
+            verify=verify,
+            local_name=local_name,
+            plaintext_auth=plaintext_auth,
+        )
+        self._timeouts = timeouts or Timeouts()
+        self._dialer = Dialer(server, self._timeouts, context)
+        self._breaker = breaker or Breaker()
+        self._pool = Pool(self._dialer.dial, bounds or Bounds(size=pool_size), self._breaker)
+
+    @property
+    def load(self) -> Load:
+        """How busy the transport is now."""
+        pool = self._pool
+        return Load(pool.open, pool.idle, pool.waiting, pool.limit, self._breaker.open)
+
+    async def send(self, envelope_from: str, recipients: Sequence[str], data: bytes, before_dot: BeforeDot) -> Reply:
+        """Send one mail (`data`: headers and body, any line ends) and return the server's yes.
+
+        `before_dot` is awaited once at most, when all but the final dot is sent. If it raises, the connection is
+        dropped, the mail is certainly not accepted, and its exception goes to the caller. An empty `envelope_from`
+        is the null sender. Raises SmtpError; cancelled after `before_dot` returned, the mail is ambiguous.
+        """
+        mail = envelope(envelope_from, recipients)
+        body = prepare(data)
+        deadline = asyncio.get_running_loop().time() + self._timeouts.total
+        connection = await self._pool.acquire(deadline)
+        kept = connection.mails > 0
+        try:
+            reply = await connection.deliver(mail, body, before_dot, deadline)
+        except SmtpError as error:
+            if not (kept and _stale(error)):
+                self._pool.release(connection)
+                raise
+        except BaseException:
+            self._pool.release(connection)
+            raise
+        else:
+            self._pool.release(connection)
+            return reply
+        connection = await self._pool.replace(connection, deadline)
+        try:
+            return await connection.deliver(mail, body, before_dot, deadline)
+        finally:
+            self._pool.release(connection)
+
+    async def probe(self, sender: str = "") -> list[Step]:
+        """Walk the whole way to the server, short of a mail, and return the steps with timings and how to mend them."""
+        return await probe(self._dialer, sender)
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Stop: mails under way have `grace` seconds, those that wait fail as temporary, idle connections say QUIT."""
+        await self._pool.close(grace)
+
+
+def _stale(error: SmtpError) -> bool:
+    """True if a kept connection turned out to be dead before DATA: nothing of the mail was sent on it."""
+    if error.phase not in {Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA}:
+        return False
+    return error.code == 421 or error.reason == "connection_lost" or error.phase is Phase.RSET
