@@ -149,7 +149,7 @@ def _headers(message: Message, id_: str, *, durable: bool) -> dict[str, object]:
         "argsrepr": HIDDEN,
         "kwargsrepr": HIDDEN,
         "origin": origin(),
-        "ignore_result": False,
+        "ignore_result": None,
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
