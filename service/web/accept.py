@@ -1,7 +1,7 @@
 """The accept path: concurrent requests of this process become one statement, one round trip and one COMMIT.
 
 A batch writes, in one statement, the Idempotency-Keys, the records of the keys that were new, and the ledger rows of
-the records that were new; then it rings for all of them at once. It knows no domain: a slice names its table and columns.
+the records that were new; then it rings for all of them at once. It knows no domain: a slice names its table.
 """
 
 import enum
@@ -71,7 +71,7 @@ async def accept(request: Request, table: Table, submission: Submission) -> Acce
     intake = intakes.get(table.name)
     if intake is None:
         state = request.app.state
-        ring: Callable[[Sequence[Message]], None] = state.runtime.publisher.ring
+        ring: Callable[[Sequence[Message]], None] = state.publisher.ring
         intake = intakes[table.name] = Intake(state.engine, table, ring, state.settings.db_statement_timeout)
     once = await idempotency(request)
     return await intake.submit(once, _marked(request, submission))

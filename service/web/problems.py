@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
 import msgspec
 import structlog
 from litestar import Request, Response
@@ -11,6 +12,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.db import is_away
 from service.errors import BadRequest, Fault, Invalid, ServiceError, TooLarge, Unavailable
+from workers.errors import Overloaded
 
 log = structlog.get_logger("service.web")
 
@@ -55,6 +57,14 @@ def translate(error: Exception) -> ServiceError:
         return _parameters(error)
     if isinstance(error, HTTPException) and error.status_code < 500:
         return _client(error)
+    return _infrastructure(error)
+
+
+def _infrastructure(error: Exception) -> ServiceError:
+    if isinstance(error, Overloaded):
+        return Unavailable("Too much is waiting here; nothing was accepted. Try again.", code="overloaded")
+    if isinstance(error, asyncpg.DataError):
+        return Invalid((), "The request holds a value that cannot be stored.")
     if is_away(error):
         return Unavailable("The database does not answer; nothing was accepted. Try again.", code="database-away")
     return ServiceError("Something went wrong here. Quote the request_id when you report it.")

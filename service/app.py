@@ -1,0 +1,106 @@
+"""The HTTP application: `create_app()` puts the slices, the plumbing and the edge together."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Sequence
+
+import redis.asyncio
+import structlog
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.types import ASGIApp
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from workers.runtime import Runtime
+
+from service import db, logs, migrate, slices
+from service.access.keys import Keyring
+from service.settings import Settings
+from service.web import health, openapi, pages, problems
+from service.web.edge import Edge
+from service.web.metrics import HttpMetrics, LedgerMetrics
+from service.web.request import Request
+from workers.publisher import Publisher
+
+log = structlog.get_logger("service.app")
+
+
+def serve() -> ASGIApp:
+    """Make the application of a server process: settings from the environment, logs set up. For granian's factory."""
+    settings = Settings.from_env()
+    logs.configure(settings, "api")
+    return create_app(settings)
+
+
+def create_app(settings: Settings, routers: Sequence[Router] | None = None) -> ASGIApp:
+    """Make the ASGI application; its lifespan opens everything on the loop that runs it.
+
+    `routers` are those of the slices, unless others are given.
+    """
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    state = State({"settings": settings, "registry": registry, "ledger_metrics": LedgerMetrics(registry)})
+    app = Litestar(
+        route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
+        request_class=Request,
+        request_max_body_size=settings.body_limit,
+        exception_handlers=problems.HANDLERS,
+        openapi_config=openapi.config(settings.public_url),
+        plugins=[],
+        state=state,
+        lifespan=[lifespan],
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    return Edge(app, HttpMetrics(registry))
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    """Open the engine, the publisher and the runtime on the running loop; close them in the other order."""
+    state, settings = app.state, app.state.settings
+    slices.import_actors()
+    async with contextlib.AsyncExitStack() as stack:
+        engine = db.create_engine(
+            settings,
+            application="callboard-api",
+            pool_timeout=settings.db_pool_timeout,
+            statement_timeout=settings.db_statement_timeout,
+        )
+        stack.push_async_callback(engine.dispose)
+        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
+        runtime = Runtime(engine, publisher)
+        await runtime.start()
+        stack.push_async_callback(runtime.stop)
+        state.redis = redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
+        stack.push_async_callback(state.redis.aclose)
+        state.engine, state.sessions = engine, db.sessions(engine)
+        state.publisher, state.runtime = publisher, runtime
+        state.keyring = Keyring(engine)
+        state.schema_head = migrate.head()
+        state.stories = slices.stories()
+        state.intakes = {}
+        stack.push_async_callback(_close_intakes, state)
+        stack.push_async_callback(_stop, asyncio.create_task(state.keyring.tend(), name="access-upkeep"))
+        _settle_memory()
+        log.info("api_started")
+        yield
+        log.info("api_stopping")
+
+
+async def _close_intakes(state: State) -> None:
+    await asyncio.gather(*(intake.close() for intake in state.intakes.values()))
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _settle_memory() -> None:
+    """Keep the collector away from what lives as long as the process: it costs the slowest requests most."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -1,0 +1,56 @@
+"""`callboard api`: granian with the application, quiet where ours speaks, and gone within 3 seconds of SIGTERM."""
+
+import os
+from typing import Any
+
+import structlog
+from granian import Granian
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from service import logs
+from service.settings import Settings
+
+log = structlog.get_logger("service.serve")
+
+STOP_WITHIN = 3  # seconds
+HEADERS_WITHIN = 15_000  # milliseconds
+QUIET: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {},
+    "handlers": {},
+    "loggers": {
+        "_granian": {"handlers": [], "propagate": True},
+        "granian.access": {"handlers": [], "propagate": False},
+    },
+}
+
+
+def run(settings: Settings, host: str | None = None, port: int | None = None, processes: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; None takes the setting."""
+    logs.configure(settings, "api")
+    where = (host or settings.api_host, port or settings.api_port)
+    if "SECRET_KEY" not in os.environ:
+        os.environ["SECRET_KEY"] = settings.secret_key  # at least one for all of these processes
+        log.warning("secret_key_missing", hint="set SECRET_KEY: cursors and links end with this process")
+    log.info("api_listening", url=f"http://{where[0]}:{where[1]}")
+    Granian(
+        "service.app:serve",
+        address=where[0],
+        port=where[1],
+        interface=Interfaces.ASGI,
+        factory=True,
+        workers=processes or settings.api_processes,
+        loop=Loops.uvloop,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN),
+        websockets=True,
+        log_access=False,
+        log_level=LogLevels.warning,
+        log_dictconfig=QUIET,
+        respawn_failed_workers=True,
+        respawn_interval=1.0,
+        workers_kill_timeout=STOP_WITHIN,
+        process_name=None,
+    ).serve()

@@ -1,0 +1,136 @@
+"""The outermost layer of the API: every request gets an id, an end, one line in the log and its place in the metrics.
+
+It wraps the whole application, because a framework's middleware never sees 404 and 405.
+"""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
+from uuid_utils.compat import uuid7
+
+from service.errors import ServiceError, Unauthenticated
+from service.logs import lean, redact
+from service.web import problems
+from service.web.metrics import HttpMetrics
+from service.web.principal import Principal
+from workers.context import Correlation, correlation
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+PRINTABLE = re.compile(rb"[\x20-\x7e]{1,2048}")
+QUERY_KEY = re.compile(rb"cb(?:_|%5f)(?:live|test)(?:_|%5f)", re.IGNORECASE)
+MAX_PATH = 200  # characters of a path in the log
+
+log = structlog.get_logger("service.web")
+
+
+class Edge:
+    """Wraps the ASGI application `app`."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; lifespan and websockets pass through."""
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        origin = identify(scope)
+        mark = correlation.set(origin)
+        bound = bind_contextvars(request_id=origin.request_id)
+        try:
+            await self._serve(cast("HTTPScope", scope), receive, send, cast("str", origin.request_id))
+        finally:
+            structlog.contextvars.unbind_contextvars("tenant")
+            reset_contextvars(**bound)
+            correlation.reset(mark)
+
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send, request_id: str) -> None:
+        started = time.perf_counter()
+        stamp = (b"x-request-id", request_id.encode())
+        status = 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], stamp]
+            await send(message)
+
+        self.metrics.begin()
+        try:
+            if QUERY_KEY.search(scope["query_string"]):
+                raise Unauthenticated("A key in the address ends up in logs: send it in the Authorization header.")
+            await self.app(scope, receive, stamped)
+        except Exception as error:
+            known = problems.translate(error)
+            if known.status >= 500:
+                problems.note(error, known)
+            if status:  # the answer has begun: all that is left is to cut it
+                raise
+            await refuse(stamped, request_id, known)
+        finally:
+            self._finish(scope, request_id, status or 499, time.perf_counter() - started)
+
+    def _finish(self, scope: HTTPScope, request_id: str, status: int, took: float) -> None:
+        route = str(scope.get("path_template") or "unmatched")
+        self.metrics.end(scope["method"], route, status, took)
+        if status < 400 and route in QUIET:
+            return
+        caller = cast("Principal | None", scope.get("user"))
+        fields: dict[str, Any] = {
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": redact(scope["path"][:MAX_PATH]),
+            "status": status,
+            "ms": round(took * 1000, 2),
+        }
+        if caller is not None:
+            fields["tenant"] = str(caller.tenant_id)
+            fields["key_id"] = f"ak_{caller.key_id.hex}"
+        lean("request_done", fields)
+
+
+QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+
+
+def identify(scope: Scope) -> Correlation:
+    """Read or make the request's id, and read its trace context; malformed values are replaced or dropped."""
+    given = {name: value for name, value in scope["headers"] if name in WANTED}
+    request_id = given.get(b"x-request-id", b"")
+    made = request_id.decode() if REQUEST_ID.fullmatch(request_id) else uuid7().hex
+    raw = cast("dict[str, Any]", scope)
+    raw["request_id"] = made
+    raw["received_at"] = datetime.now(UTC)
+    if len(given) <= (b"x-request-id" in given):
+        return Correlation(request_id=made)
+    trace = _matching(TRACEPARENT, given.get(b"traceparent", b""))
+    return Correlation(
+        request_id=made,
+        traceparent=trace,
+        tracestate=_matching(PRINTABLE, given.get(b"tracestate", b"")) if trace else None,
+        baggage=_matching(PRINTABLE, given.get(b"baggage", b"")),
+    )
+
+
+WANTED = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
+
+
+def _matching(pattern: re.Pattern[bytes], value: bytes) -> str | None:
+    return value.decode() if pattern.fullmatch(value) else None
+
+
+async def refuse(send: Send, request_id: str, error: ServiceError) -> None:
+    """Answer a problem without the framework."""
+    body = problems.encode(request_id, error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [(b"content-type", problems.MEDIA.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
