@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from service.emails.smtp.body import DOT, Body
+from service.emails.smtp.body import BLOCK, DOT, Body
 from service.emails.smtp.classify import refusal
 from service.emails.smtp.envelope import Envelope, commands
 from service.emails.smtp.errors import Backoff, Kind, SmtpError
@@ -143,6 +143,8 @@ class Connection:
             for block in body.blocks():
                 self.wire.write(block)
                 await self.wire.drain(self._limit(Phase.BODY, deadline))
+                if len(body.data) > BLOCK:
+                    await asyncio.sleep(0)  # the loop has others to serve, and the server may be saying no
                 self._check_silence()
         except OSError as error:
             raise self._lost(Phase.BODY, error) from error

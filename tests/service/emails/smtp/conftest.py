@@ -1,0 +1,96 @@
+"""Transports with short patience, a fence that can be watched, and throwaway certificates."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import trustme
+
+from service.emails.smtp import Timeouts, Transport
+
+QUICK = Timeouts(
+    connect=0.5,
+    banner=0.3,
+    ehlo=0.3,
+    starttls=0.5,
+    auth=0.3,
+    rset=0.3,
+    mail=0.3,
+    rcpt=0.3,
+    data=0.3,
+    body=0.5,
+    dot=0.4,
+    quit=0.2,
+    total=5.0,
+)
+
+
+def mail(number: int = 1, body: bytes = b"Hello\r\n") -> bytes:
+    """A small mail with a Message-ID of its own."""
+    return b"Message-ID: %s\r\nSubject: test\r\n\r\n%s" % (message_id(number).encode(), body)
+
+
+def message_id(number: int = 1) -> str:
+    """Its Message-ID."""
+    return f"<{number}@callboard.test>"
+
+
+class Fence:
+    """A `before_dot` that counts, and may refuse."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.calls = 0
+
+    async def __call__(self) -> None:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+
+
+MakeTransport = Callable[..., Transport]
+
+
+@pytest.fixture
+def fence() -> Fence:
+    return Fence()
+
+
+@pytest.fixture
+async def transport_to() -> AsyncIterator[MakeTransport]:
+    """Make a transport to a server with .host and .port; it is closed after the test."""
+    made: list[Transport] = []
+
+    def make(server: Any, **options: Any) -> Transport:
+        made.append(Transport(server.host, server.port, **{"timeouts": QUICK, **options}))
+        return made[-1]
+
+    yield make
+    for transport in made:
+        await transport.close(grace=0.2)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A client's TLS settings that believe the test authority and check the name."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's TLS settings with a good certificate for 127.0.0.1."""
+    return server_context(authority.issue_cert("127.0.0.1", "localhost"))
+
+
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
