@@ -72,6 +72,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(engine.dispose)
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
         runtime = Runtime(engine, publisher)
+        runtime.state["settings"] = settings
         await runtime.start()
         stack.push_async_callback(runtime.stop)
         state.redis = redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
@@ -84,6 +85,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         state.intakes = {}
         stack.push_async_callback(_close_intakes, state)
         stack.push_async_callback(_stop, asyncio.create_task(state.keyring.tend(), name="access-upkeep"))
+        await asyncio.to_thread(slices.warm)
         _settle_memory()
         log.info("api_started")
         yield

@@ -1,5 +1,6 @@
 """The `callboard` command. Every command imports what it needs when it runs, so that the command starts at once."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,25 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-def settings() -> "Settings":
-    """Read the settings, or end with every fault named."""
-    from service.settings import Settings, SettingsError  # noqa: PLC0415
+DATA = click.option(
+    "--data",
+    default=".callboard",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where `up` keeps its data.",
+)
 
+
+def settings(data: Path | None = None) -> "Settings":
+    """Read the settings, or end with every fault named.
+
+    Where DATABASE_URL is not set, the servers that `up` runs in the folder `data` are taken.
+    """
+    from service.settings import Settings, SettingsError, running  # noqa: PLC0415
+
+    found = dict(os.environ) if data is None or "DATABASE_URL" in os.environ else {**os.environ, **running(data)}
     try:
-        return Settings.from_env()
+        return Settings.from_env(found)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -86,69 +100,62 @@ def keys() -> None:
 @click.option("--name", default="", help="What the key is for.")
 @click.option("--test", is_flag=True, help="A test key: its mail never leaves the machine.")
 @click.option("--expires-days", type=click.IntRange(1, 3650), help="Days until it expires; without it, never.")
-def keys_create(tenant: str, scopes: tuple[str, ...], name: str, test: bool, expires_days: int | None) -> None:
+@DATA
+def keys_create(*, tenant: str, scopes: tuple[str, ...], test: bool, data: Path, **more: Any) -> None:
     """Make a key and print it, once: only its hash is stored."""
     from service.access.commands import create  # noqa: PLC0415
 
-    _run(create, settings(), tenant, scopes, name, "test" if test else "live", expires_days)
+    _run(create, settings(data), tenant, scopes, mode="test" if test else "live", **more)
 
 
 @keys.command("list")
 @click.option("--tenant", help="Only this app's.")
-def keys_list(tenant: str | None) -> None:
+@DATA
+def keys_list(tenant: str | None, data: Path) -> None:
     """List the keys, never their text."""
     from service.access.commands import show  # noqa: PLC0415
 
-    _run(show, settings(), tenant)
+    _run(show, settings(data), tenant)
 
 
 @keys.command("revoke")
 @click.argument("key_id")
-def keys_revoke(key_id: str) -> None:
+@DATA
+def keys_revoke(key_id: str, data: Path) -> None:
     """Revoke the key KEY_ID (`ak_…`); every process refuses it within five seconds."""
     from service.access.commands import revoke  # noqa: PLC0415
 
-    _run(revoke, settings(), key_id)
+    _run(revoke, settings(data), key_id)
 
 
 @callboard.command()
 @click.argument("request_id")
-@click.option(
-    "--data",
-    default=".callboard",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where `up` keeps its data.",
-)
+@DATA
 def trace(request_id: str, data: Path) -> None:
     """Tell the whole story of a request: records, tasks, attempts, the mail server's replies."""
     from service.trace import run  # noqa: PLC0415
 
-    _run(run, request_id, data)
+    _run(run, settings(data), request_id)
 
 
 @callboard.command()
-@click.option(
-    "--data",
-    default=".callboard",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where `up` keeps its data.",
-)
+@DATA
 def status(data: Path) -> None:
     """Show whether Postgres, Redis and the schema are well, and what waits in the queues."""
     from service.status import run  # noqa: PLC0415
 
-    _run(run, data)
+    _run(run, settings(data))
 
 
 @callboard.command()
-@click.option("--to", help="Send one mail there, all the way.")
-def doctor(to: str | None) -> None:
+@click.option("--send-to", help="Send one mail there, all the way.")
+@click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
+@DATA
+def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
     """Test the way to the mail server step by step, and say how to mend what fails."""
     from service.doctor import run  # noqa: PLC0415
 
-    _end(run(to=to))
+    _end(run(settings(data), as_json=as_json, send_to=send_to))
 
 
 def _celery(verb: str, arguments: tuple[str, ...]) -> None:
@@ -158,13 +165,13 @@ def _celery(verb: str, arguments: tuple[str, ...]) -> None:
     celery.main(args=["-A", "service", verb, *arguments], prog_name="callboard")
 
 
-def _run(command: Callable[..., Any], *arguments: object) -> None:
+def _run(command: Callable[..., Any], *arguments: object, **named: object) -> None:
     import asyncio  # noqa: PLC0415
 
     from service.db import is_away  # noqa: PLC0415
 
     try:
-        _end(asyncio.run(command(*arguments)))
+        _end(asyncio.run(command(*arguments, **named)))
     except Exception as error:
         if not is_away(error):
             raise

@@ -1,10 +1,12 @@
 """Every setting: its environment variable, default, unit and meaning. The only reader of the environment."""
 
+import json
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -160,6 +162,9 @@ class Settings:
         parse=one_of("none", "starttls", "tls"),
     )
     smtp_verify: bool = setting("SMTP_VERIFY", doc="Verify the mail server's certificate.", default=True, parse=flag)
+    smtp_plaintext_auth: bool = setting(
+        "SMTP_PLAINTEXT_AUTH", doc="Send the password over an unencrypted line.", default=False, parse=flag
+    )
     smtp_pool_size: int = setting(
         "SMTP_POOL_SIZE", doc="Connections of one worker to the mail server.", default=20, parse=count(1, 1000)
     )
@@ -247,6 +252,16 @@ class Settings:
         if faults:
             raise SettingsError("The environment is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
         return cls(**values)
+
+
+def running(data: Path) -> dict[str, str]:
+    """Read where `callboard up` runs its servers, from `up.json` in its folder `data`; empty where it does not run."""
+    try:
+        found = json.loads((data / "up.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    names = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL", "api": "PUBLIC_URL"}
+    return {name: str(found[key]) for key, name in names.items() if found.get(key)}
 
 
 def describe() -> str:

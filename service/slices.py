@@ -40,6 +40,13 @@ def import_actors() -> list[ModuleType]:
     return list(modules("actors"))
 
 
+def warm() -> None:
+    """Do what slices want done once before the first request (`warm()` in `api.py`), such as compile templates."""
+    for module in modules("api"):
+        if hasattr(module, "warm"):
+            module.warm()
+
+
 def stories() -> list[Story]:
     """Gather the `story` function of every slice that tells one, from its `api.py` or else its `actors.py`."""
     found: dict[str, Story] = {}

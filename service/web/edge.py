@@ -46,7 +46,7 @@ class Edge:
         mark = correlation.set(origin)
         bound = bind_contextvars(request_id=origin.request_id)
         try:
-            await self._serve(cast("HTTPScope", scope), receive, send, cast("str", origin.request_id))
+            await self._serve(scope, receive, send, cast("str", origin.request_id))
         finally:
             structlog.contextvars.unbind_contextvars("tenant")
             reset_contextvars(**bound)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from service.errors import BadRequest
 from service.web.request import Request, integer
@@ -22,11 +22,11 @@ MAC = 16  # bytes
 
 Limit = Annotated[
     str | None,
-    Parameter(query="limit", required=False, description="How many items: 1 to 200, 50 by default."),
+    QueryParameter(name="limit", required=False, description="How many items: 1 to 200, 50 by default."),
 ]
 Cursor = Annotated[
     str | None,
-    Parameter(query="cursor", required=False, description="`next_cursor` of the page before, unchanged."),
+    QueryParameter(name="cursor", required=False, description="`next_cursor` of the page before, unchanged."),
 ]
 
 

@@ -1,0 +1,80 @@
+"""What `callboard keys …` does."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import db
+from service.access import keys
+from service.access.models import ApiKey, Tenant
+from service.access.secrets import Mode
+from service.settings import Settings
+
+
+async def create(
+    settings: Settings, tenant: str, scopes: Sequence[str], *, name: str, mode: Mode, expires_days: int | None
+) -> int:
+    """Make a key; its text goes to standard output alone, the rest to standard error, so that a script can take it."""
+    engine = _engine(settings)
+    expires = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+    try:
+        async with db.transaction(db.sessions(engine)) as session:
+            row, text = await keys.create(session, tenant, scopes, name=name, mode=mode, expires_at=expires)
+    finally:
+        await engine.dispose()
+    click.echo(f"{mode} key ak_{row.id.hex} of {tenant}: {', '.join(row.scopes)}. It is shown this once:", err=True)
+    click.echo(text)
+    return 0
+
+
+async def show(settings: Settings, tenant: str | None) -> int:
+    """List keys, newest last."""
+    engine = _engine(settings)
+    statement = select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id).order_by(Tenant.name, ApiKey.id)
+    try:
+        async with db.sessions(engine)() as session:
+            found = (await session.execute(statement.where(Tenant.name == tenant) if tenant else statement)).all()
+    finally:
+        await engine.dispose()
+    table = Table("tenant", "id", "key", "name", "scopes", "created", "last used", "state", box=None, pad_edge=False)
+    for key, owner in found:
+        dates = _date(key.created_at), _date(key.last_used_at)
+        table.add_row(owner, f"ak_{key.id.hex}", f"{key.prefix}…", key.name, " ".join(key.scopes), *dates, _state(key))
+    Console().print(table if found else "No keys yet: `callboard keys create --tenant NAME` makes one.")
+    return 0
+
+
+async def revoke(settings: Settings, key_id: str) -> int:
+    """Revoke a key; 1 where there is no such key, or it was revoked before."""
+    try:
+        wanted = UUID(key_id.removeprefix("ak_"))
+    except ValueError:
+        raise click.ClickException(f"{key_id!r} is not an id such as `callboard keys list` shows (ak_…).") from None
+    engine = _engine(settings)
+    try:
+        async with db.transaction(db.sessions(engine)) as session:
+            done = await keys.revoke(session, wanted)
+    finally:
+        await engine.dispose()
+    click.echo("Revoked; every process refuses it within five seconds." if done else "There is no such key in use.")
+    return 0 if done else 1
+
+
+def _engine(settings: Settings) -> AsyncEngine:
+    return db.create_engine(settings, application="callboard-keys")
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= datetime.now(UTC) else key.mode
+
+
+def _date(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,63 @@
+"""`/v1/tasks` and `/v1/requests`: what became of it."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from litestar import Router, get
+from litestar.params import FromPath
+
+from service.errors import NotFound
+from service.tasks.reading import Task, task
+from service.tasks.story import RequestStory, tell
+from service.web import Request, require
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@get("/v1/tasks/{task_id:str}", guards=[require("tasks:read")], summary="What became of a task", tags=["Tasks"])
+async def read_task(request: Request, task_id: FromPath[str]) -> Task:
+    """Read a task by its id, the same that Celery knows it by, with every attempt that failed.
+
+    An id that is not of this tenant's is 404, never Celery's misleading PENDING.
+    """
+    async with request.app.state.engine.connect() as connection:
+        found = await task(connection, request.user.tenant_id, uuid_of(task_id))
+    if found is None:
+        raise _unknown_task()
+    return found
+
+
+@get(
+    "/v1/requests/{request_id:str}",
+    guards=[require("tasks:read")],
+    summary="The whole story of a request",
+    tags=["Tasks"],
+)
+async def read_request(request: Request, request_id: FromPath[str]) -> RequestStory:
+    """Tell everything that was done for the request with this X-Request-ID, in order, with durations."""
+    found = None
+    if REQUEST_ID.fullmatch(request_id):
+        async with request.app.state.engine.connect() as connection:
+            found = await tell(connection, request.user.tenant_id, request_id, request.app.state.stories)
+    if found is None:
+        raise NotFound("Nothing was stored for a request with this id.", code="unknown-request")
+    return found
+
+
+def uuid_of(task_id: str) -> UUID:
+    """Read a task id in its one spelling. Raises NotFound."""
+    try:
+        found = UUID(task_id)
+    except ValueError:
+        raise _unknown_task() from None
+    if str(found) != task_id.lower():
+        raise _unknown_task()
+    return found
+
+
+def _unknown_task() -> NotFound:
+    return NotFound("There is no task with this id.", code="unknown-task")
+
+
+routers: list[Any] = [Router("/", route_handlers=[read_task, read_request])]
