@@ -1,13 +1,14 @@
 """SMTP on one port, the page and the API on another, both on the running loop."""
 
 import asyncio
-import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from service.dev.mailbox.mail import Summary
 from service.dev.mailbox.sink import Received, Sink
 from service.dev.mailbox.store import Store
 from service.dev.mailbox.web import create_app
@@ -16,9 +17,21 @@ LOOPBACK = "127.0.0.1"
 
 
 class Mailbox:
-    """``file`` is where mails are kept, None to forget them. Needs nothing of the rest of the service."""
+    """``file`` is where mails are kept, None to forget them; ``announce`` hears of each.
 
-    def __init__(self, file: Path | None, *, smtp_port: int, http_port: int, host: str = LOOPBACK) -> None:
+    Needs nothing of the rest of the service.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        *,
+        smtp_port: int,
+        http_port: int,
+        host: str = LOOPBACK,
+        announce: Callable[[Summary], None] = lambda _: None,
+    ) -> None:
+        self.announce = announce
         self.store = Store(file)
         self.sink = Sink(self._keep, host, smtp_port)
         # the server of the API, in this process: no second server to know
@@ -52,6 +65,6 @@ class Mailbox:
         self.store.close()
 
     async def _keep(self, received: Received) -> str:
-        id = await asyncio.to_thread(self.store.add, received)
-        logging.getLogger(__name__).info("mail_received %s", id)
-        return id
+        mail = await asyncio.to_thread(self.store.add, received)
+        self.announce(mail)
+        return mail.id

@@ -71,8 +71,8 @@ class Store:
         with self.lock:
             self.db.close()
 
-    def add(self, received: Received) -> str:
-        """Keeps a mail and returns its id."""
+    def add(self, received: Received) -> Summary:
+        """Keeps a mail."""
         id = uuid.uuid4().hex
         summary, search = summarise(id, received)
         recipients = "\n".join(received.recipients)
@@ -85,7 +85,7 @@ class Store:
             )
             self.bytes += summary.size
             self._trim(number or 0)
-        return id
+        return summary
 
     def find(self, query: str = "", start: int = 0, limit: int = 50) -> Found:
         """Those that match, see ``query.py``; all for an empty query."""

@@ -1,0 +1,329 @@
+"""`callboard up`: everything on this machine, until Ctrl-C; what is kept, is kept in one directory."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.dev import ports
+from service.dev.binaries import MissingServer
+from service.dev.child import Child, Hopeless
+from service.dev.demo import Keys, demo_keys
+from service.dev.plan import LOOPBACK, External, child_environment, ours, secret_of
+from service.dev.postgres import Postgres, write_private
+from service.dev.schema import Schema
+from service.dev.server import Server, ServerFailed, environment
+from service.dev.stack import DataInUse, Lock, Ports
+from service.dev.terminal import Terminal, has_colour
+from service.dev.valkey import Valkey
+
+if TYPE_CHECKING:
+    from service.dev.mailbox.mail import Summary
+    from service.dev.mailbox.mailbox import Mailbox
+
+START_TIMEOUT = 60.0  # seconds
+STOP_TIMEOUT = 2.0  # seconds for api, worker and beat together
+SERVER_STOP_TIMEOUT = 0.8  # seconds more for PostgreSQL and Valkey
+TWICE = 0.3  # seconds within which a second signal is the echo of the first: a wrapper forwards Ctrl-C
+VALKEY_SAYS_ALWAYS = ("overcommit_memory", "ready to exit", "requested shutdown", "Received SIG")
+PROGRAM = "CALLBOARD_PROGRAM"  # how a person started us, for the commands we print
+
+
+class CannotStart(RuntimeError):
+    """What is wrong and what to do about it."""
+
+
+def run(port: int = 8000, data: Path = Path(".callboard"), workers: int = 1) -> int:
+    """Runs until it is told to stop. Returns the exit code."""
+    try:
+        return asyncio.run(Up(port, Path(data).absolute(), workers).run())
+    except (CannotStart, DataInUse, MissingServer, ServerFailed, Hopeless) as error:
+        print(f"callboard up: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+class Up:
+    """One run of `callboard up`."""
+
+    def __init__(self, port: int, data: Path, workers: int) -> None:
+        self.port = port
+        self.data = data
+        self.workers = workers
+        self.started = time.monotonic()
+        self.external = External.of(os.environ)
+        self.lock = Lock(data)
+        self.children: list[Child] = []
+        self.servers: list[Child] = []
+        self.mailbox: Mailbox | None = None
+        self.mailbox_task: asyncio.Task[None] | None = None
+        self.stopped = asyncio.Event()
+        self.signalled = 0.0
+
+    async def run(self) -> int:
+        """Starts everything, waits for a signal, stops everything."""
+        self._check_port()
+        self._take_data()
+        self.terminal = Terminal(sys.stdout, ["postgres", "mailbox", *self._worker_names()], has_colour(sys.stdout))
+        self._listen_to_signals()
+        try:
+            await self._start_unless_stopped()
+            await self.stopped.wait()
+        finally:
+            await self._stop()
+            self.terminal.close()
+            self.lock.release()
+        return 0
+
+    # start
+
+    def _check_port(self) -> None:
+        if ports.is_free(self.port, LOOPBACK):
+            return
+        other = shlex.join(self._arguments(ports.next_free_port(self.port)))
+        raise CannotStart(f"port {self.port} is taken by {ports.holder(self.port)}.\nUse another one: {other}")
+
+    def _arguments(self, port: int) -> list[str]:
+        words = [*os.environ.get(PROGRAM, "callboard").split(), "up", "--port", str(port)]
+        if self.data != Path(".callboard").absolute():
+            words += ["--data", os.path.relpath(self.data)]
+        return words + (["--workers", str(self.workers)] if self.workers != 1 else [])
+
+    def _take_data(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire()
+        except DataInUse as error:
+            raise CannotStart(
+                f"{error}: is `callboard up` running already? Stop that one, or choose another --data"
+            ) from None
+        # passwords, keys and mails; PostgreSQL may have to walk through it as nobody
+        self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.ports = Ports(self.data)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        now = time.monotonic()
+        if not self.signalled:
+            self.signalled = now
+            self.terminal.say("stopping; once more to kill")
+            self.stopped.set()
+        elif now - self.signalled > TWICE:
+            self.terminal.say("killing")
+            for child in [*self.children, *self.servers]:
+                child.kill()
+
+    async def _start_unless_stopped(self) -> None:
+        starting, stopped = asyncio.create_task(self._start()), asyncio.create_task(self.stopped.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            return await starting
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return None
+
+    async def _start(self) -> None:
+        database, redis = self._start_servers()
+        mail_ports = None if self.external.smtp else (self.ports.take("smtp"), self.ports.take("mailbox"))
+        await asyncio.gather(*(server.until_ready(START_TIMEOUT) for server in self.servers))
+        env = child_environment(
+            os.environ,
+            api_port=self.port,
+            database_url=database(),
+            redis_url=redis,
+            smtp_port=mail_ports[0] if mail_ports else None,
+            secret=secret_of(self.data / "secret"),
+        )
+        await self._migrate(env)
+        keys = await demo_keys(self.data / "demo.json", env["DATABASE_URL"])
+        self._start_ours(env)
+        if mail_ports:
+            await self._start_mailbox(*mail_ports)
+        self.ports.save()
+        await asyncio.gather(*(child.until_ready(START_TIMEOUT) for child in self.children))
+        self._write_facts(env, keys)
+        self._greet(keys)
+
+    def _start_servers(self) -> tuple[Callable[[], str], str]:
+        """Returns how to get the database's URL, which is known once the server is there, and Redis'."""
+        database, redis = self.external.database_url, self.external.redis_url
+        if redis is None:
+            valkey = Valkey(self.data / "valkey", port=self.ports.take("valkey"))
+            self.servers.append(self._server(valkey, worth_reading_valkey))
+            redis = valkey.url
+        if database is not None:
+            return lambda: database, redis
+        postgres = Postgres(self.data / "postgres", port=self.ports.take("postgres"))
+        if not (self.data / "postgres").exists():
+            self.terminal.say("making the database, which only the first run has to")
+        self.servers.append(self._server(postgres, worth_reading_postgres))
+        return postgres.url, redis
+
+    def _server(self, server: Server, worth_reading: Callable[[str], bool]) -> Child:
+        async def ready(pid: int) -> bool:
+            return server.is_ready(pid)
+
+        async def prepare() -> None:
+            await asyncio.to_thread(server.prepare)
+
+        def write(line: str) -> None:
+            if worth_reading(line):
+                self.terminal.log(server.name, line)
+
+        child = Child(
+            name=server.name,
+            command=server.command,
+            environment=environment(LC_ALL="C"),
+            write=write,
+            say=self.terminal.say,
+            ready=ready,
+            prepare=prepare,
+            stop_signal=server.stop_signal,
+        )
+        child.start()
+        return child
+
+    async def _migrate(self, env: dict[str, str]) -> None:
+        schema = Schema(self.data / "schema.json")
+        if not await schema.is_newest(env["DATABASE_URL"]):
+            self.terminal.say("bringing the database to the newest schema")
+            for line in (await schema.migrate(env)).splitlines():
+                self.terminal.log("up", line)
+
+    def _start_ours(self, env: dict[str, str]) -> None:
+        # when `up` is killed, the API must still end its processes, and a worker that dies loses nothing
+        self._child("api", ours("api", stop_signal=signal.SIGTERM), env, self._api_answers)
+        for name in self._worker_names():
+            command = ours("worker", "--hostname", f"{name}@%h", stop_signal=signal.SIGKILL)
+            self._child(name, command, env)
+        schedule = str(self.data / "beat-schedule")
+        self._child("beat", ours("beat", "--schedule", schedule, "--pidfile", "", stop_signal=signal.SIGKILL), env)
+
+    def _worker_names(self) -> list[str]:
+        return ["worker"] if self.workers == 1 else [f"worker-{number}" for number in range(1, self.workers + 1)]
+
+    def _child(
+        self, name: str, command: list[str], env: dict[str, str], ready: Callable[[int], Awaitable[bool]] | None = None
+    ) -> None:
+        """Without ``ready`` it is ready once it has said so."""
+        said = asyncio.Event()
+
+        async def has_said(pid: int) -> bool:
+            await said.wait()
+            return True
+
+        def write(line: str) -> None:
+            if "ready" in line or "beat" in line:
+                said.set()
+            self.terminal.log(name, line)
+
+        child = Child(
+            name=name,
+            command=lambda: command,
+            environment=env,
+            write=write,
+            say=self.terminal.say,
+            ready=ready or has_said,
+        )
+        self.children.append(child)
+        child.start()
+
+    async def _api_answers(self, pid: int) -> bool:
+        """Whether it can accept work: a plain request, because a client library takes longer to load than to answer."""
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+                writer.write(b"GET /health/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                status = await reader.readline()
+                writer.close()
+        except (OSError, TimeoutError):
+            return False
+        return b" 200 " in status
+
+    async def _start_mailbox(self, smtp_port: int, http_port: int) -> None:
+        from service.dev.mailbox.mailbox import Mailbox  # noqa: PLC0415 - loads while the children do
+
+        self.mailbox = Mailbox(
+            self.data / "mailbox.sqlite3", smtp_port=smtp_port, http_port=http_port, announce=self._announce
+        )
+        await self.mailbox.start()
+
+    def _announce(self, mail: "Summary") -> None:
+        event = {"event": "mail_received", "subject": mail.subject, "url": f"{self.mailbox_url}/#{mail.id}"}
+        self.terminal.log("mailbox", json.dumps(event))
+
+    # what a person needs
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def mailbox_url(self) -> str | None:
+        return self.mailbox.url if self.mailbox else None
+
+    def _write_facts(self, env: dict[str, str], keys: Keys) -> None:
+        facts = {
+            "api": self.api_url,
+            "console": f"{self.api_url}/console",
+            "mailbox": self.mailbox_url,
+            "smtp": f"{env['SMTP_HOST']}:{env.get('SMTP_PORT') or 25}",
+            "key": keys.live,
+            "test_key": keys.test,
+            "database_url": env["DATABASE_URL"],
+            "redis_url": env["REDIS_URL"],
+            "pid": os.getpid(),
+        }
+        write_private(self.data / "up.json", json.dumps(facts, indent=2))
+
+    def _greet(self, keys: Keys) -> None:
+        mail = self.mailbox_url or f"real mail goes out through {self.external.smtp}"
+        body = '{"to": "ada@example.org", "subject": "Hello", "text": "It works."}'
+        rows = {"API": self.api_url, "Docs": f"{self.api_url}/schema", "Mailbox": mail}
+        rows |= {"Live key": keys.live, "Test key": keys.test}
+        bold = self.terminal.paint
+        table = "\n".join(f"  {name:<9} {bold(value, 1)}" for name, value in rows.items())
+        self.terminal.say(f"ready after {time.monotonic() - self.started:.1f} s; Ctrl-C stops everything")
+        self.terminal.block(
+            f"\n{table}\n\n  Send a mail:\n\n"
+            f"curl {self.api_url}/v1/emails -H 'Authorization: Bearer {keys.live}' \\\n"
+            f"  -H 'Content-Type: application/json' -d '{body}'\n "
+        )
+
+    # stop
+
+    async def _stop(self) -> None:
+        """The API first, so that nothing new comes in; the servers last."""
+        begun = time.monotonic()
+        await asyncio.gather(*(child.stop(STOP_TIMEOUT) for child in self.children))
+        if self.mailbox is not None:
+            await self.mailbox.stop()
+        await asyncio.gather(*(server.stop(SERVER_STOP_TIMEOUT) for server in reversed(self.servers)))
+        (self.data / "up.json").unlink(missing_ok=True)
+        self.terminal.say(f"stopped after {time.monotonic() - begun:.1f} s")
+
+
+def worth_reading_postgres(line: str) -> bool:
+    """What went wrong, not the daily round."""
+    return any(word in line for word in ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:"))
+
+
+def worth_reading_valkey(line: str) -> bool:
+    # `#` marks warnings
+    return " # " in line and not any(word in line for word in VALKEY_SAYS_ALWAYS)
+
+
+if __name__ == "__main__":
+    sys.exit(run(int(sys.argv[1]) if len(sys.argv) > 1 else 8000))
