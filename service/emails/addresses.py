@@ -94,7 +94,10 @@ def parse_addresses(texts: Sequence[str], *, private: bool = False) -> list[Addr
 
 def unique(addresses: Iterable[Address]) -> list[Address]:
     """Drop repeated mailboxes; the first spelling of each stays, in order."""
-    return list({address.key: address for address in reversed(list(addresses))}.values())[::-1]
+    first: dict[str, Address] = {}
+    for address in addresses:
+        first.setdefault(address.key, address)
+    return list(first.values())
 
 
 def _checked(text: str) -> str:
