@@ -74,8 +74,8 @@ class Context:
         "deadline",
         "detail",
         "durable",
-        "enqueued_at",
         "epoch",
+        "error",
         "expires_at",
         "fenced",
         "headers",
@@ -84,6 +84,7 @@ class Context:
         "marks",
         "parent_id",
         "queue",
+        "reason",
         "redelivered",
         "request_id",
         "root_id",
@@ -91,6 +92,7 @@ class Context:
         "started",
         "state",
         "tenant_id",
+        "waited",
     )
 
     def __init__(
@@ -106,7 +108,7 @@ class Context:
         durable: bool = False,
         redelivered: bool = False,
         headers: dict[str, Any] | None = None,
-        enqueued_at: dt.datetime | None = None,
+        waited: float | None = None,
         expires_at: dt.datetime | None = None,
         marks: Marks | None = None,
     ) -> None:
@@ -120,7 +122,7 @@ class Context:
         self.durable = durable
         self.redelivered = redelivered
         self.headers = headers or {}
-        self.enqueued_at = enqueued_at
+        self.waited = waited
         self.expires_at = expires_at
         self.marks: Marks = marks or Unmarked()
         origin = Correlation.of(self.headers)
@@ -133,6 +135,8 @@ class Context:
         self.state: dict[str, Any] = {}
         self.detail: dict[str, Any] = {}
         self.fenced = False
+        self.error: BaseException | None = None
+        self.reason: str | None = None
         self.log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(
             actor.name if actor is not None else "actor"
         )
@@ -143,9 +147,10 @@ class Context:
         """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
         return self._cancelled.is_set()
 
-    def cancel(self) -> None:
-        """Mark the attempt as asked to stop."""
+    def cancel(self, reason: str | None = None) -> None:
+        """Mark the attempt as asked to stop, and why; the first reason given stands."""
         self._cancelled.set()
+        self.reason = self.reason or reason
 
     @property
     def remaining(self) -> float | None:

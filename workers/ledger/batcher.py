@@ -31,7 +31,7 @@ class Batcher(Generic[T, R]):
     There is no linger: an item waits only while `in_flight` batches are being flushed. `flush` is atomic (one
     statement or one transaction) and answers with one result, or exception, per item, in order. A batch that fails
     because of an item's data is halved until the culprit is alone. A waiter cancelled before its flush is never
-    flushed. More than `limit` items waiting: Overloaded.
+    flushed; of one cancelled during it, `orphaned` gets the result. More than `limit` items waiting: Overloaded.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class Batcher(Generic[T, R]):
         *,
         limit: int = 20_000,
         isolates: Callable[[Exception], bool] = poisoned,
+        orphaned: Callable[[R], None] | None = None,
     ) -> None:
         self._flush = flush
         self._max_batch = max_batch
         self._in_flight = in_flight
         self._limit = limit
         self._isolates = isolates
+        self._orphaned = orphaned
         self._waiting: deque[Waiting[T, R]] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -102,7 +104,10 @@ class Batcher(Generic[T, R]):
             raise
         else:
             for (_, future), result in zip(batch, results, strict=True):
-                _set(future, result)
+                if not future.done():
+                    _set(future, result)
+                elif self._orphaned is not None and not isinstance(result, Exception):
+                    self._orphaned(result)
 
     async def _answer_halves(self, batch: list[Waiting[T, R]]) -> None:
         middle = len(batch) // 2
@@ -112,8 +117,6 @@ class Batcher(Generic[T, R]):
 
 
 def _set(future: asyncio.Future[R], result: R | Exception) -> None:
-    if future.done():
-        return
     if isinstance(result, Exception):
         future.set_exception(result)
     else:

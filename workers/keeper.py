@@ -1,0 +1,113 @@
+"""What a worker does beside its attempts: keep their leases, hear of cancellations, take its turn at sweeping."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from workers.context import Context
+from workers.ledger import Claim
+from workers.ledger.sweeper import Depth
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
+
+log = structlog.stdlib.get_logger("workers.keeper")
+
+CANCELED = "canceled"
+LOST = "lease lost"
+
+
+class Held:
+    """A claim, the attempt it is for, and the task to cancel when it is lost."""
+
+    __slots__ = ("claim", "context", "task")
+
+    def __init__(self, claim: Claim, context: Context, task: asyncio.Task[object] | None) -> None:
+        self.claim = claim
+        self.context = context
+        self.task = task
+
+    def cancel(self, reason: str) -> None:
+        """Stop the attempt, unless it has passed its fence: then it is let finish, whatever its row says."""
+        if not self.context.fenced and self.context.reason is None:
+            self.context.cancel(reason)
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Keeper:
+    """Renews every third of a lease; sweeps every `sweep_every` seconds, jittered. Errors are logged and retried."""
+
+    def __init__(self, runtime: Runtime, *, sweep_every: float, depth: Depth | None) -> None:
+        self._runtime = runtime
+        self._sweep_every = sweep_every
+        self._depth = depth
+        self._held: dict[UUID, Held] = {}
+        self._duties: list[asyncio.Task[None]] = []
+
+    def running(self) -> dict[UUID, Context]:
+        return {id: held.context for id, held in self._held.items()}
+
+    def hold(self, claim: Claim, context: Context) -> None:
+        self._held[claim.id] = Held(claim, context, asyncio.current_task())
+
+    def let_go(self, claim: Claim) -> None:
+        held = self._held.get(claim.id)
+        if held is not None and held.claim.epoch == claim.epoch:
+            del self._held[claim.id]
+
+    def start(self) -> None:
+        self._duties = [
+            asyncio.create_task(self._renew_forever(), name="renew leases"),
+            asyncio.create_task(self._sweep_forever(), name="sweep"),
+        ]
+
+    async def stop(self) -> None:
+        for duty in self._duties:
+            duty.cancel()
+        if self._duties:
+            await asyncio.wait(self._duties)
+        self._duties = []
+
+    async def renew(self) -> None:
+        """Renew the leases of all that runs here, once; cancel what was lost, and what is to be canceled."""
+        held = dict(self._held)
+        renewals = await self._runtime.ledger.renew([each.claim for each in held.values()], self._runtime.lease)
+        for id, renewal in renewals.items():
+            if not renewal.held and self._held.get(id) is held[id]:
+                held[id].cancel(LOST)
+            elif renewal.cancel:
+                held[id].cancel(CANCELED)
+
+    async def sweep(self) -> bool:
+        """Sweep once; whether there is more to do at once."""
+        swept = await self._runtime.ledger.sweep(self._runtime.publisher.ring, depth=self._depth)
+        for message in swept.reclaimed:
+            self._runtime.lost(message)
+        counts = {name: len(found) for name in swept.__struct_fields__ if (found := getattr(swept, name))}
+        if counts:
+            log.info("ledger_swept", **counts)
+        return swept.full
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._runtime.lease / 3)
+            try:
+                await self.renew()
+            except Exception as error:
+                log.warning("renew_failed", error=repr(error), leases=len(self._held))
+
+    async def _sweep_forever(self) -> None:
+        pause = 0.0
+        while True:
+            await asyncio.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311 (jitter)
+            try:
+                pause = 0.0 if await self.sweep() else self._sweep_every
+            except Exception as error:
+                log.warning("sweep_failed", error=repr(error))
+                pause = min(10.0, max(self._sweep_every, pause * 2))

@@ -1,0 +1,93 @@
+"""Claim: answer a doorbell by taking the row it names, or find that it is not to be had."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from workers.ledger.statement import fetch
+
+CLAIM = """
+WITH bell AS (
+    SELECT m.id, b.worker, b.lease
+    FROM unnest($1::uuid[], $2::text[], $3::double precision[]) AS b(id, worker, lease)
+    JOIN messages m ON m.id = b.id
+    WHERE m.state = 'queued' AND m.due_at <= clock_timestamp() AND NOT m.cancel_requested
+        AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+)
+UPDATE messages m
+SET state = 'running', epoch = m.epoch + 1, intent = false, worker = bell.worker, started_at = clock_timestamp(),
+    lease_until = clock_timestamp() + make_interval(secs => bell.lease),
+    error = m.error - 'definite', progress = NULL, finished_at = NULL
+FROM bell
+WHERE m.id = bell.id AND m.state = 'queued'
+RETURNING m.id, m.epoch, m.actor, m.queue, m.priority, m.args::text AS args, m.headers::text AS headers, m.tenant_id,
+    m.attempts, m.crashes, m.snoozes, extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS waited
+"""
+# Rows are locked in the order of their ids, here and in every other batch, so that two batches never deadlock.
+
+_json = msgspec.json.Decoder()
+
+
+class Bell(msgspec.Struct, frozen=True):
+    """Who wants which row, for how long (seconds)."""
+
+    id: UUID
+    worker: str
+    lease: float
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that is ours until its lease lapses; `epoch` is the proof. `waited`: seconds from due to claimed."""
+
+    id: UUID
+    epoch: int
+    actor: str
+    queue: str
+    priority: int
+    args: list[Any]
+    kwargs: dict[str, Any]
+    headers: dict[str, str]
+    tenant_id: UUID | None
+    attempts: int
+    crashes: int
+    snoozes: int
+    waited: float
+
+
+async def claim(engine: AsyncEngine, bells: list[Bell]) -> list[Claim | None]:
+    """Claim a batch in one compare-and-set; None for a row that is taken, not due, ended, expired or invented."""
+    wanted = {bell.id: bell for bell in reversed(bells)}
+    rows = await fetch(
+        engine,
+        CLAIM,
+        [bell.id for bell in wanted.values()],
+        [bell.worker for bell in wanted.values()],
+        [bell.lease for bell in wanted.values()],
+    )
+    got = {row["id"]: _claim(row) for row in rows}
+    return [got.pop(bell.id, None) for bell in bells]  # a second bell for the same row in one batch gets None
+
+
+def _claim(row: Any) -> Claim:
+    args, kwargs = _json.decode(row["args"])
+    return Claim(
+        id=row["id"],
+        epoch=row["epoch"],
+        actor=row["actor"],
+        queue=row["queue"],
+        priority=row["priority"],
+        args=args,
+        kwargs=kwargs,
+        headers=_json.decode(row["headers"]),
+        tenant_id=row["tenant_id"],
+        attempts=row["attempts"],
+        crashes=row["crashes"],
+        snoozes=row["snoozes"],
+        waited=max(0.0, row["waited"]),
+    )

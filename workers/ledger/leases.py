@@ -1,0 +1,69 @@
+"""Leases: kept while an attempt runs, given back when it is not to run here after all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from workers.ledger.claims import Claim
+from workers.ledger.statement import fetch
+
+RENEW = """
+WITH mine AS (
+    SELECT m.id
+    FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
+    JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
+    WHERE m.state = 'running'
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+)
+UPDATE messages m SET lease_until = clock_timestamp() + make_interval(secs => $3) FROM mine
+WHERE m.id = mine.id AND m.state = 'running'
+RETURNING m.id, m.cancel_requested AND NOT m.intent AS cancel
+"""
+
+RELEASE = """
+WITH mine AS (
+    SELECT m.id
+    FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
+    JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
+    WHERE m.state = 'running' AND NOT m.intent
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+)
+UPDATE messages m
+SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
+    finished_at = CASE WHEN m.cancel_requested THEN clock_timestamp() END,
+    lease_until = NULL, ring_at = clock_timestamp(), rings = 0
+FROM mine
+WHERE m.id = mine.id AND m.state = 'running' AND NOT m.intent
+RETURNING m.id
+"""
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What became of a lease: still ours, and whether somebody asked to cancel the message."""
+
+    held: bool
+    cancel: bool = False
+
+
+async def renew(engine: AsyncEngine, claims: Sequence[Claim], lease: float) -> dict[UUID, Renewal]:
+    """Push the leases of what runs `lease` seconds into the future; says of each whether it is still held."""
+    if not claims:
+        return {}
+    ids, epochs = [claim.id for claim in claims], [claim.epoch for claim in claims]
+    rows = await fetch(engine, RENEW, ids, epochs, lease)
+    held = {row["id"]: Renewal(True, row["cancel"]) for row in rows}
+    return {each: held.get(each, Renewal(False)) for each in ids}
+
+
+async def release(engine: AsyncEngine, claims: Sequence[Claim]) -> set[UUID]:
+    """Give back what was not begun, or was stopped before its fence: due at once, and it costs no attempt."""
+    if not claims:
+        return set()
+    rows = await fetch(engine, RELEASE, [claim.id for claim in claims], [claim.epoch for claim in claims])
+    return {row["id"] for row in rows}

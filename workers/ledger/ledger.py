@@ -1,0 +1,142 @@
+"""The ledger of one process: its verbs, with what is concurrent merged into batches."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from workers.errors import LeaseLost, Overloaded
+from workers.ledger import claims, fences, inserts, leases, operators, progress, settles, sweeper
+from workers.ledger.batcher import Batcher, poisoned
+from workers.ledger.claims import Bell, Claim
+from workers.ledger.leases import Renewal
+from workers.ledger.operators import Canceling
+from workers.ledger.progress import Progress
+from workers.ledger.schema import State
+from workers.ledger.settles import Settlement, settlement
+from workers.ledger.statement import unanswered
+from workers.ledger.sweeper import Depth, Ring, Swept
+from workers.message import Message
+from workers.policy import Outcome
+
+log = structlog.stdlib.get_logger("workers.ledger")
+
+LONGEST_PAUSE = 2.0
+"""Seconds at most between two tries to settle while Postgres does not answer."""
+
+
+class Ledger:
+    """Durable messages, from one event loop. Leases are seconds; every moment is by Postgres' clock."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._orphans: set[asyncio.Task[Any]] = set()
+        self._claims: Batcher[Bell, Claim | None] = Batcher(partial(claims.claim, engine), orphaned=self._give_back)
+        self._fences: Batcher[Claim, None] = Batcher(partial(fences.fence, engine))
+        self._settles: Batcher[Settlement, State | None] = Batcher(partial(settles.settle, engine))
+        self._progress: Batcher[Progress, None] = Batcher(partial(progress.progress, engine), in_flight=1)
+
+    async def insert(self, where: AsyncSession | AsyncConnection, messages: Sequence[Message]) -> set[UUID]:
+        """Write messages in the caller's transaction; the ids that are new. Nothing is rung."""
+        return await inserts.insert(where, messages)
+
+    async def claim(self, id: UUID, worker: str, lease: float = 30.0) -> Claim | None:
+        """Take the row that a doorbell names, for `lease` seconds; None if it is not to be had."""
+        return await self._claims.submit(Bell(id, worker, lease))
+
+    async def fence(self, claim: Claim) -> None:
+        """Announce intent; LeaseLost if the row is not ours any more, is to be canceled, or Postgres does not say."""
+        try:
+            await self._fences.submit(claim)
+        except Exception as error:
+            if unanswered(error) or isinstance(error, Overloaded):
+                raise LeaseLost(f"message {claim.id}: the ledger did not answer: {error}") from error
+            raise
+
+    async def settle(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        fenced: bool = False,
+        report: dict[str, Any] | None = None,
+        keep: bool = False,
+    ) -> State | None:
+        """Write down how the attempt ended, trying until Postgres answers; the row's state, None if it was not ours."""
+        item = settlement(claim, outcome, fenced=fenced, report=report, keep=keep)
+        return None if item is None else await self._settle(item)
+
+    async def _settle(self, item: Settlement) -> State | None:
+        pause = 0.05
+        while True:
+            try:
+                return await self._settles.submit(item)
+            except Exception as error:
+                if poisoned(error) and (item.detail or item.result):
+                    log.exception("settle_stripped", task_id=str(item.id))
+                    item = msgspec.structs.replace(item, detail=None, result=None)
+                    continue
+                if not unanswered(error) and not isinstance(error, Overloaded):
+                    raise
+                log.warning("settle_delayed", task_id=str(item.id), error=repr(error))
+            item = msgspec.structs.replace(item, again=True)
+            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 (jitter)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def renew(self, held: Sequence[Claim], lease: float = 30.0) -> dict[UUID, Renewal]:
+        """Push the leases of what runs; tells which are lost and which are to be canceled."""
+        return await leases.renew(self.engine, held, lease)
+
+    async def release(self, held: Sequence[Claim]) -> set[UUID]:
+        """Give back what has not passed its fence, at no cost to its attempts; the ids that were ours to give."""
+        return await leases.release(self.engine, held)
+
+    async def progress(self, claim: Claim, done: int, total: int | None = None) -> None:
+        """Note how far an attempt is."""
+        await self._progress.submit(Progress(claim.id, claim.epoch, done, total))
+
+    async def cancel(self, id: UUID, tenant_id: UUID | None = None) -> Canceling:
+        """Cancel a message; see operators.cancel."""
+        return await operators.cancel(self.engine, id, tenant_id)
+
+    async def requeue(
+        self, ids: Sequence[UUID], *, by: str, tenant_id: UUID | None = None, reason: str = ""
+    ) -> set[UUID]:
+        """Queue dead, held or uncertain messages again; see operators.requeue."""
+        return await operators.requeue(self.engine, ids, by=by, tenant_id=tenant_id, reason=reason)
+
+    async def resolve(self, id: UUID, to: State, *, detail: dict[str, object] | None = None) -> bool:
+        """Settle a doubt; see operators.resolve."""
+        return await operators.resolve(self.engine, id, to, detail=detail)
+
+    async def sweep(self, ring: Ring, *, depth: Depth | None = None, doubt: float = sweeper.DOUBT) -> Swept:
+        """Do the sweeper's duties once."""
+        return await sweeper.sweep(self.engine, ring, depth=depth, doubt=doubt)
+
+    async def close(self) -> None:
+        """Answer what was handed in; take nothing more."""
+        for batcher in (self._claims, self._progress, self._fences, self._settles):
+            await batcher.close()
+        if self._orphans:
+            await asyncio.wait(self._orphans)
+
+    def _give_back(self, claim: Claim | None) -> None:
+        """Whoever wanted this claim was cancelled while it was made: nobody would run it until its lease lapsed."""
+        if claim is not None:
+            task = asyncio.get_running_loop().create_task(self._released(claim))
+            self._orphans.add(task)
+            task.add_done_callback(self._orphans.discard)
+
+    async def _released(self, claim: Claim) -> None:
+        try:
+            await self.release([claim])
+        except Exception as error:
+            log.warning("release_failed", task_id=str(claim.id), error=repr(error))

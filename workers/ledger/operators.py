@@ -1,0 +1,111 @@
+"""What people do to messages: cancel, requeue, resolve. Each is one guarded statement."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from workers.ledger.json import storable
+from workers.ledger.schema import State
+from workers.ledger.statement import fetch
+
+CANCEL = """
+WITH told AS (
+    UPDATE messages m
+    SET state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END,
+        cancel_requested = true,
+        finished_at = CASE WHEN m.state = 'queued' THEN clock_timestamp() END
+    WHERE m.id = $1 AND (m.state = 'queued' OR (m.state = 'running' AND NOT m.intent))
+        AND ($2::uuid IS NULL OR m.tenant_id = $2)
+    RETURNING m.state
+)
+SELECT state, true AS told FROM told
+UNION ALL
+SELECT m.state, false FROM messages m
+WHERE m.id = $1 AND ($2::uuid IS NULL OR m.tenant_id = $2) AND NOT EXISTS (SELECT FROM told)
+"""
+
+REQUEUE = """
+WITH chosen AS (
+    SELECT m.id FROM messages m
+    WHERE m.id = ANY($1::uuid[]) AND m.state IN ('dead', 'held', 'uncertain')
+        AND ($2::uuid IS NULL OR m.tenant_id = $2)
+        AND NOT EXISTS (
+            SELECT FROM messages o
+            WHERE m.key IS NOT NULL AND o.key = m.key AND o.actor = m.actor AND o.id <> m.id
+                AND o.tenant_id IS NOT DISTINCT FROM m.tenant_id
+                AND o.state IN ('queued', 'running', 'uncertain', 'held')
+        )
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+),
+moved AS (
+    UPDATE messages m
+    SET state = 'queued', epoch = m.epoch + 1, intent = false, crashes = 0, due_at = clock_timestamp(),
+        ring_at = clock_timestamp(), rings = 0, expires_at = NULL, cancel_requested = false, finished_at = NULL
+    FROM chosen
+    WHERE m.id = chosen.id AND m.state IN ('dead', 'held', 'uncertain')
+    RETURNING m.id, m.epoch
+),
+noted AS (
+    INSERT INTO message_attempts (message_id, epoch, outcome, started_at, worker, detail)
+    SELECT id, epoch, 'requeued', clock_timestamp(), $3, $4::jsonb FROM moved
+)
+SELECT id FROM moved
+"""
+# The epoch rises, so that a late word from an attempt before the requeue finds nothing to change.
+
+RESOLVE = """
+WITH moved AS (
+    UPDATE messages m
+    SET state = $2, finished_at = clock_timestamp(), outcome = coalesce($4::jsonb, m.outcome)
+    WHERE m.id = $1 AND m.state = ANY($3::text[])
+    RETURNING m.id, m.epoch
+)
+SELECT id FROM moved
+"""
+
+
+class Canceling(enum.StrEnum):
+    """What became of a wish to cancel."""
+
+    CANCELED = "canceled"
+    REQUESTED = "requested"
+    """It is running; its worker is told within seconds, and its fence is closed from now on."""
+    REFUSED = "refused"
+    """It has finished, or has passed the point of no return."""
+    UNKNOWN = "unknown"
+
+
+async def cancel(engine: AsyncEngine, id: UUID, tenant_id: UUID | None = None) -> Canceling:
+    """Cancel a message: at once if it waits, as soon as possible if it runs; again is harmless."""
+    rows = await fetch(engine, CANCEL, id, tenant_id)
+    if not rows:
+        return Canceling.UNKNOWN
+    state, told = State(rows[0]["state"]), rows[0]["told"]
+    if state is State.CANCELED:
+        return Canceling.CANCELED
+    return Canceling.REQUESTED if told and state is State.RUNNING else Canceling.REFUSED
+
+
+async def requeue(
+    engine: AsyncEngine, ids: Sequence[UUID], *, by: str, tenant_id: UUID | None = None, reason: str = ""
+) -> set[UUID]:
+    """Queue dead, held or uncertain messages again, each at most once; the ids that were.
+
+    Left out: any other state, and one whose key another unfinished message bears by now. `by` says who, for the
+    record in message_attempts. Errors stay counted, crashes do not.
+    """
+    rows = await fetch(engine, REQUEUE, list(ids), tenant_id, by, storable({"by": by, "reason": reason}))
+    return {row["id"] for row in rows}
+
+
+async def resolve(engine: AsyncEngine, id: UUID, to: State, *, detail: dict[str, object] | None = None) -> bool:
+    """Settle a doubt: an uncertain, held or dead message is DONE after all; an uncertain one is HELD, or DEAD."""
+    froms = {State.DONE: ["uncertain", "held", "dead"], State.HELD: ["uncertain"], State.DEAD: ["uncertain"]}.get(to)
+    if froms is None:
+        raise ValueError(f"a doubt is resolved to done, held or dead, not to {to}")
+    return bool(await fetch(engine, RESOLVE, id, to.value, froms, None if detail is None else storable(detail)))

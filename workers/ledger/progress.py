@@ -1,0 +1,45 @@
+"""Progress: how far an attempt is, for whoever polls; the latest word wins."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from workers.ledger.json import storable
+from workers.ledger.statement import fetch
+
+PROGRESS = """
+WITH word AS (
+    SELECT m.id, w.progress
+    FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS w(id, epoch, progress)
+    JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
+    WHERE m.state = 'running'
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+)
+UPDATE messages m SET progress = word.progress::jsonb FROM word WHERE m.id = word.id AND m.state = 'running'
+"""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """So many of so many are done."""
+
+    id: UUID
+    epoch: int
+    done: int
+    total: int | None = None
+
+
+async def progress(engine: AsyncEngine, words: list[Progress]) -> list[None]:
+    """Note a batch; of several words about one message the last is kept."""
+    last = {word.id: word for word in words}
+    await fetch(
+        engine,
+        PROGRESS,
+        [word.id for word in last.values()],
+        [word.epoch for word in last.values()],
+        [storable({"done": word.done, "total": word.total}) for word in last.values()],
+    )
+    return [None] * len(words)

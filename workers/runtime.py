@@ -1,0 +1,232 @@
+"""What one process needs to send messages and to run them, bound to one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from workers.context import Context
+from workers.errors import NoRuntime
+from workers.keeper import Keeper
+from workers.ledger import Claim, Ledger
+from workers.ledger.inserts import after_commit, insert, standing
+from workers.ledger.sweeper import Depth
+from workers.message import Message
+from workers.middleware import Middleware, defaults, sending
+from workers.middleware.metrics import STUCK
+from workers.policy import Outcome
+
+log = structlog.stdlib.get_logger("workers.runtime")
+
+T = TypeVar("T")
+
+THREADS = 32
+"""`def` actors that run at once."""
+
+
+class Broker(Protocol):
+    """What carries messages; workers.publisher.Publisher, or the one in memory that tests use."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Hand over messages with their arguments; BrokerUnavailable within a deadline."""
+
+    def ring(self, messages: Sequence[Message]) -> None:
+        """Hand over doorbells for rows; never blocks, never raises."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+_runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+
+
+class Runtime:
+    """One per loop: the ledger, the broker, the middleware, and, in a worker, what is running."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine | None,
+        publisher: Broker,
+        *,
+        middleware: Sequence[Middleware] | None = None,
+        worker_id: str | None = None,
+        lease: float = 30.0,
+        sweep_every: float = 1.0,
+        threads: int = THREADS,
+        depth: Depth | None = None,
+    ) -> None:
+        self.engine = engine
+        self.publisher = publisher
+        self.middleware: tuple[Middleware, ...] = tuple(defaults() if middleware is None else middleware)
+        self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.lease = lease
+        self.working = False
+        self.state: dict[str, Any] = {}
+        """What an application keeps per process, such as its settings."""
+        self.resources = AsyncExitStack()
+        """What is to be closed when the runtime stops, last opened first."""
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="actor")
+        self.stuck: dict[asyncio.Future[Any], Context] = {}
+        """Attempts that were written off and have not let go yet."""
+        self._ledger = None if engine is None else Ledger(engine)
+        self._keeper = Keeper(self, sweep_every=sweep_every, depth=depth)
+        self._send = sending(self.middleware, self._publish)
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    @staticmethod
+    def of_loop() -> Runtime:
+        """The runtime of the running loop; NoRuntime if none was started on it."""
+        found = _runtimes.get(asyncio.get_running_loop())
+        if found is None:
+            raise NoRuntime("this event loop has no Runtime: `await Runtime(engine, publisher).start()` on it first")
+        return found
+
+    @property
+    def ledger(self) -> Ledger:
+        """Durable messages; NoRuntime if this runtime was made without a database."""
+        if self._ledger is None:
+            raise NoRuntime("this Runtime was made without an engine: it has no durable messages")
+        return self._ledger
+
+    @property
+    def active(self) -> dict[UUID, Context]:
+        """The durable attempts that run now."""
+        return self._keeper.running()
+
+    async def start(self, *, worker: bool = False) -> None:
+        """Bind to the running loop; a worker also renews its leases and takes its turn at sweeping."""
+        _runtimes[asyncio.get_running_loop()] = self
+        self.working = worker
+        await self.publisher.start()
+        for layer in self.middleware:
+            layer.startup(self)
+        if worker and self._ledger is not None:
+            self._keeper.start()
+
+    async def stop(self, *, timeout: float = 10.0) -> None:
+        """Finish what is being written, within `timeout` seconds, and let go of the loop. Stop the attempts first."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._keeper.stop()
+                if self._ending:
+                    await asyncio.wait(self._ending)
+                if self._ledger is not None:
+                    await self._ledger.close()
+                await self.resources.aclose()
+        except TimeoutError:
+            log.warning("runtime_stop_incomplete", seconds=timeout)
+        finally:
+            await self.publisher.stop()
+            for layer in reversed(self.middleware):
+                layer.shutdown(self)
+            self.threads.shutdown(wait=False, cancel_futures=True)
+            loop = asyncio.get_running_loop()
+            if _runtimes.get(loop) is self:
+                del _runtimes[loop]
+
+    async def send(self, message: Message) -> Message:
+        """Send one message through the broker alone."""
+        return await self._send(message)
+
+    async def _publish(self, message: Message) -> Message:
+        await self.publisher.publish([message])
+        return message
+
+    async def enqueue(self, where: AsyncSession | AsyncConnection, *messages: Message) -> list[Message]:
+        """Write messages in the caller's transaction; those due now are rung for after its commit.
+
+        A message whose key an unfinished one bears is answered by that one's id.
+        """
+        outgoing: list[Message] = []
+        for message in messages:
+            await sending(self.middleware, _collect(outgoing))(message)
+        return await _enqueue(where, outgoing, self)
+
+    @staticmethod
+    async def enqueue_from_loop(where: AsyncSession | AsyncConnection, *messages: Message) -> list[Message]:
+        """As `enqueue`, by this loop's runtime; without one the row is written all the same, and the sweeper rings."""
+        runtime = _runtimes.get(asyncio.get_running_loop())
+        return await _enqueue(where, messages, None) if runtime is None else await runtime.enqueue(where, *messages)
+
+    @contextmanager
+    def holding(self, claim: Claim, context: Context) -> Iterator[None]:
+        """Inside, the claim's lease is renewed; the current task is cancelled if it is lost or to be canceled."""
+        self._keeper.hold(claim, context)
+        try:
+            yield
+        finally:
+            self._keeper.let_go(claim)
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that must be finished though the awaiting task is cancelled; `stop` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return await asyncio.shield(task)
+
+    def concluded(self, context: Context, outcome: Outcome) -> None:
+        """Tell the middleware how an attempt ended."""
+        for layer in self.middleware:
+            try:
+                layer.outcome(context, outcome)
+            except Exception:
+                log.exception("middleware_failed", middleware=type(layer).__name__, hook="outcome")
+
+    def lost(self, message: Message) -> None:
+        """Tell the middleware of a message whose worker died."""
+        for layer in self.middleware:
+            try:
+                layer.lost(message)
+            except Exception:
+                log.exception("middleware_failed", middleware=type(layer).__name__, hook="lost")
+
+    def write_off(self, context: Context, task: asyncio.Future[Any]) -> None:
+        """An attempt does not let go: its slot is free, but the process is marked until it ends."""
+        self.stuck[task] = context
+        STUCK.inc()
+        log.error("task_stuck", task_id=str(context.id), task_name=context.actor.name)
+        task.add_done_callback(self._unstuck)
+
+    def _unstuck(self, task: asyncio.Future[Any]) -> None:
+        context = self.stuck.pop(task, None)
+        STUCK.dec()
+        if not task.cancelled():
+            task.exception()  # looked at, so that nothing complains about it
+        if context is not None:
+            log.warning("task_unstuck", task_id=str(context.id), task_name=context.actor.name)
+
+
+def _collect(outgoing: list[Message]) -> Any:
+    async def keep(message: Message) -> Message:
+        outgoing.append(message)
+        return message
+
+    return keep
+
+
+async def _enqueue(
+    where: AsyncSession | AsyncConnection, messages: Sequence[Message], runtime: Runtime | None
+) -> list[Message]:
+    new = await insert(where, messages)
+    if runtime is not None:
+        due = [each for each in messages if each.id in new and each.delay is None and each.due_at is None]
+        after_commit(where, runtime.publisher.ring, due)
+    return [message if message.id in new else await _standing(where, message) for message in messages]
+
+
+async def _standing(where: AsyncSession | AsyncConnection, message: Message) -> Message:
+    found = await standing(where, message)
+    return message if found is None else msgspec.structs.replace(message, id=found)

@@ -1,0 +1,153 @@
+"""How an actor's messages are made and sent on their way."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from workers.context import correlation
+from workers.message import Message, Priority
+from workers.runtime import Runtime
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    from workers.arguments import Parameters
+    from workers.policy import Policy
+
+P = ParamSpec("P")
+
+HORIZON = 400 * 86_400
+"""The furthest a message may be put off, in seconds."""
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """How one message differs from its actor's defaults. `delay` and `expires` are seconds from now, `at` is aware."""
+
+    delay: float | None = None
+    at: dt.datetime | None = None
+    priority: Priority | None = None
+    queue: str | None = None
+    expires: float | None = None
+    key: str | None = None
+    tenant_id: UUID | None = None
+    id: UUID | None = None
+
+
+class Sender(Generic[P]):
+    """The verbs of an actor: `message`, `send`, `enqueue`, with the function's own parameters."""
+
+    name: str
+    queue: str
+    priority: Priority
+    policy: Policy
+    parameters: Parameters
+    _sending: Sending = Sending()
+
+    def options(
+        self,
+        *,
+        delay: float | dt.timedelta | None = None,
+        at: dt.datetime | None = None,
+        priority: Priority | str | None = None,
+        queue: str | None = None,
+        expires: float | dt.timedelta | None = None,
+        key: str | None = None,
+        tenant_id: UUID | None = None,
+        id: UUID | None = None,
+    ) -> Sender[P]:
+        """The same verbs, sent otherwise: later, more urgent, elsewhere, once per key. ValueError names the faults."""
+        sending = Sending(
+            delay=_seconds(delay),
+            at=at,
+            priority=None if priority is None else Priority(priority),
+            queue=queue,
+            expires=_seconds(expires),
+            key=key,
+            tenant_id=tenant_id,
+            id=id,
+        )
+        _check(self.name, sending)
+        return OtherwiseSent(self, sending)
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """The message this call would be; TypeError if it does not fit the function or has no JSON form.
+
+        It inherits the request, tenant and trace of whoever makes it.
+        """
+        plain_args, plain_kwargs = self.parameters.encode(args, kwargs)
+        how, policy, origin = self._sending, self.policy, correlation.get()
+        tenant_id = how.tenant_id or origin.tenant_id
+        if tenant_id is not origin.tenant_id:
+            origin = msgspec.structs.replace(origin, tenant_id=tenant_id)
+        return Message(
+            id=how.id or uuid7(),
+            actor=self.name,
+            args=plain_args,
+            kwargs=plain_kwargs,
+            queue=how.queue or self.queue,
+            priority=how.priority or self.priority,
+            delay=how.delay,
+            due_at=how.at,
+            expires=how.expires if how.expires is not None else policy.expires,
+            tenant_id=tenant_id,
+            key=how.key,
+            headers=origin.headers(),
+            max_crashes=policy.max_crashes,
+            uncertain=policy.uncertain,
+        )
+
+    async def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """Send through the broker alone: at least once, no row. BrokerUnavailable within the publisher's deadline."""
+        return await Runtime.of_loop().send(self.message(*args, **kwargs))
+
+    async def enqueue(self, where: AsyncSession | AsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """Write the message into the ledger, in the transaction of `where`; its doorbell rings after the commit.
+
+        Returns the message; with a `key` that an unfinished message bears already, that one (by its id).
+        """
+        [message] = await Runtime.enqueue_from_loop(where, self.message(*args, **kwargs))
+        return message
+
+
+class OtherwiseSent(Sender[P]):
+    """An actor's verbs with other options."""
+
+    def __init__(self, origin: Sender[P], sending: Sending) -> None:
+        self.name, self.queue, self.priority = origin.name, origin.queue, origin.priority
+        self.policy, self.parameters = origin.policy, origin.parameters
+        self._sending = sending
+
+
+def _seconds(value: float | dt.timedelta | None) -> float | None:
+    return value.total_seconds() if isinstance(value, dt.timedelta) else value
+
+
+def _check(name: str, how: Sending) -> None:
+    faults: list[str] = []
+    if how.delay is not None and how.at is not None:
+        faults.append("give either delay or at")
+    if how.delay is not None and not 0 <= how.delay <= HORIZON:
+        faults.append(f"delay={how.delay!r} is not between 0 and {HORIZON} seconds")
+    if how.at is not None and how.at.tzinfo is None:
+        faults.append(f"at={how.at.isoformat()} has no time zone")
+    if how.expires is not None and not 0 < how.expires < math.inf:
+        faults.append(f"expires={how.expires!r} is not a positive number of seconds")
+    if how.expires is not None and how.delay is not None and how.expires <= how.delay:
+        faults.append(f"expires={how.expires:g} s is not after delay={how.delay:g} s: it would never run")
+    faults.extend(_texts(queue=how.queue, key=how.key))
+    if faults:
+        raise ValueError(f"{name}.options: " + "; ".join(faults))
+
+
+def _texts(**values: Any) -> list[str]:
+    return [
+        f"{name}={value!r} is not 1 to 200 printable characters"
+        for name, value in values.items()
+        if value is not None and not (isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable())
+    ]
