@@ -17,6 +17,8 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-
 _CONTENT_ID = re.compile(r"[A-Za-z0-9._+-]{1,128}(@[A-Za-z0-9.-]{1,128})?")
 _FORBIDDEN = re.compile(r'[<>:"|?*]')  # what no common file system takes
 
+_SPACE = re.compile(r"\s")  # of any kind: readers strip some kinds at the ends, some not
+
 
 class Attachment(msgspec.Struct, frozen=True):
     """A file that goes with a mail; never unpacked, never looked into.
@@ -53,7 +55,7 @@ def safe_filename(name: str) -> str:
     """
     visible = "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", visible))[-1]
-    base = _FORBIDDEN.sub("_", base).strip(" .")
+    base = _FORBIDDEN.sub("_", _SPACE.sub(" ", base)).strip(" .")
     if len(base) > MAX_FILENAME:
         stem, dot, extension = base.rpartition(".")
         base = stem[: MAX_FILENAME - len(dot + extension)] + dot + extension if 0 < len(extension) <= 16 else base

@@ -28,6 +28,7 @@ from service.emails.attachments import MAX_FILENAME, Attachment, attachment_faul
         ("x" * 10_000, "x" * 120),
         ("a." + "e" * 10_000, "a." + "e" * 118),
         ("\ud800.txt", "txt"),
+        ("\xa0a\u3000b\xa0.", "a b"),
     ],
 )
 def test_a_name_is_reduced_to_a_safe_base_name(name: str, safe: str) -> None:
