@@ -117,6 +117,7 @@ _RULES: tuple[tuple[_Test, str, Backoff], ...] = (
     (_any(_topic("1.3"), _all(_at(Phase.RCPT), _code(501, 553))), "bad_address", _LONG),
     (_any(_topic("3.1"), _code(452)), "storage_full", _NORMAL),
     (_code(421), "server_unavailable", _SHORT),
+    (_all(_topic("7.0", "7.1"), _soft), "policy_deferred", _SHORT),
     (_any(_topic("7.1"), _all(_at(Phase.RCPT), _code(554))), "policy_refused", _LONG),
     (_all(_at(Phase.RCPT), _code(450)), "mailbox_busy", _SHORT),
     (_all(_at(Phase.RCPT), _code(550, 551, 556)), "mailbox_unavailable", _LONG),

@@ -1,11 +1,14 @@
 """Transports with short patience, a fence that can be watched, and throwaway certificates."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+import uvloop
 
 from service.emails.smtp import Timeouts, Transport
 
@@ -94,3 +97,9 @@ def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Run on uvloop, as workers do; what touches transports most runs on asyncio's own loop as well."""
+    both = Path(str(item.fspath)).name in {"test_fence.py", "test_tls.py"}
+    return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})

@@ -129,8 +129,8 @@ async def test_when_all_are_refused_one_temporary_refusal_makes_it_worth_another
 ) -> None:
     rules = {"rcpt": [Rule("550 5.1.1 no", when="gone@"), Rule("450 4.7.1 greylisted", when="grey@")]}
     async with Sink(rules) as sink:
+        to = ["gone@example.org", "grey@example.org"]
         with pytest.raises(SmtpError) as caught:
-            to = ["gone@example.org", "grey@example.org"]
             await transport_to(sink).send("from@example.org", to, mail(), fence)
     assert (caught.value.kind, caught.value.reason) == (Kind.TEMPORARY, "greylisted")
     assert {who: said.code for who, said in caught.value.refused.items()} == {
