@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MAX_FAULTS = 100
 PATH = re.compile(r" - at `(key in )?\$(.*)`$", re.DOTALL)
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -54,6 +55,8 @@ def read(body: bytes) -> Any:
         raise BadRequest(f"The body is not JSON: {error}.", code="malformed-json") from None
     if not isinstance(plain, dict):
         raise BadRequest("The body must be a JSON object.", code="malformed-json")
+    if SURROGATE.search(body):
+        _refuse_lone_surrogates(body)
     return plain
 
 
@@ -124,9 +127,16 @@ def _sentence(message: str) -> str:
     return message.replace("`", "'").rstrip(".") + "."
 
 
+def _refuse_lone_surrogates(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        raise BadRequest("The body holds half of a surrogate pair.", code="malformed-json") from None
+
+
 def _refuse(plain: Any, kind: Any) -> NoReturn:
     named = list(_first(faults(plain, kind)))
-    if not named:  # only msgspec's own decoder refuses it: lone surrogates, numbers out of range
+    if not named:  # only msgspec's own decoder refuses it
         raise BadRequest("The body holds text or a number that cannot be stored.", code="malformed-json")
     raise Invalid(named)
 

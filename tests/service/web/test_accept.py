@@ -8,13 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
 from service.errors import Invalid
 from service.web.accept import Accepted, Intake, Outcome, Submission
 from service.web.idempotency import Answer, Once
 from service.web.statements import Table
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 from workers.message import Message
 
 TENANT = uuid7()

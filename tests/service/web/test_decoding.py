@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from service.errors import BadRequest, Invalid
 from service.web.decoding import Body, decode
 
@@ -54,7 +55,10 @@ UNREADABLE = {
     "lone surrogate": b'{"to": ["abc"], "subject": "\\ud800"}',
     "reversed surrogates": b'{"to": ["abc"], "subject": "\\udc00\\ud800"}',
     "deep lists": b'{"to": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "deep objects": b'{"to": ["abc"], "template": {"key": "k", "variables": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_002,
+    "deep objects": b'{"to": ["abc"], "template": {"key": "k", "variables": '
+    + b'{"a":' * 100_000
+    + b"1"
+    + b"}" * 100_002,
     "control character": b'{"to": ["abc"], "subject": "\n"}',
     "single quotes": b"{'to': ['abc']}",
     "comment": b'{"to": ["abc"] /* x */}',
@@ -75,17 +79,27 @@ BROKEN: dict[str, tuple[bytes, set[str]]] = {
     "unknown field": (b'{"to": ["abc"], "subject": "s", "too": 1}', {"/too"}),
     "missing": (b'{"subject": "s"}', {"/to"}),
     "in a list": (b'{"to": ["abc", 5, "x"], "subject": "s"}', {"/to/1", "/to/2"}),
-    "deeper": (b'{"to": ["abc"], "template": {"variables": [], "x/y~": 1}}', {
-        "/template/key", "/template/variables", "/template/x~1y~0"}),
-    "in objects of a list": (b'{"to": ["abc"], "subject": "s", "parts": [{"key": "k"}, {}, {"key": 1}]}', {
-        "/parts/1/key", "/parts/2/key"}),
-    "NUL": (b'{"to": ["ab\\u0000c"], "template": {"key": "k", "variables": {"a": ["\\u0000"]}}}', {
-        "/to/0", "/template/variables/a/0"}),
-    "NUL in a key": (b'{"to": ["abc"], "template": {"key": "k", "variables": {"\\u0000": 1}}}', {
-        "/template/variables"}),
+    "deeper": (
+        b'{"to": ["abc"], "template": {"variables": [], "x/y~": 1}}',
+        {"/template/key", "/template/variables", "/template/x~1y~0"},
+    ),
+    "in objects of a list": (
+        b'{"to": ["abc"], "subject": "s", "parts": [{"key": "k"}, {}, {"key": 1}]}',
+        {"/parts/1/key", "/parts/2/key"},
+    ),
+    "NUL": (
+        b'{"to": ["ab\\u0000c"], "template": {"key": "k", "variables": {"a": ["\\u0000"]}}}',
+        {"/to/0", "/template/variables/a/0"},
+    ),
+    "NUL in a key": (
+        b'{"to": ["abc"], "template": {"key": "k", "variables": {"\\u0000": 1}}}',
+        {"/template/variables"},
+    ),
     "rule of the whole": (b'{"to": ["abc"]}', {""}),
-    "everything at once": (b'{"subject": "' + b"x" * 21 + b'", "priority": null, "cc": 1, "template": 7}', {
-        "/to", "/subject", "/priority", "/cc", "/template"}),
+    "everything at once": (
+        b'{"subject": "' + b"x" * 21 + b'", "priority": null, "cc": 1, "template": 7}',
+        {"/to", "/subject", "/priority", "/cc", "/template"},
+    ),
 }
 
 

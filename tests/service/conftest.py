@@ -1,0 +1,71 @@
+"""The API in this process: `api` is an httpx client of the real application, on real Postgres and Valkey."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from service import db
+from service.access import keys
+from service.app import create_app
+from service.settings import Settings
+
+MakeKey = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def settings(database: str, redis_url: str) -> Settings:
+    """The settings of a test: its own database and Valkey, defaults for the rest."""
+    return Settings.from_env({"DATABASE_URL": database, "REDIS_URL": redis_url, "SECRET_KEY": "a secret of tests only"})
+
+
+@contextlib.asynccontextmanager
+async def alive(app: Any) -> AsyncIterator[Any]:
+    """Run an application's lifespan on this loop, as a server would."""
+    incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, incoming.get, outgoing.put))
+    await incoming.put({"type": "lifespan.startup"})
+    started = await outgoing.get()
+    assert started["type"] == "lifespan.startup.complete", started
+    try:
+        yield app
+    finally:
+        await incoming.put({"type": "lifespan.shutdown"})
+        stopped = await outgoing.get()
+        await task
+    assert stopped["type"] == "lifespan.shutdown.complete", stopped
+
+
+@contextlib.asynccontextmanager
+async def client_of(settings: Settings, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a fresh application made with `settings`."""
+    async with alive(create_app(settings, **more)) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://callboard.test") as client:
+            yield client
+
+
+@pytest.fixture
+async def make_key(settings: Settings) -> AsyncIterator[MakeKey]:
+    """Makes API keys: `await make_key("emails:send", tenant="shop", mode="test")` is the key's text."""
+    engine = db.create_engine(settings)
+
+    async def make(*scopes: str, tenant: str = "tests", **more: Any) -> str:
+        async with db.transaction(db.sessions(engine)) as session:
+            _, text = await keys.create(session, tenant, scopes or ("*",), **more)
+        return text
+
+    yield make
+    await engine.dispose()
+
+
+@pytest.fixture
+async def api(settings: Settings, make_key: MakeKey) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the whole API that bears a live key with every scope."""
+    async with client_of(settings) as client:
+        client.headers["Authorization"] = f"Bearer {await make_key()}"
+        yield client

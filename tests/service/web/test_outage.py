@@ -1,0 +1,115 @@
+"""Postgres or Redis away: 503 soon, or accepted all the same; and well again by itself."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.dev.stack import Stack
+from service.settings import Settings
+from tests.service.conftest import MakeKey, client_of
+from tests.service.web.shelf import router
+from tests.service.web.test_hostile import problem
+
+
+async def until_accepted(shelf: httpx.AsyncClient, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while (answer := await shelf.post("/v1/books", json={"title": "back"})).status_code != 202:
+        problem(answer, 503)
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("route", ["/v1/books", "/v1/notes"])
+async def test_postgres_killed_is_503_and_then_well_again(shelf: httpx.AsyncClient, stack: Stack, route: str) -> None:
+    await until_accepted(shelf)
+    stack.postgres.kill()
+    try:
+        for _ in range(3):
+            answer = await shelf.post(route, json={"title": "t"})
+            assert problem(answer, 503)["code"] == "database-away"
+            assert answer.headers["retry-after"] == "1"
+            assert answer.elapsed.total_seconds() < 3
+        ready = await shelf.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
+        assert (await shelf.get("/health/live")).status_code == 200
+        assert (await shelf.get("/metrics")).status_code == 200
+    finally:
+        stack.postgres.start()
+    await until_accepted(shelf)
+    assert (await shelf.get("/health/ready")).json()["status"] == "ready"
+
+
+async def test_a_restart_of_postgres_between_two_requests_costs_no_request(
+    shelf: httpx.AsyncClient, stack: Stack
+) -> None:
+    await asyncio.gather(*(shelf.post("/v1/notes", json={"title": "t"}) for _ in range(20)))
+    stack.postgres.kill()
+    stack.postgres.start()
+    await asyncio.sleep(0.1)  # the loop, which the two calls above held up, hears that the connections are gone
+    answers = [await shelf.post("/v1/notes", json={"title": "t"}) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {201}
+
+
+async def test_a_used_up_pool_is_503_within_the_pool_timeout(
+    settings: Settings, make_key: MakeKey, books: None
+) -> None:
+    tight = Settings.from_env(
+        {
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+            "DB_POOL_SIZE": "2",
+            "DB_POOL_TIMEOUT": "0.3",
+        }
+    )
+    async with client_of(tight, routers=[router]) as shelf:
+        shelf.headers["Authorization"] = f"Bearer {await make_key()}"
+        assert (await shelf.get("/v1/whoami")).status_code == 200
+        holders = [asyncio.create_task(shelf.get("/v1/sleep")) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        problem(await shelf.post("/v1/books", json={"title": "t"}), 503)
+        for holder in holders:
+            holder.cancel()
+        await asyncio.gather(*holders, return_exceptions=True)
+        await until_accepted(shelf)
+
+
+async def test_a_locked_table_is_503_after_the_statement_timeout(
+    settings: Settings, make_key: MakeKey, books: None, engine: AsyncEngine
+) -> None:
+    quick = Settings.from_env(
+        {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url, "DB_STATEMENT_TIMEOUT": "0.5"}
+    )
+    async with client_of(quick, routers=[router]) as shelf, engine.begin() as holder:
+        shelf.headers["Authorization"] = f"Bearer {await make_key()}"
+        await holder.execute(text("LOCK TABLE books IN ACCESS EXCLUSIVE MODE"))
+        for route in ("/v1/books", "/v1/notes"):
+            problem(await shelf.post(route, json={"title": "t"}), 503)
+        await holder.rollback()
+        await until_accepted(shelf)
+
+
+async def test_redis_down_refuses_nothing(shelf: httpx.AsyncClient, stack: Stack, engine: AsyncEngine) -> None:
+    stack.valkey.kill()
+    try:
+        answers = await asyncio.gather(*(shelf.post("/v1/books", json={"title": "t"}) for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {202}
+        ready = await shelf.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert not ready.json()["checks"]["redis"]["ok"]
+    finally:
+        stack.valkey.start()
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM messages"))).scalar_one() == 50
+
+
+async def test_a_caller_that_leaves_holds_no_connection(shelf: httpx.AsyncClient) -> None:
+    for _ in range(15):  # more than the pool has
+        job = asyncio.create_task(shelf.get("/v1/sleep"))
+        await asyncio.sleep(0.02)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    assert (await shelf.post("/v1/notes", json={"title": "t"})).status_code == 201
