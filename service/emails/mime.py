@@ -76,17 +76,21 @@ def build(mail: Mail) -> bytes:
     """
     if faults := mail_faults(mail):
         raise MimeRefused(faults)
-    tree = _tree(mail)
-    content, body = serialise(tree, mail.message_id)
-    fields = [*_envelope_fields(mail), "MIME-Version: 1.0", *content]
+    intent = intent_of(mail)
+    content, body = serialise(intent.tree, mail.message_id)
+    fields = [*_address_fields(mail), *_text_fields(intent), "MIME-Version: 1.0", *content]
     data = "\r\n".join([*fields, "", ""]).encode() + body
-    intent = Intent(mail.sender, mail.to, mail.cc, mail.reply_to, _plain_fields(mail), tree, mail.smtputf8)
     if reasons := differences(data, intent):
         raise MimeRefused(Fault("", "mismatch", reason) for reason in reasons)
     return data
 
 
-def _envelope_fields(mail: Mail) -> list[str]:
+def intent_of(mail: Mail) -> Intent:
+    """Return what a mail's bytes must say."""
+    return Intent(mail.sender, mail.to, mail.cc, mail.reply_to, _plain_fields(mail), _tree(mail), mail.smtputf8)
+
+
+def _address_fields(mail: Mail) -> list[str]:
     fields = [address_field("From", [mail.sender])]
     if mail.to:
         fields.append(address_field("To", mail.to))
@@ -96,7 +100,11 @@ def _envelope_fields(mail: Mail) -> list[str]:
         fields.append(address_field("Cc", mail.cc))
     if mail.reply_to:
         fields.append(address_field("Reply-To", mail.reply_to))
-    return [*fields, *(text_field(name, value) for name, value in _plain_fields(mail).items())]
+    return fields
+
+
+def _text_fields(intent: Intent) -> list[str]:
+    return [text_field(name, value) for name, value in intent.fields.items()]
 
 
 def _plain_fields(mail: Mail) -> dict[str, str]:

@@ -195,6 +195,12 @@ def test_numbers_are_text_and_blank_is_not() -> None:
         check("welcome", {"name": "  "})
 
 
+def test_null_is_the_same_as_absent() -> None:
+    assert render("welcome", {"name": "Ada", "message": None, "action_label": None}) == render(
+        "welcome", {"name": "Ada"}
+    )
+
+
 def test_a_flood_of_variables_is_refused_unread() -> None:
     with pytest.raises(VariablesRefused, match="at most 200"):
         check("welcome", {f"nam{n}": "x" for n in range(201)})
