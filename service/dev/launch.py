@@ -10,6 +10,7 @@ as root, and files keep their owner) or ``nobody`` (setuid, for hosts that forbi
 Exits with 71 (EX_OSERR) when the identity cannot be taken, 127 when the command cannot be run.
 """
 
+import ctypes  # now, because nobody may not be allowed to read the library
 import os
 import sys
 
@@ -19,8 +20,6 @@ NOBODY = 65534
 
 
 def enter_namespace() -> None:
-    import ctypes  # noqa: PLC0415 - a command that needs no system call starts without it
-
     uid, gid = os.geteuid(), os.getegid()
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER) != 0:
         code = ctypes.get_errno()
@@ -42,8 +41,6 @@ def become_nobody() -> None:
 def die_with(parent: int, signal: int) -> None:
     if not signal or not sys.platform.startswith("linux"):
         return
-    import ctypes  # noqa: PLC0415
-
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0)
     if os.getppid() != parent:  # it died before the request was made
         sys.exit(0)

@@ -1,5 +1,6 @@
 """TCP ports on the loopback: free ones, taken ones, and who took them."""
 
+import contextlib
 import random
 import socket
 from contextlib import closing
@@ -74,10 +75,12 @@ def listening_inodes(port: int) -> set[str]:
 
 
 def open_files(process: Path) -> set[str]:
-    try:
-        return {str(entry.readlink()) for entry in (process / "fd").iterdir()}
-    except OSError:  # of another user, or gone
-        return set()
+    found: set[str] = set()
+    with contextlib.suppress(OSError):  # of another user, or gone
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found
 
 
 def command_line(process: Path) -> str:

@@ -37,6 +37,7 @@ THROWAWAY = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "io_method": "sync",
+    "dynamic_shared_memory_type": "mmap",  # within the data, which goes: segments of a killed server would stay
     "jit": "off",
 }
 
