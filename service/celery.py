@@ -1,0 +1,54 @@
+"""The worker's composition root: `celery -A service worker|beat|inspect|flower` finds `app` here."""
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+from celery import signals
+
+from service import db, logs, slices
+from service.settings import Settings
+from workers.actor import registry
+from workers.celery import App, create_celery
+from workers.publisher import Publisher
+from workers.runtime import Runtime
+
+CHATTY = ("celery.app.trace", "celery.worker.strategy", "kombu", "amqp")
+"""Loggers that say again what the one line of an attempt says."""
+
+
+def make_app(settings: Settings) -> App:
+    """Make the Celery app over every slice's actors; what needs a loop is opened on the worker's loop thread."""
+    modules = slices.import_actors()
+
+    async def open_runtime() -> Runtime:
+        engine = db.create_engine(settings, application="callboard-worker")
+        runtime = Runtime(engine, Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix))
+        runtime.state["settings"] = settings
+        runtime.resources.push_async_callback(engine.dispose)
+        for warm in (module.warm for module in modules if hasattr(module, "warm")):
+            await asyncio.to_thread(warm)
+        return runtime
+
+    return create_celery(
+        settings.redis_url,
+        settings.result_backend or None,
+        open_runtime,
+        registry,
+        queues=settings.queues,
+        key_prefix=settings.redis_key_prefix,
+        worker_concurrency=settings.worker_concurrency,
+    )
+
+
+@signals.setup_logging.connect
+def configure_logs(**_: Any) -> None:
+    """Takes the place of Celery's own logging."""
+    component = next((word for word in sys.argv[1:] if word in ("worker", "beat")), "celery")
+    logs.configure(Settings.from_env(), component)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+app = make_app(Settings.from_env())

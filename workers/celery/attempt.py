@@ -1,0 +1,178 @@
+"""Running a message natively: one asyncio task, no thread hop; events and signals only when someone listens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import signals
+from celery.worker import state
+
+from workers.celery.delivery import following
+from workers.celery.redelivery import again
+from workers.envelope import SEPARATOR, encode
+from workers.execution import Delivery, execute
+from workers.policy import DeadLetter, Done, RetryAt, Snoozed, Unknown
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from workers.celery.desk import Desk
+    from workers.celery.holdings import Parcel
+    from workers.celery.request import NativeRequest
+    from workers.policy import Outcome
+
+log = structlog.get_logger(__name__)
+
+TROUBLE = 5.0
+"""Seconds a direct message waits after an attempt that failed for a reason of ours."""
+
+
+class Attempts:
+    """What runs natively, by tag."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.running: dict[int, tuple[asyncio.Task[None], NativeRequest, Delivery]] = {}
+        self._errands: set[asyncio.Task[Any]] = set()
+
+    def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
+        """Starts an attempt."""
+        task = asyncio.get_running_loop().create_task(self._run(parcel, request, delivery))
+        request.attempt = task
+        self.running[parcel.tag] = (task, request, delivery)
+
+    def cancel_all(self, why: str, *, durable: bool = True) -> None:
+        """Cancels every attempt, or every one without a row; loop thread."""
+        for task, request, delivery in tuple(self.running.values()):
+            if durable or not delivery.durable:
+                request.why_cancelled = request.why_cancelled or why
+                task.cancel(why)
+
+    def cancel_row(self, id: UUID) -> None:
+        """A durable message was revoked before it ran: its row says so, or the sweeper would ring for ever."""
+        self._keep(asyncio.get_running_loop().create_task(self.desk.pool.runtime.ledger.cancel(id)))  # type: ignore[union-attr]
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
+        started = time.time()
+        request.time_start = started
+        state.task_reserved(request)
+        state.task_accepted(request)
+        self._announce_start(request)
+        try:
+            outcome = await execute(self.desk.pool.runtime, delivery)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            self._settle_cancelled(parcel, request, delivery)
+        except Exception as error:
+            log.exception("attempt_broke", task_id=request.id, task_name=request.name)
+            self._settle_broken(parcel, delivery, error)
+        else:
+            self._settle(parcel, delivery, outcome)
+            self._announce_end(request, outcome, time.time() - started)
+        finally:
+            self.running.pop(parcel.tag, None)
+            state.task_ready(request)
+            self.desk.intake.settled()
+
+    def _settle(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
+        """A durable message's row has the outcome already; a direct one has nothing but this."""
+        holdings = self.desk.intake.holdings
+        if delivery.durable:
+            holdings.ack(parcel)
+        elif isinstance(outcome, RetryAt | Snoozed):
+            holdings.park(parcel, outcome.delay, encode(following(delivery, outcome, priority_of(parcel.key))))
+        elif isinstance(outcome, DeadLetter | Unknown):
+            self.desk.bury(parcel, f"{outcome.reason}: {(outcome.error or {}).get('message', '')}")
+        else:
+            holdings.ack(parcel)
+
+    def _settle_cancelled(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
+        holdings = self.desk.intake.holdings
+        match request.why_cancelled:
+            case "revoked":
+                holdings.ack(parcel)
+            case "lease lost":
+                pass  # it runs elsewhere
+            case "shutdown":
+                holdings.put_back(parcel)
+            case _:
+                log.error("attempt_cancelled_itself", task_id=request.id, task_name=request.name)
+                self._settle_broken(parcel, delivery, asyncio.CancelledError())
+
+    def _settle_broken(self, parcel: Parcel, delivery: Delivery, error: BaseException) -> None:
+        """Not the actor's fault: a durable message is rung again by the sweeper, a direct one waits a little."""
+        holdings = self.desk.intake.holdings
+        crashes = int(delivery.headers.get("crashes") or 0) + 1
+        if delivery.durable:
+            holdings.ack(parcel)
+        elif crashes >= self.desk.app.worker_options.max_crashes:
+            self.desk.bury(parcel, f"broke {crashes} times: {type(error).__name__}: {error}")
+        else:
+            holdings.park(parcel, TROUBLE, again(parcel.envelope, crashed=True)[0])
+
+    def _announce_start(self, request: NativeRequest) -> None:
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self.desk.consumer, request=request)
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(
+                sender=request.task, task_id=request.id, task=request.task, args=request.args, kwargs=request.kwargs
+            )
+        if (send := self._listener()) is not None:
+            retries = request.request_dict.get("retries") or 0
+            send(
+                "task-received",
+                uuid=request.id,
+                name=request.name,
+                args=request.argsrepr,
+                kwargs=request.kwargsrepr,
+                root_id=request.root_id,
+                parent_id=request.parent_id,
+                retries=retries,
+                eta=None,
+                expires=request.expires and request.expires.isoformat(),
+            )
+            send("task-started", uuid=request.id)
+
+    def _announce_end(self, request: NativeRequest, outcome: Outcome, seconds: float) -> None:
+        if signals.task_postrun.receivers:
+            signals.task_postrun.send(
+                sender=request.task,
+                task_id=request.id,
+                task=request.task,
+                args=request.args,
+                kwargs=request.kwargs,
+                retval=getattr(outcome, "result", None),
+                state="SUCCESS" if isinstance(outcome, Done) else "FAILURE",
+            )
+        if (send := self._listener()) is None:
+            return
+        error = f"{(outcome.error or {}).get('type', '')}: {outcome.reason}"
+        match outcome:
+            case Done():
+                send("task-succeeded", uuid=request.id, result=repr(outcome.result)[:1024], runtime=seconds)
+            case RetryAt() | Snoozed():
+                send("task-retried", uuid=request.id, exception=error, traceback=None)
+            case DeadLetter() | Unknown():
+                send("task-failed", uuid=request.id, exception=error, traceback=None)
+            case _:
+                send(
+                    "task-revoked", uuid=request.id, terminated=False, signum=None, expired=outcome.reason == "expired"
+                )
+
+    def _listener(self) -> Any:
+        """The event dispatcher's `send` while somebody watches tasks; its buffer is flushed by the main thread."""
+        dispatcher = self.desk.consumer.event_dispatcher
+        if dispatcher is None or not dispatcher.enabled or (dispatcher.groups and "task" not in dispatcher.groups):
+            return None
+        return dispatcher.send
+
+
+def priority_of(key: str) -> int:
+    """The priority of a list, by its name."""
+    return int(key.rpartition(SEPARATOR)[2]) if SEPARATOR in key else 0

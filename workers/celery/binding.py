@@ -1,0 +1,128 @@
+"""An actor as a Celery task: same name, Celery's verbs, our execution."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, assert_never
+
+from celery.exceptions import Ignore, Reject
+from celery.exceptions import Retry as CeleryRetry
+
+from workers.celery.bridge import wait_for
+from workers.celery.delivery import delivery_of, following
+from workers.celery.task import Task
+from workers.errors import BrokerUnavailable, Dead, Uncertain
+from workers.execution import execute
+from workers.message import Priority
+from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
+from workers.runtime import Runtime
+
+if TYPE_CHECKING:
+    from workers.actor import Actor
+    from workers.celery.app import App
+
+
+class ActorTask(Task):
+    """The Celery task of one actor. What the actor declares is applied by `workers.execution`, not by Celery."""
+
+    abstract = True
+    acks_late = True
+    typing = False  # the actor checks its own arguments
+    throws = (Dead, Uncertain)  # the attempt has logged why
+    runs_on_loop = True
+    actor: Actor[Any, Any]
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs one delivery; called directly or eagerly, just the function."""
+        if self.request.called_directly or self.request.is_eager:
+            return wait_for(self.actor(*args, **kwargs))
+        return wait_for(self.deliver(args, kwargs))
+
+    async def deliver(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs the request this task was called for and translates its outcome into Celery's terms."""
+        request = self.request
+        info = request.delivery_info or {}
+        delivery = delivery_of(
+            request.id,
+            self.actor.name,
+            args,
+            kwargs,
+            vars(request),
+            queue=info.get("routing_key") or self.actor.queue,
+            redelivered=bool(info.get("redelivered")),
+        )
+        runtime = Runtime.of_loop()
+        outcome = await execute(runtime, delivery)
+        if not delivery.durable and isinstance(outcome, RetryAt | Snoozed):
+            await self._send_again(runtime, following(delivery, outcome, info.get("priority") or 0))
+        return conclude(outcome)
+
+    async def _send_again(self, runtime: Runtime, message: Any) -> None:
+        try:
+            await runtime.publisher.publish([message])
+        except BrokerUnavailable as error:
+            await asyncio.sleep(1)  # the broker is down: do not spin on the message we put back
+            raise Reject(error, requeue=True) from error
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """As Celery's; checks the arguments, carries the context, takes priorities by name."""
+        message = self.actor.message(*(args or ()), **(kwargs or {}))
+        options.setdefault("task_id", message.task_id)
+        options["headers"] = {**message.headers, **(options.get("headers") or {})}
+        if isinstance(options.get("priority"), str):
+            options["priority"] = Priority(options["priority"]).number
+        return super().apply_async(message.args, message.kwargs, **options)
+
+
+def bind(app: App, actor: Actor[Any, Any]) -> ActorTask:
+    """Registers the actor with the app under its name and its aliases, and gives it Celery's verbs."""
+    for name in (actor.name, *actor.aliases):
+        task = type(actor.name.rpartition(".")[2], (ActorTask,), _attributes(actor, name))
+        app.register_task(task())
+    bound: ActorTask = app.tasks[actor.name]
+    actor.task = bound
+    return bound
+
+
+def route(
+    name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None, **_: Any
+) -> dict[str, Any] | None:
+    """Celery's router: an actor's messages go to its queue, at its priority, unless the caller says otherwise."""
+    actor = getattr(task, "actor", None)
+    return None if actor is None else {"queue": actor.queue, "priority": actor.priority.number}
+
+
+def conclude(outcome: Outcome) -> Any:
+    """An outcome in the terms of Celery's tracer: a value, or the exception that stands for it."""
+    if isinstance(outcome, Done):
+        return outcome.result
+    raise _exception(outcome)
+
+
+def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Canceled | Ignored) -> Exception:
+    error: Exception
+    match outcome:
+        case RetryAt() | Snoozed():
+            error = CeleryRetry(message=outcome.reason or None, exc=_error(outcome), when=outcome.delay)
+        case DeadLetter() | Unknown():
+            error = _error(outcome)
+        case Expired() | Canceled() | Ignored():
+            error = Ignore(outcome.reason)
+        case _:
+            assert_never(outcome)
+    return error
+
+
+def _error(outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> Exception:
+    text = ": ".join(part for part in (outcome.reason, (outcome.error or {}).get("message", "")) if part)
+    return Uncertain(text) if isinstance(outcome, Unknown) else Dead(text)
+
+
+def _attributes(actor: Actor[Any, Any], name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "actor": actor,
+        "ignore_result": actor.policy.result is None,
+        "__module__": actor.fn.__module__,
+        "__doc__": actor.fn.__doc__,
+    }

@@ -1,0 +1,112 @@
+"""What becomes of each message that was fetched: run by us, run by Celery's tracer, put off, or buried."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from celery.worker import state
+
+from workers.celery.attempt import Attempts
+from workers.celery.binding import ActorTask
+from workers.celery.delivery import delivery_of
+from workers.celery.reading import Poison, Received, is_plain, moment, read, read_body
+from workers.celery.request import NativeRequest
+from workers.celery.stock import StockRoute
+from workers.envelope import SEPARATOR
+
+if TYPE_CHECKING:
+    from workers.celery.holdings import Parcel
+    from workers.celery.intake import Intake
+    from workers.celery.pool import Pool
+
+log = structlog.get_logger(__name__)
+
+NEAR = 0.02
+"""A message due within so many seconds is due."""
+
+
+class Desk:
+    """Handles parcels on the loop thread, one call each, and keeps what is running."""
+
+    def __init__(self, app: Any, pool: Pool, hostname: str) -> None:
+        self.app = app
+        self.pool = pool
+        self.hostname = hostname
+        self.consumer: Any = None
+        """Celery's consumer, for events and strategies; another object after no reconnect: it lives as long."""
+        self.intake: Intake = None  # type: ignore[assignment]
+        self.attempts = Attempts(self)
+        self.stock = StockRoute(self)
+
+    def handle(self, parcel: Parcel) -> None:
+        """Looks at one message and sends it its way; never raises."""
+        try:
+            self._sort(parcel, read(parcel.envelope))
+        except Poison as poison:
+            self.bury(parcel, str(poison))
+        except Exception as error:
+            log.exception("message_unreadable")
+            self.bury(parcel, f"{type(error).__name__}: {error}")
+
+    def bury(self, parcel: Parcel, reason: str) -> None:
+        """Puts a message with the dead letters, with its reason."""
+        queue = parcel.key.partition(SEPARATOR)[0]
+        log.error("message_buried", queue=queue, reason=reason[:500], hint="celery control requeue_dead puts it back")
+        letter = {"reason": reason[:2000], "at": time.time(), "key": parcel.key, "envelope": parcel.envelope}
+        self.intake.holdings.bury(parcel, msgspec.msgpack.encode(letter))
+        self.intake.settled()
+
+    def _sort(self, parcel: Parcel, received: Received) -> None:
+        if wait := self._wait(received):
+            self.intake.holdings.park(parcel, wait)
+            self.intake.settled()
+            return
+        task = self.app.tasks.get(received.name)
+        if task is None:
+            raise Poison(f"no task is named {received.name!r}: is the module that declares it deployed here?")
+        args, kwargs, embed = read_body(received)
+        if self._is_native(task, received, embed):
+            self._run(parcel, received, task, args, kwargs)
+        else:
+            self.stock.pass_on(parcel, received)
+
+    def _wait(self, received: Received) -> float:
+        """Seconds until the message is due, by Redis' clock; 0 when it is."""
+        eta = moment(received.headers.get("eta"))
+        if eta is None:
+            return 0.0
+        wait = eta.timestamp() - time.time() - self.intake.clock_offset
+        return wait if wait > NEAR else 0.0
+
+    def _is_native(self, task: Any, received: Received, embed: dict[str, Any]) -> bool:
+        return (
+            isinstance(task, ActorTask)
+            and (task.ignore_result or received.headers.get("ignore_result") is True)
+            and is_plain(received.headers, embed)
+            and self.consumer.task_buckets[task.name] is None
+            and task.time_limit is None
+            and task.soft_time_limit is None
+        )
+
+    def _run(self, parcel: Parcel, received: Received, task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+        def acknowledge(*_: Any) -> None:
+            self.pool.thread.call_soon(self._ack, parcel)
+
+        request = NativeRequest(received, args, kwargs, task, self.app, self.hostname, acknowledge)
+        queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
+        delivery = delivery_of(
+            received.id, task.actor.name, args, kwargs, received.headers, queue=queue, redelivered=received.redelivered
+        )
+        if received.id in state.revoked:
+            self.pool.tell(request.revoked)  # announces and acknowledges, as Celery does
+            if delivery.durable:
+                self.attempts.cancel_row(delivery.id)
+            return
+        self.attempts.begin(parcel, request, delivery)
+
+    def _ack(self, parcel: Parcel) -> None:
+        self.intake.holdings.ack(parcel)
+        self.intake.settled()

@@ -1,0 +1,94 @@
+"""What one worker process holds, and what is still to be told to Redis about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.celery.scripts import BURY, PARK, PUT_BACK
+
+if TYPE_CHECKING:
+    from workers.celery.keys import Keys
+    from workers.link import Command
+
+DEAD_KEPT = 10_000
+"""Dead letters kept in Redis; the oldest give way."""
+
+
+@dataclass(eq=False, slots=True)
+class Parcel:
+    """One message as it was fetched."""
+
+    tag: int
+    key: str
+    """The list it came from."""
+    envelope: bytes
+
+
+class Holdings:
+    """Parcels in hand, and what is to become of those that are settled. Loop thread only.
+
+    Everything here is repeated until Redis has answered: a settlement survives reconnects, and does nothing to a
+    message that was meanwhile given to another worker.
+    """
+
+    def __init__(self, keys: Keys, owner: str) -> None:
+        self.keys = keys
+        self.owner = owner
+        self.in_hand: dict[int, Parcel] = {}
+        self.next_tag = 0
+        self._acks: list[int] = []
+        self._moves: list[Command] = []
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether Redis does not know everything yet."""
+        return bool(self._acks or self._moves)
+
+    def take(self, key: str, envelope: bytes, tag: int) -> Parcel:
+        """Notes a fetched message."""
+        parcel = Parcel(tag, key, envelope)
+        self.in_hand[tag] = parcel
+        return parcel
+
+    def ack(self, parcel: Parcel) -> None:
+        """It ran to its end, or is not to run: forget it."""
+        if self.in_hand.pop(parcel.tag, None) is not None:
+            self._acks.append(parcel.tag)
+
+    def put_back(self, parcel: Parcel, envelope: bytes | None = None) -> None:
+        """It did not run, or not to its end: to be served next."""
+        self._move(PUT_BACK.call, parcel, [parcel.key], [envelope or parcel.envelope])
+
+    def park(self, parcel: Parcel, delay: float, envelope: bytes | None = None) -> None:
+        """It is to run in `delay` seconds."""
+        arguments: list[str | int | bytes] = [envelope or parcel.envelope, int(delay * 1000)]
+        self._move(PARK.call, parcel, [self.keys.delayed, parcel.key], arguments)
+
+    def bury(self, parcel: Parcel, letter: bytes) -> None:
+        """It may not, or cannot, run."""
+        self._move(BURY.call, parcel, [self.keys.dead], [letter, DEAD_KEPT])
+
+    def drop_all(self, owner: str) -> list[Parcel]:
+        """Another worker has taken everything over: forget it and go on under a new name; returns what was in hand."""
+        lost = list(self.in_hand.values())
+        self.in_hand.clear()
+        self._acks.clear()
+        self._moves.clear()
+        self.owner = owner
+        return lost
+
+    def commands(self) -> list[Command]:
+        """What Redis is to be told now; `told(n)` when it has answered to n of them."""
+        acks: list[Command] = [("HDEL", self.keys.unacked(self.owner), *self._acks)] if self._acks else []
+        self._sent = (len(self._acks), len(self._moves))
+        return acks + self._moves
+
+    def told(self) -> None:
+        """Redis has answered to everything of the last `commands()`."""
+        acks, moves = self._sent
+        del self._acks[:acks], self._moves[:moves]
+
+    def _move(self, call, parcel: Parcel, keys: list[str], arguments: list[str | int | bytes]) -> None:  # type: ignore[no-untyped-def]
+        if self.in_hand.pop(parcel.tag, None) is not None:
+            self._moves.append(call([self.keys.unacked(self.owner), *keys], [parcel.tag, *arguments]))

@@ -1,0 +1,41 @@
+"""The Redis keys of our consumer: our own names, so that a stock worker's restore never touches what we run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workers.envelope import list_keys
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names under one prefix (Celery's `global_keyprefix`)."""
+
+    prefix: str = ""
+
+    @property
+    def owners(self) -> str:
+        """Sorted set: which worker processes hold messages, and until when (ms, Redis' clock)."""
+        return f"{self.prefix}workers:owners"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: messages that are not due yet, by when they are (ms, Redis' clock)."""
+        return f"{self.prefix}workers:delayed"
+
+    @property
+    def dead(self) -> str:
+        """List: direct messages nobody can or may run, newest first, each with its reason."""
+        return f"{self.prefix}workers:dead"
+
+    def unacked(self, owner: str) -> str:
+        """Hash: what an owner holds; by tag: list key, newline, envelope."""
+        return f"{self.prefix}workers:unacked:{owner}"
+
+    def taken(self, owner: str) -> str:
+        """String: set when an owner was taken for dead and its messages went to others."""
+        return f"{self.prefix}workers:taken:{owner}"
+
+    def lists(self, queue: str) -> tuple[str, ...]:
+        """The lists of a queue, the one served first coming first."""
+        return list_keys(queue, self.prefix)

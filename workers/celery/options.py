@@ -1,0 +1,31 @@
+"""What one worker process may be told beyond Celery's own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """How a worker process behaves; durations are seconds."""
+
+    grace: float = 25.0
+    """After SIGTERM: how long running attempts may go on before they are cancelled and given back."""
+
+    farewell: float = 5.0
+    """After a cancel: how long an attempt may take to clean up before it is left behind."""
+
+    lease: float = 30.0
+    """A worker that is not heard of for so long is taken for dead, and its messages go to another one."""
+
+    max_crashes: int = 3
+    """A direct message whose worker died so often is put with the dead letters."""
+
+    own_consumer: bool = False
+    """On Redis: fetch by our own consumer (nothing lost, nothing run twice without need) instead of Celery's."""
+
+    health_port: int | None = None
+    """Where `/live`, `/ready` and `/metrics` answer; None: nowhere. Port 0 picks a free one and logs it."""
+
+    health_host: str = "127.0.0.1"
+    """The interface of `health_port`."""

@@ -1,0 +1,33 @@
+"""A message that is delivered again: marked so, its crashes counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+def again(envelope: bytes, *, crashed: bool) -> tuple[bytes, int, bool]:
+    """The envelope for its next delivery, the crashes counted so far, and whether it is a durable message's doorbell.
+
+    The marks are kombu's (`kombu.transport.redis.Channel._do_restore_message`) and our header `crashes`. An envelope
+    that cannot be read comes back as it is: whoever fetches it buries it.
+    """
+    try:
+        payload = msgspec.json.decode(envelope)
+        headers, properties = payload["headers"], payload["properties"]
+        durable = headers.get("durable") is True
+        crashes = _count(headers.get("crashes")) + crashed
+        headers["redelivered"] = True
+        if not durable:
+            headers["crashes"] = crashes
+        info = properties.get("delivery_info")
+        if isinstance(info, dict):
+            info["redelivered"] = True
+        return msgspec.json.encode(payload), crashes, durable
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, TypeError, KeyError, AttributeError):
+        return envelope, 0, False
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,84 @@
+"""A running message as Celery's remote control knows it: `inspect active`, `query_task`, `revoke`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from celery.platforms import signals as _signals
+from celery.worker.request import Request
+
+from workers.celery.reading import moment
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from workers.celery.reading import Received
+
+
+class NativeRequest(Request):
+    """Celery's Request without what only its tracer needs; it is cancelled, not killed."""
+
+    def __init__(  # noqa: PLR0917 - built once per message, by one caller
+        self,
+        received: Received,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        task: Any,
+        app: Any,
+        hostname: str,
+        on_ack: Callable[..., None],
+    ) -> None:
+        headers = received.headers
+        self.id = received.id
+        self.name = self._type = received.name
+        self._task = task
+        self._app = app
+        self._hostname = hostname
+        self._on_ack = on_ack
+        self._on_reject = on_ack
+        self._eventer = None
+        self._connection_errors = ()
+        self._request_dict = headers
+        self._args = args
+        self._kwargs = kwargs
+        self._argsrepr = headers.get("argsrepr") or ""
+        self._kwargsrepr = headers.get("kwargsrepr") or ""
+        self._root_id = headers.get("root_id")
+        self._parent_id = headers.get("parent_id")
+        self._eta = None
+        self._expires = moment(headers.get("expires"))
+        self._utc = True
+        self._decoded = True
+        self._body: Any = (args, kwargs, {})
+        self._Request__payload: Any = self._body
+        self.worker_pid = os.getpid()
+        self._content_type = self._content_encoding = None
+        self._ignore_result = True
+        info = received.properties.get("delivery_info")
+        info = info if isinstance(info, dict) else {}
+        self._delivery_info = {
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key"),
+            "priority": received.properties.get("priority"),
+            "redelivered": received.redelivered,
+        }
+        self.attempt: asyncio.Task[None] | None = None
+        self.why_cancelled: str | None = None
+
+    def cancel_attempt(self, why: str) -> None:
+        """Cancels the coroutine; any thread. The first reason counts."""
+        if self.why_cancelled is None and self.attempt is not None:
+            self.why_cancelled = why
+            self.attempt.get_loop().call_soon_threadsafe(self.attempt.cancel, why)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """`revoke(terminate=True)`: whatever the signal, the coroutine is cancelled."""
+        number = _signals.signum(signal or "SIGTERM")
+        self.cancel_attempt("revoked")
+        self._announce_revoked("terminated", True, number, False)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """A cold shutdown: the coroutine is cancelled and the message given back."""
+        self.cancel_attempt("shutdown")

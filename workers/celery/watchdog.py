@@ -1,0 +1,143 @@
+"""A small thread of its own: says that this worker lives, takes over what dead ones left, sees the loop stand still."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from workers.celery.holdings import DEAD_KEPT
+from workers.celery.redelivery import again
+from workers.celery.scripts import BURY, PUT_BACK, RENEW, TAKE, Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.celery.keys import Keys
+    from workers.loop import LoopThread
+
+log = structlog.get_logger(__name__)
+
+REMEMBER = 86_400
+"""Seconds for which a worker that wakes up late can learn that it was taken for dead."""
+STALL = 1.0
+"""Seconds without an answer from the loop after which its stack is logged."""
+
+
+class Watchdog:
+    """Renews the lease even while the loop is blocked; the lease says that the process lives, not that it is well."""
+
+    def __init__(
+        self, url: str, keys: Keys, owner: Callable[[], str], loop: LoopThread, *, lease: float, max_crashes: int
+    ) -> None:
+        self.lag = 0.0
+        """Seconds the loop took to answer last time; grows while it does not answer."""
+        self._keys = keys
+        self._owner = owner
+        self._loop = loop
+        self._lease = lease
+        self._max_crashes = max_crashes
+        timeout = max(0.5, lease / 4)
+        self._redis = Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+        self._over = threading.Event()
+        self._asked = 0.0
+        self._stalled = False
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Signs the owner on, if the broker answers, and starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; bounded by one socket timeout."""
+        self._over.set()
+        self._thread.join(self._lease)
+        self._redis.close()
+
+    def _run(self) -> None:
+        next_round = 0.0
+        while not self._over.wait(0.25):
+            self._look_at_loop()
+            if time.monotonic() >= next_round:
+                next_round = time.monotonic() + self._lease / 3
+                try:
+                    self._renew()
+                    self._take_over()
+                except (RedisError, OSError) as error:
+                    log.warning("lease_not_renewed", error=str(error))
+                    next_round = time.monotonic() + min(1.0, self._lease / 10)
+                except Exception:
+                    log.exception("watchdog_failed")
+
+    def _renew(self) -> None:
+        owner = self._owner()
+        if not self._call(RENEW, [self._keys.owners, self._keys.taken(owner)], [owner, int(self._lease * 1000)]):
+            log.error("lease_lost", owner=owner)
+
+    def _take_over(self) -> None:
+        """Puts back, one by one, what dead workers held: to be served next, marked as redelivered."""
+        while not self._over.is_set():
+            me = self._owner()
+            mine = self._keys.unacked(me)
+            taken = self._call(
+                TAKE, [self._keys.owners, mine], [me, self._keys.unacked(""), self._keys.taken(""), REMEMBER]
+            )
+            if not taken:
+                return
+            owner, held = taken[0].decode(), taken[1:]
+            log.warning("worker_died", owner=owner, messages=len(held) // 2)
+            for i in range(0, len(held), 2):
+                key, _, envelope = held[i + 1].partition(b"\n")
+                self._redeliver(mine, held[i], key, envelope)
+
+    def _redeliver(self, mine: str, name: bytes, key: bytes, envelope: bytes) -> None:
+        following, crashes, durable = again(envelope, crashed=True)
+        if durable or crashes < self._max_crashes:  # the row of a durable message counts for itself
+            self._call(PUT_BACK, [mine, key], [name, following])
+            return
+        reason = f"its worker died {crashes} times while it ran"
+        log.error("message_buried", reason=reason)
+        letter = {"reason": reason, "at": time.time(), "key": key.decode(), "envelope": following}
+        self._call(BURY, [mine, self._keys.dead], [name, msgspec.msgpack.encode(letter), DEAD_KEPT])
+
+    def _call(self, script: Script, keys: list[Any], args: list[Any]) -> Any:
+        try:
+            return self._redis.evalsha(script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return self._redis.eval(script.text, len(keys), *keys, *args)
+
+    def _look_at_loop(self) -> None:
+        now = time.monotonic()
+        if self._asked:
+            self.lag = now - self._asked
+            if self.lag > STALL and not self._stalled:
+                self._stalled = True
+                log.error("loop_stalled", seconds=round(self.lag, 1), stack=self._stack())
+            return
+        if self._stalled:
+            self._stalled = False
+            log.warning("loop_runs_again")
+        self._asked = now
+        try:
+            self._loop.call_soon(self._answer)
+        except RuntimeError:  # closed
+            self._asked = 0.0
+
+    def _answer(self) -> None:
+        self.lag = time.monotonic() - self._asked
+        self._asked = 0.0
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._loop.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""
