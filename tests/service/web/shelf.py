@@ -38,7 +38,7 @@ BOOKS = Table("books", (("id", "uuid"), ("tenant_id", "uuid"), ("title", "text")
 class NewBook(Body):
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     pages: Annotated[int, msgspec.Meta(ge=1)] = 1
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
     code: str | None = None
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,7 @@ TABLE = Table(
 
 
 @pytest.fixture
-async def orders(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+async def orders(engine: AsyncEngine) -> AsyncEngine:
     async with engine.begin() as connection:
         await connection.execute(
             text(
@@ -34,7 +34,7 @@ async def orders(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
                 " tags text[] NOT NULL, data jsonb, code text UNIQUE, CHECK (title <> 'poison'))"
             )
         )
-    yield engine
+    return engine
 
 
 class Bell:
