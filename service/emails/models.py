@@ -48,12 +48,11 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
-def _texts(name: str, **options: object) -> Column[list[str]]:
-    return Column(name, ARRAY(Text), nullable=False, **options)
+def _texts(name: str, comment: str | None = None) -> Column[list[str]]:
+    return Column(name, ARRAY(Text), nullable=False, server_default=text("'{}'"), comment=comment)
 
 
 _NOW = func.clock_timestamp()
-_NONE = text("'{}'")
 
 emails = Table(
     "emails",
@@ -69,21 +68,22 @@ emails = Table(
     Column("message_id", Text, nullable=False, comment="the Message-ID header, with its angle brackets"),
     Column("sender", Text, nullable=False),
     _texts("to_"),
-    _texts("cc", server_default=_NONE),
-    _texts("bcc", server_default=_NONE),
-    _texts("reply_to", server_default=_NONE),
-    _texts("recipients", comment="the envelope: each distinct addr-spec of to, cc and bcc"),
+    _texts("cc"),
+    _texts("bcc"),
+    _texts("reply_to"),
+    _texts("recipients", "the envelope: each distinct addr-spec of to, cc and bcc"),
     Column("subject", Text),
     Column("html", Text),
     Column("text", Text),
     Column("template_key", Text),
-    Column("template_version", Text),
     Column("template_locale", Text),
     Column("template_variables", JSONB),
-    Column("headers", JSONB, nullable=False, server_default=_NONE),
-    _texts("tags", server_default=_NONE),
-    Column("metadata", JSONB, nullable=False, server_default=_NONE),
-    Column("attachments", JSONB, nullable=False, server_default=text("'[]'"), comment="names, types and sizes in order"),
+    Column("headers", JSONB, nullable=False, server_default=text("'{}'")),
+    _texts("tags"),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column(
+        "attachments", JSONB, nullable=False, server_default=text("'[]'"), comment="names, types and sizes in order"
+    ),
     Column("attachment_data", LargeBinary, comment="the bytes of all attachments, one after the other"),
     Column("scheduled_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
@@ -98,9 +98,7 @@ emails = Table(
     CheckConstraint("(template_key IS NULL) <> (subject IS NULL)", name="content"),
     CheckConstraint("cardinality(recipients) > 0", name="recipients"),
     Index("emails_tenant_id", "tenant_id", "id"),
-    Index(
-        "emails_dedup_key", "tenant_id", "dedup_key", unique=True, postgresql_where=text("dedup_key IS NOT NULL")
-    ),
+    Index("emails_dedup_key", "tenant_id", "dedup_key", unique=True, postgresql_where=text("dedup_key IS NOT NULL")),
     Index("emails_recipient", "tenant_id", text("(recipients[1])"), "id"),
     Index(
         "emails_recipients",

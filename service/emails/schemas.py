@@ -1,9 +1,11 @@
 """The shapes of the emails API: what a caller sends and what it gets back."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
+
+from service.emails.template_source import Declared
 
 Addresses = str | list[str]
 
@@ -18,7 +20,7 @@ class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file: `content` is base64, the name is reduced to a safe base name; with `content_id`, an image the HTML shows."""
+    """A file: `content` is base64, the name is reduced to a safe base name; `content_id` marks an image of the HTML."""
 
     filename: str
     content: bytes
@@ -54,13 +56,6 @@ class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     variables: dict[str, Any] = {}
     locale: str | None = None
-
-
-class TestEmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /send-test-email`: `to` defaults to the service's own sender address."""
-
-    __test__ = False
-    to: str | None = None
 
 
 class TemplateOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,25 +140,20 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
     subject: str
     html: str | None
-    text: str
+    text: str | None
 
 
-class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A template: its key and the variables it cannot do without."""
+class TemplateOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """A template: what it is filled with, and an example that fills it."""
 
     key: str
-    required: Annotated[list[str], msgspec.Meta(description="variables without which the mail is refused")]
+    subject: str
+    required: list[str]
+    variables: dict[str, Declared]
+    example: dict[str, str]
 
 
 class TemplateList(msgspec.Struct, frozen=True, kw_only=True):
     """All templates."""
 
-    items: list[TemplateInfo]
-
-
-class TestEmailOut(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `POST /send-test-email`."""
-
-    __test__ = False
-    message: str
-    task_id: str
+    items: list[TemplateOverview]

@@ -1,0 +1,1 @@
+"""Transactional mail: accepted as a row, rendered from templates, sent over SMTP, every attempt kept."""

@@ -1,0 +1,99 @@
+"""What the emails slice does: `send_email`, the one way a stored mail leaves.
+
+A mail costs its worker four statements, each shared with the mails that run beside it: claim, load, fence, settle.
+"""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_never
+from uuid import UUID
+
+from service.emails import render
+from service.emails.faults import Refused
+from service.emails.mailer import SendingDisabled, Sent
+from service.emails.models import ACTOR
+from service.emails.office import Office
+from service.emails.smtp import Kind, SmtpError
+from workers.actor import actor
+from workers.context import current
+from workers.errors import Dead, Retry, Uncertain
+from workers.policy import Backoff
+
+GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
+AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
+
+
+@actor(name=ACTOR, queue="email", max_retries=500, backoff=Backoff(min=2, max=3600), time_limit=1800, uncertain="hold")
+async def send_email(email_id: UUID) -> None:
+    """Send one stored mail; its row says to whom, and its message what becomes of it.
+
+    `time_limit` covers an SMTP conversation at its slowest (smtp.Timeouts): 900 s to the final dot and 600 s after it.
+    """
+    office, context = Office.of_loop(), current()
+    stored = await office.loader.load(email_id)
+    if stored is None:
+        raise Dead("there is no such mail", {"reason": "no_such_mail"})
+    if datetime.now(UTC) - (stored.scheduled_at or stored.created_at) > GIVE_UP:
+        raise Dead("gave up after five days", {"reason": "too_old"})
+    try:
+        sent = await office.mailer.send(
+            stored.mail(),
+            stored.recipients,
+            mode=stored.mode,
+            attempt=context.attempt,
+            before_dot=context.fence,
+        )
+    except SmtpError as error:
+        raise verdict(error, context.attempt) from error
+    except Refused as error:
+        raise Dead(f"no mail can be made of it: {error}", {"reason": "content_refused"}) from error
+    except SendingDisabled as error:
+        raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
+    context.report(**told(sent))
+
+
+def verdict(error: SmtpError, attempt: int) -> Retry | Dead | Uncertain:
+    """What a failure of SMTP means for the message."""
+    detail: dict[str, Any] = {**error.detail(), "refused": _refused(error.refused)}
+    match error.kind:
+        case Kind.TEMPORARY:
+            return Retry(wait(error, attempt), str(error), detail)
+        case Kind.PERMANENT:
+            return Dead(str(error), detail)
+        case Kind.AMBIGUOUS:
+            return Uncertain(str(error), detail)
+        case _:
+            assert_never(error.kind)
+
+
+def wait(error: SmtpError, attempt: int) -> float | None:
+    """Seconds until the next attempt; None for the actor's own backoff.
+
+    While the server is away there is nothing to be polite to: mail comes back soon after it does.
+    """
+    if error.retry_after is not None:
+        return error.retry_after
+    if error.phase.about_us:
+        return random.uniform(0.5, 1.0) * min(AWAY, 2.0 ** min(attempt, 20))  # noqa: S311 - jitter
+    return None
+
+
+def told(sent: Sent) -> dict[str, Any]:
+    """What is kept of a mail that was taken."""
+    detail: dict[str, Any] = dict(sent.reply.detail())
+    if sent.reply.refused:
+        detail["refused"] = _refused(sent.reply.refused)
+    if sent.simulated:
+        detail["simulated"] = True
+    if sent.evidence:
+        detail["evidence"] = sent.evidence
+    return detail
+
+
+def _refused(replies: Any) -> dict[str, str]:
+    return {recipient: f"{reply.code} {reply.text}" for recipient, reply in replies.items()}
+
+
+def warm() -> None:
+    """Compile the templates before the first mail needs one."""
+    render.warm()

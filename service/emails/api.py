@@ -1,0 +1,214 @@
+"""What the emails slice is asked: send, look, list, cancel."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+from litestar import Response, Router, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.emails import parameters, render, views
+from service.emails.draft import draft
+from service.emails.entry import message
+from service.emails.events import events, story
+from service.emails.models import Status
+from service.emails.office import Office
+from service.emails.rows import COLUMNS, row
+from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
+from service.emails.template_api import templates_router
+from service.emails.trial import TrialEmailOut, read_trial, trial_letter
+from service.errors import Conflict, NotFound
+from service.web import (
+    Accepted,
+    Answer,
+    Cursor,
+    Limit,
+    Outcome,
+    Pager,
+    Request,
+    Submission,
+    Table,
+    accept,
+    preferred_wait,
+    require,
+    wait_for,
+)
+from workers.ledger.operators import Canceling
+
+__all__ = ["routers", "story", "warm"]
+
+T = TypeVar("T")
+Read = Callable[[AsyncConnection, UUID, UUID], Awaitable[T | None]]
+
+TABLE = Table("emails", COLUMNS)
+Status_ = Annotated[str | None, QueryParameter(required=False, description="One status.")]
+To = Annotated[str | None, QueryParameter(required=False, description="One address, among to, cc and bcc.")]
+Exact = Annotated[str | None, QueryParameter(required=False, description="Exactly this.")]
+Time = Annotated[str | None, QueryParameter(required=False, description="An RFC 3339 time with its offset.")]
+
+
+@post("/emails", guards=[require("emails:send")], status_code=202, summary="Send a mail")
+async def send(request: Request, data: JSONBody[EmailRequest]) -> Response[EmailOut]:
+    """Accept a mail. 202 means that it is stored and will be sent, whatever happens to this service.
+
+    With `Prefer: wait=20` the answer is held until the mail is sent or given up (200), or the wait is over (202).
+    """
+    got = await _accept(request, data, _answer)
+    if got.outcome is Outcome.RECORD_CONFLICT:
+        return await _earlier(request, data.dedup_key or "")
+    seconds = preferred_wait(request)
+    if seconds and got.answer.status == 202:
+        return await _waited(request, got, seconds)
+    return got.answer.response(replayed=got.outcome is Outcome.REPLAYED)
+
+
+@get("/emails", guards=[require("emails:read")], summary="List mails, newest first")
+async def listing(
+    request: Request,
+    *,
+    limit: Limit = None,
+    cursor: Cursor = None,
+    status: Status_ = None,
+    to: To = None,
+    tag: Exact = None,
+    template: Exact = None,
+    request_id: Exact = None,
+    created_after: Time = None,
+    created_before: Time = None,
+) -> EmailPage:
+    """List this tenant's mails. `created_after` is inclusive, `created_before` is not."""
+    filters = parameters.filters(
+        status=status,
+        to=to,
+        tag=tag,
+        template=template,
+        request_id=request_id,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    pager = Pager(request, limit, cursor, filters=filters.given())
+    before = UUID(pager.after[0]) if pager.after else None
+    async with request.app.state.engine.connect() as connection:
+        found = await views.page(connection, request.user.tenant_id, filters, before=before, limit=pager.fetch)
+    page = pager.cut(found, key=lambda mail: [mail.task_id])
+    return EmailPage(items=page.items, next_cursor=page.next_cursor)
+
+
+@get("/emails/{email_id:str}", guards=[require("emails:read")], summary="Look at a mail")
+async def look(request: Request, email_id: FromPath[str]) -> EmailOut:
+    """Return a mail with its status, as of now."""
+    return await _found(request, email_id, views.one)
+
+
+@get("/emails/{email_id:str}/events", guards=[require("emails:read")], summary="What happened to a mail")
+async def happened(request: Request, email_id: FromPath[str]) -> EventList:
+    """Return everything that happened to a mail, oldest first: its acceptance, each attempt with the server's reply."""
+    return EventList(items=await _found(request, email_id, events))
+
+
+@get("/emails/{email_id:str}/content", guards=[require("emails:read")], summary="The mail as it is rendered")
+async def content(request: Request, email_id: FromPath[str]) -> Content:
+    """Return the subject, HTML and text of a mail."""
+    await _found(request, email_id, views.one)
+    stored = await Office.of(request.app.state.runtime).loader.load(parameters.uuid_of(email_id))
+    if stored is None:
+        raise _unknown()
+    return stored.content()
+
+
+@post("/emails/{email_id:str}/cancel", guards=[require("emails:send")], status_code=200, summary="Cancel a mail")
+async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut]:
+    """Cancel a mail that no worker has taken up yet; one that is being sent, or was, answers 409.
+
+    Canceling again is harmless. 202: a worker took the mail up just now; it will stop before it is sent.
+    """
+    mail = await _found(request, email_id, views.one)
+    done = Canceling.CANCELED if mail.status == Status.CANCELED else Canceling.REFUSED
+    if mail.status in {Status.SCHEDULED, Status.QUEUED}:
+        done = await request.app.state.runtime.ledger.cancel(parameters.uuid_of(email_id), request.user.tenant_id)
+        mail = await _found(request, email_id, views.one)
+    if done in {Canceling.REFUSED, Canceling.UNKNOWN}:
+        raise Conflict(f"The mail is {mail.status}; only one that waits can be canceled.", code="not-cancelable")
+    return Response(mail, status_code=200 if done is Canceling.CANCELED else 202)
+
+
+@post(
+    "/send-test-email",
+    guards=[require("emails:send")],
+    status_code=202,
+    summary="Queue a test mail",
+    tags=["Compatibility"],
+)
+async def send_test_email(request: Request) -> Response[TrialEmailOut]:
+    """Queue a test mail to `to` (by default the service's own sender address); answer at once with its task id."""
+    wanted = await read_trial(request)
+    letter = trial_letter(wanted.to or Office.of(request.app.state.runtime).house.sender.addr_spec)
+    got = await _accept(request, letter, _test_answer)
+    return got.answer.response(replayed=got.outcome is Outcome.REPLAYED)
+
+
+async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailOut], Answer]) -> Accepted:
+    principal = request.user
+    made = draft(data, Office.of(request.app.state.runtime).house)
+    submission = Submission(
+        records=[row(made, principal.tenant_id, principal.mode, request.request_id)],
+        messages=[(made.id, message(made, principal.tenant_id))],
+        answer=answer(views.accepted(made, principal.mode, request.request_id)),
+        may_conflict=made.dedup_key is not None,
+    )
+    return await accept(request, TABLE, submission)
+
+
+def _answer(told: EmailOut) -> Answer:
+    return Answer(202, told, {"Location": f"/v1/emails/{told.id}"})
+
+
+def _test_answer(told: EmailOut) -> Answer:
+    body = TrialEmailOut(message="Test email queued", task_id=told.task_id)
+    return Answer(202, body, {"Location": f"/v1/tasks/{told.task_id}"})
+
+
+async def _earlier(request: Request, dedup_key: str) -> Response[EmailOut]:
+    """Answer with the mail that bears the key already."""
+    async with request.app.state.engine.connect() as connection:
+        mail = await views.deduplicated(connection, request.user.tenant_id, dedup_key)
+    if mail is None:  # deleted between the two statements
+        raise Conflict("A mail with this dedup_key is just being removed; try again.", headers={"Retry-After": "1"})
+    return Response(mail, status_code=200, headers={"Location": f"/v1/emails/{mail.id}", "Deduplicated": "true"})
+
+
+async def _waited(request: Request, got: Accepted, seconds: float) -> Response[EmailOut]:
+    email_id = got.answer.headers["Location"].rpartition("/")[2]
+    mail, done = await wait_for(lambda: _found(request, email_id, views.one), _is_over, seconds)
+    headers = {**got.answer.headers, **({"Idempotency-Replayed": "true"} if got.outcome is Outcome.REPLAYED else {})}
+    return Response(mail, status_code=200 if done else 202, headers=headers)
+
+
+def _is_over(mail: EmailOut) -> bool:
+    return Status(mail.status).terminal
+
+
+async def _found(request: Request, email_id: str, read: Read[T]) -> T:
+    uuid = parameters.uuid_of(email_id)
+    async with request.app.state.engine.connect() as connection:
+        found = await read(connection, request.user.tenant_id, uuid)
+    if found is None:
+        raise _unknown()
+    return found
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such mail.", code="unknown-email")
+
+
+def warm() -> None:
+    """Compile the templates before the first request needs one."""
+    render.warm()
+
+
+routers = [
+    Router("/v1", route_handlers=[send, listing, look, happened, content, cancel], tags=["Emails"]),
+    templates_router,
+    Router("/", route_handlers=[send_test_email]),
+]

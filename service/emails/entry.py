@@ -1,0 +1,77 @@
+"""Mail from inside the process, by the same rules and the same code as through the API.
+
+await enqueue(session, letters.welcome("ada@example.org", name="Ada"))     # leaves if the transaction commits
+await send(letters.welcome("ada@example.org", name="Ada"))                 # leaves now; raises if it cannot
+"""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from service.emails.actors import send_email
+from service.emails.draft import Draft, draft
+from service.emails.mailer import Sent
+from service.emails.models import Lane, emails
+from service.emails.office import Office
+from service.emails.rows import COLUMNS, row
+from service.emails.schemas import EmailRequest
+from service.emails.stored import Stored
+from workers.context import correlation
+from workers.errors import WorkersError
+from workers.message import Message, Priority
+from workers.runtime import Runtime
+
+PRIORITIES = {Lane.CRITICAL: Priority.CRITICAL, Lane.DEFAULT: Priority.NORMAL, Lane.BULK: Priority.LOW}
+
+
+async def enqueue(
+    session: AsyncSession | AsyncConnection, request: EmailRequest, *, tenant_id: UUID | None = None, mode: str = "live"
+) -> UUID:
+    """Store a mail and its message in the caller's transaction; return its id, which is also the task's.
+
+    The tenant is the one this code acts for, unless it is named. With a `dedup_key` that an earlier mail bears,
+    nothing is stored and the id is the earlier one's. Raises Invalid naming every fault, or Forbidden.
+    """
+    tenant_id = tenant_id or correlation.get().tenant_id
+    if tenant_id is None:
+        raise WorkersError("a mail belongs to a tenant: name it, or call this from a request or an actor of one")
+    made = draft(request, Office.of_loop().house)
+    names = [name for name, _ in COLUMNS]
+    values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
+    stored = await session.execute(insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id))
+    if stored.scalar_one_or_none() is None:
+        same = select(emails.c.id).where(emails.c.tenant_id == tenant_id, emails.c.dedup_key == made.dedup_key)
+        earlier: UUID = (await session.execute(same)).scalar_one()
+        return earlier
+    await Runtime.enqueue_from_loop(session, message(made, tenant_id))
+    return made.id
+
+
+async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
+    """Send a mail now, with no row and no second try; return the server's reply.
+
+    Raises Invalid or Forbidden like `enqueue`, SmtpError when the server does not take it, SendingDisabled.
+    """
+    office = Office.of_loop()
+    stored = Stored.of(draft(request, office.house), mode)
+    return await office.mailer.send(stored.mail(), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced)
+
+
+def message(made: Draft, tenant_id: UUID) -> Message:
+    """The message that sends a draft once it is stored: same id, its lane's priority, its times."""
+    start = made.scheduled_at or made.created_at
+    expires = None if made.expires_at is None else (made.expires_at - made.created_at).total_seconds()
+    how = send_email.options(
+        id=made.id,
+        at=made.scheduled_at if start > made.created_at else None,
+        priority=PRIORITIES[made.lane],
+        expires=expires,
+        tenant_id=tenant_id,
+    )
+    return how.message(made.id)
+
+
+async def _unfenced() -> None:
+    return

@@ -1,0 +1,42 @@
+"""What the emails slice keeps for each process: the house rules, the mailer, the loader; made when first asked for."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.emails.draft import House
+from service.emails.mailer import Mailer
+from service.emails.stored import Loader
+from service.settings import Settings
+from workers.errors import NoRuntime
+from workers.runtime import Runtime
+
+KEY = "emails"
+
+
+class Office:
+    """Everything needed to take and to send mail on one loop."""
+
+    def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
+        self.house = House.of(settings.mail_from, settings.mail_domains)
+        self.mailer = Mailer.of(settings)
+        self.loader = Loader(engine)
+
+    @classmethod
+    def of_loop(cls) -> "Office":
+        """The office of the runtime on this loop. Raises NoRuntime where none was started."""
+        return cls.of(Runtime.of_loop())
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> "Office":
+        """The office of a runtime; closed with it."""
+        found: Office | None = runtime.state.get(KEY)
+        if found is None:
+            if runtime.engine is None:
+                raise NoRuntime("this Runtime was made without an engine: it has no mails")
+            found = runtime.state[KEY] = cls(runtime.state["settings"], runtime.engine)
+            runtime.resources.push_async_callback(found.close)
+        return found
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+        await self.loader.close()
+        await self.mailer.close()

@@ -1,0 +1,119 @@
+"""Reads mails back for sending: many mails of one worker in one statement, each as the Mail that `mime` builds."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.emails.attachments import Attachment
+from service.emails.draft import Draft
+from service.emails.mime import Mail
+from service.emails.render import render, text_of
+from service.emails.rows import COLUMNS, row
+from service.emails.schemas import Content
+from service.emails.spelling import read_back
+from workers.ledger.batcher import Batcher
+
+LOAD = """
+SELECT id, mode, message_id, sender, to_, cc, reply_to, recipients, subject, html, text, template_key,
+       template_locale, template_variables, headers, attachments, attachment_data, scheduled_at,
+       created_at
+FROM emails WHERE id = ANY($1)
+"""
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed to send a mail; the fields are those of the table."""
+
+    id: UUID
+    mode: str
+    message_id: str
+    sender: str
+    to_: list[str]
+    cc: list[str]
+    reply_to: list[str]
+    recipients: list[str]
+    subject: str | None
+    html: str | None
+    text: str | None
+    template_key: str | None
+    template_locale: str | None
+    template_variables: dict[str, Any] | None
+    headers: dict[str, str]
+    attachments: list[dict[str, Any]]
+    attachment_data: bytes | None
+    scheduled_at: datetime | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, draft: Draft, mode: str) -> "Stored":
+        """A draft as it would be read back, for sending without storing."""
+        values = dict(zip((name for name, _ in COLUMNS), row(draft, draft.id, mode, None), strict=True))
+        return cls(**{name: values[name] for name in cls.__struct_fields__})
+
+    def content(self) -> Content:
+        """The subject and bodies: the mail's own, or its template filled. Raises what `render` raises."""
+        if self.template_key is None:
+            text = text_of(self.html) if self.text is None and self.html is not None else self.text
+            return Content(subject=self.subject or "", html=self.html, text=text)
+        filled = render(self.template_key, self.template_variables or {}, self.template_locale)
+        return Content(subject=filled.subject, html=filled.html, text=filled.text)
+
+    def mail(self) -> Mail:
+        """The mail for the wire: the same bytes whenever it is built again."""
+        content = self.content()
+        return Mail(
+            message_id=self.message_id,
+            date=self.created_at,
+            sender=read_back(self.sender),
+            subject=content.subject,
+            to=list(map(read_back, self.to_)),
+            cc=list(map(read_back, self.cc)),
+            reply_to=list(map(read_back, self.reply_to)),
+            html=content.html,
+            text=content.text,
+            headers=self.headers,
+            attachments=self.files(),
+        )
+
+    def files(self) -> list[Attachment]:
+        """The attachments with their bytes."""
+        data, start, found = self.attachment_data or b"", 0, []
+        for file in self.attachments:
+            content = data[start : start + file["size"]]
+            found.append(Attachment(file["filename"], content, file["content_type"], file["content_id"]))
+            start += file["size"]
+        return found
+
+
+class Loader:
+    """Loads mails by id; what concurrent attempts ask for goes to Postgres together."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._batcher: Batcher[UUID, Stored | None] = Batcher(self._load)
+
+    async def load(self, id: UUID) -> Stored | None:
+        """Return the mail, or None where there is none."""
+        return await self._batcher.submit(id)
+
+    async def close(self) -> None:
+        """Wait for what is under way; take nothing more."""
+        await self._batcher.close()
+
+    async def _load(self, ids: list[UUID]) -> Sequence[Stored | None]:
+        async with self._engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None  # noqa: S101 - a checked-out connection has its driver's
+            found = {row["id"]: _read(row) for row in await raw.fetch(LOAD, ids)}
+        return [found.get(id) for id in ids]
+
+
+def _read(row: Any) -> Stored:
+    values = dict(row)
+    for name in ("template_variables", "headers", "attachments"):
+        values[name] = None if values[name] is None else msgspec.json.decode(values[name])
+    return Stored(**values)

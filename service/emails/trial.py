@@ -1,0 +1,39 @@
+"""The test mail that `POST /send-test-email` queues."""
+
+import msgspec
+
+from service.emails import letters
+from service.emails.schemas import EmailRequest
+from service.web import Request
+from service.web.decoding import decode
+
+
+class TrialEmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body, which may be left out."""
+
+    to: str | None = None
+
+
+class TrialEmailOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer: words for a person, and the id of the task."""
+
+    message: str
+    task_id: str
+
+
+async def read_trial(request: Request) -> TrialEmailRequest:
+    """Read the body, if there is one."""
+    body = await request.body()
+    if not body:
+        return TrialEmailRequest()
+    request.check_media()
+    return decode(body, TrialEmailRequest)
+
+
+def trial_letter(to: str) -> EmailRequest:
+    """The test mail to one address."""
+    return letters.custom(
+        to,
+        subject="Test email",
+        message="This mail came by POST /send-test-email: the queue, a worker and the mail server work.",
+    )
