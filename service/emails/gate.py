@@ -150,10 +150,9 @@ def _leaf_differences(head: PartHead, body: bytes, leaf: Leaf, path: str) -> Ite
 def _part_headers(part: Leaf | Node) -> tuple[str, ...]:
     if isinstance(part, Node):
         return ("Content-Type",)
-    names = ("Content-Type", "Content-Transfer-Encoding")
-    if part.filename is not None:
-        names += ("Content-Disposition",)
-    return (*names, "Content-ID") if part.content_id is not None else names
+    disposition = ("Content-Disposition",) if part.filename is not None else ()
+    content_id = ("Content-ID",) if part.content_id is not None else ()
+    return ("Content-Type", "Content-Transfer-Encoding", *disposition, *content_id)
 
 
 def _content(encoding: str, body: bytes) -> bytes | None:
