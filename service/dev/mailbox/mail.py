@@ -116,14 +116,18 @@ class Mail:
         self.raw = raw
         self.parsed = BytesParser().parsebytes(raw)
         self.parts = list(leaves(self.parsed))
+        # as they are: asked by name, the parser hides 8-bit text behind a question mark
+        self.fields = [(name, unfolded(value)) for name, value in self.parsed.raw_items()]
 
     def header(self, name: str) -> str:
         """A header's value, decoded and on one line; empty when it is missing."""
-        return readable(self.parsed.get(name, ""))
+        return decoded(next(iter(self._values(name)), ""))
+
+    def _values(self, name: str) -> list[str]:
+        return [value for field, value in self.fields if field.lower() == name]
 
     def addresses(self, name: str) -> list[Address]:
-        values = [unfolded(value) for value in self.parsed.get_all(name, [])]
-        found = email.utils.getaddresses(values)
+        found = email.utils.getaddresses(self._values(name))
         return [Address(decoded(name), address) for name, address in found if address]
 
     @property
@@ -155,8 +159,8 @@ class Mail:
     def headers(self) -> dict[str, list[str]]:
         """Every header by name, unfolded but not decoded."""
         found: dict[str, list[str]] = {}
-        for name, value in self.parsed.items():
-            found.setdefault(name, []).append(unfolded(value))
+        for name, value in self.fields:
+            found.setdefault(name, []).append(value)
         return found
 
     def bcc(self, recipients: Sequence[str]) -> list[Address]:

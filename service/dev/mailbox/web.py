@@ -8,9 +8,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, delete, get, put
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import NotFoundException
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.dev.mailbox import view
 from service.dev.mailbox.mail import Mail, Message, Summary, message
@@ -37,9 +37,10 @@ NOT_SNIFFED = {
 # shown in the browser; everything else is saved, because a browser would run it
 SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain")
 
-Start = Annotated[int, Parameter(ge=0)]
-Query = Annotated[str, Parameter(query="query", min_length=1, max_length=1000)]
-Limit = Annotated[int, Parameter(ge=1, le=10_000)]
+Mails = NamedDependency[Store]
+Start = Annotated[int, QueryParameter(ge=0)]
+Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
+Query = Annotated[str, QueryParameter(name="query", min_length=1, max_length=1000)]
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -70,26 +71,26 @@ class Doomed(msgspec.Struct, frozen=True):
 
 
 @get("/api/v1/messages")
-async def list_messages(store: Store, start: Start = 0, limit: Limit = 50) -> Page:
+async def list_messages(store: Mails, start: Start = 0, limit: Limit = 50) -> Page:
     """The newest mails first."""
     return await found_page(store, "", start, limit)
 
 
 @get("/api/v1/search")
-async def search_messages(store: Store, text: Query, start: Start = 0, limit: Limit = 50) -> Page:
+async def search_messages(store: Mails, text: Query, start: Start = 0, limit: Limit = 50) -> Page:
     """Mails that match, the newest first."""
     return await found_page(store, text, start, limit)
 
 
 @delete("/api/v1/search", status_code=200, media_type=MediaType.TEXT)
-async def delete_search(store: Store, text: Query) -> str:
+async def delete_search(store: Mails, text: Query) -> str:
     """Deletes what matches."""
     await asyncio.to_thread(store.delete, query=text)
     return "ok"
 
 
 @put("/api/v1/messages", media_type=MediaType.TEXT)
-async def mark_messages(request: Request[Any, Any, Any], store: Store) -> str:
+async def mark_messages(request: Request[Any, Any, Any], store: Mails) -> str:
     """Marks mails read or unread."""
     marks = msgspec.json.decode(await request.body(), type=Marks)
     await asyncio.to_thread(store.mark, marks.read, marks.ids, marks.search)
@@ -97,7 +98,7 @@ async def mark_messages(request: Request[Any, Any, Any], store: Store) -> str:
 
 
 @delete("/api/v1/messages", status_code=200, media_type=MediaType.TEXT)
-async def delete_messages(request: Request[Any, Any, Any], store: Store) -> str:
+async def delete_messages(request: Request[Any, Any, Any], store: Mails) -> str:
     """Deletes mails; all without a body or without ids."""
     body = await request.body()
     doomed = msgspec.json.decode(body, type=Doomed) if body else Doomed()
@@ -106,7 +107,7 @@ async def delete_messages(request: Request[Any, Any, Any], store: Store) -> str:
 
 
 @get("/api/v1/message/{id:str}")
-async def get_message(store: Store, id: str) -> Message:
+async def get_message(store: Mails, id: FromPath[str]) -> Message:
     """One mail, which is marked read; ``latest`` for the newest."""
     id, received = await known(store, id)
     await asyncio.to_thread(store.mark, True, [id])
@@ -114,13 +115,13 @@ async def get_message(store: Store, id: str) -> Message:
 
 
 @get("/api/v1/message/{id:str}/headers")
-async def get_headers(store: Store, id: str) -> dict[str, list[str]]:
+async def get_headers(store: Mails, id: FromPath[str]) -> dict[str, list[str]]:
     """Every header."""
     return (await parsed(store, id)).headers()
 
 
 @get("/api/v1/message/{id:str}/raw")
-async def get_raw(store: Store, id: str, dl: str = "") -> Response[bytes]:
+async def get_raw(store: Mails, id: FromPath[str], dl: FromQuery[str] = "") -> Response[bytes]:
     """The mail as it was sent; ``dl=1`` to save it."""
     id, received = await known(store, id)
     headers = {"Content-Disposition": f'attachment; filename="{id}.eml"'} if dl else {}
@@ -128,7 +129,7 @@ async def get_raw(store: Store, id: str, dl: str = "") -> Response[bytes]:
 
 
 @get("/api/v1/message/{id:str}/part/{part:str}")
-async def get_part(store: Store, id: str, part: str) -> Response[bytes]:
+async def get_part(store: Mails, id: FromPath[str], part: FromPath[str]) -> Response[bytes]:
     """An attachment or an inline image."""
     mail = await parsed(store, id)
     found = next((one for one in mail.parts if one.id == part), None)
@@ -142,7 +143,7 @@ async def get_part(store: Store, id: str, part: str) -> Response[bytes]:
 
 
 @get("/view/{name:str}")
-async def view_message(store: Store, name: str) -> Response[str]:
+async def view_message(store: Mails, name: FromPath[str]) -> Response[str]:
     """``<id>.html`` or ``<id>.txt``: one body as a page of its own."""
     id, _, kind = name.rpartition(".")
     mail = await parsed(store, id)
@@ -154,14 +155,14 @@ async def view_message(store: Store, name: str) -> Response[str]:
 
 
 @get(["/livez", "/readyz"], media_type=MediaType.TEXT)
-async def healthy(store: Store) -> str:
+async def healthy(store: Mails) -> str:
     """Answers while mails can be read."""
     await asyncio.to_thread(store.find, limit=1)
     return "ok"
 
 
 @get(["/", "/{name:str}"])
-async def page(name: str = "index.html") -> Response[bytes]:
+async def page(name: FromPath[str] = "index.html") -> Response[bytes]:
     """The page and its files."""
     file = PAGE / name
     if file.parent != PAGE or not file.is_file():
