@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
@@ -21,6 +22,8 @@ class Resolver:
 
         A lookup occupies a thread until the system's resolver gives up, so callers share one.
         """
+        if (literal := _literal(self._host, self._port)) is not None:
+            return [literal]
         if self._lookup is None or self._lookup.done():
             self._lookup = asyncio.create_task(self._resolve())
         found = await asyncio.shield(self._lookup)
@@ -47,6 +50,17 @@ class Resolver:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+
+
+def _literal(host: str, port: int) -> Address | None:
+    """Return the address if the host is one already."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if ip.version == 4:
+        return socket.AF_INET, (host, port)
+    return (socket.AF_INET6, (host, port, 0, 0)) if "%" not in host else None
 
 
 async def _connect(address: Address) -> socket.socket:

@@ -5,6 +5,7 @@ bears, and creeps up again by one at a time. Connections that die while idle are
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -167,14 +168,20 @@ class Pool:
         timer = loop.call_at(deadline, _give_up, waiter)
         try:
             connection = await waiter
+        except SmtpError:
+            self._leave_queue(waiter)
+            raise
         except asyncio.CancelledError:
+            self._leave_queue(waiter)
             self._hand_back(waiter)
             raise
         finally:
             timer.cancel()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
         return connection if connection is not None else await self._connect(deadline)
+
+    def _leave_queue(self, waiter: "asyncio.Future[Connection | None]") -> None:
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
 
     def _hand_back(self, waiter: "asyncio.Future[Connection | None]") -> None:
         """Return what a caller was given in the moment it was cancelled."""

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from service.emails.smtp.probe import probe
 from service.emails.smtp.reply import Reply
 from service.emails.smtp.steps import Step
 from service.emails.smtp.tls import Tls
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 BeforeDot = Callable[[], Awaitable[None]]
 
@@ -70,6 +74,21 @@ class Transport:
         self._dialer = Dialer(server, self._timeouts, context)
         self._breaker = breaker or Breaker()
         self._pool = Pool(self._dialer.dial, bounds or Bounds(size=pool_size), self._breaker)
+
+    @classmethod
+    def of(cls, settings: "Settings", *, timeouts: Timeouts | None = None) -> "Transport":
+        """Make the transport that the settings describe."""
+        return cls(
+            settings.smtp_host,
+            settings.smtp_port,
+            username=settings.smtp_username or None,
+            password=settings.smtp_password or None,
+            tls=settings.smtp_tls,
+            verify=settings.smtp_verify,
+            pool_size=settings.smtp_pool_size,
+            timeouts=timeouts,
+            plaintext_auth=settings.smtp_plaintext_auth,
+        )
 
     @property
     def load(self) -> Load:
