@@ -1,0 +1,150 @@
+"""What is concurrent goes together; one bad item harms no other; nobody waits for ever."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from workers.errors import Overloaded
+from workers.ledger.batcher import Batcher
+
+
+class Flushes:
+    """Doubles numbers, one batch after the other when `gate` lets it; refuses batches with a number in `poison`."""
+
+    def __init__(self, *poison: int, error: Exception | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.poison = set(poison)
+        self.error = error or asyncpg.exceptions.CheckViolationError("bad")
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once = self.most_at_once = 0
+
+    async def __call__(self, items: list[int]) -> Sequence[int | Exception]:
+        self.batches.append(items)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(0)
+            if self.poison & set(items):
+                raise self.error
+            return [item * 2 for item in items]
+        finally:
+            self.at_once -= 1
+
+
+async def test_a_lone_item_goes_at_once() -> None:
+    flush = Flushes()
+    assert await Batcher(flush).submit(21) == 42
+    assert flush.batches == [[21]]
+
+
+async def test_what_comes_while_batches_are_away_goes_together_in_order() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, max_batch=10, in_flight=2)
+    waiters = [asyncio.create_task(batcher.submit(n)) for n in range(30)]
+    await asyncio.sleep(0.01)
+    flush.gate.set()
+    assert await asyncio.gather(*waiters) == [n * 2 for n in range(30)]
+    assert flush.most_at_once <= 2
+    assert max(map(len, flush.batches)) <= 10
+    assert list(itertools.chain(*flush.batches)) == list(range(30))
+    assert len(flush.batches) <= 4
+
+
+async def test_a_poisoned_item_is_found_and_the_others_are_flushed_once() -> None:
+    flush = Flushes(7, 20)
+    batcher = Batcher(flush, in_flight=1)
+    answers = await asyncio.gather(*(batcher.submit(n) for n in range(32)), return_exceptions=True)
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, Exception)] == [7, 20]
+    assert all(answer == n * 2 for n, answer in enumerate(answers) if n not in {7, 20})
+    succeeded = [n for batch in flush.batches if not {7, 20} & set(batch) for n in batch]
+    assert sorted(succeeded) == sorted(set(succeeded))
+
+
+async def test_a_lost_connection_is_not_mistaken_for_a_poisoned_item() -> None:
+    flush = Flushes(3, error=ConnectionResetError("gone"))
+    batcher = Batcher(flush, in_flight=1)
+    answers = await asyncio.gather(*(batcher.submit(n) for n in range(8)), return_exceptions=True)
+    assert len(flush.batches) == 1
+    assert all(isinstance(answer, ConnectionResetError) for answer in answers)
+
+
+async def test_each_item_may_have_an_error_of_its_own() -> None:
+    async def flush(items: list[int]) -> Sequence[int | Exception]:
+        return [KeyError(item) if item % 2 else item for item in items]
+
+    batcher: Batcher[int, int] = Batcher(flush)
+    assert await batcher.submit(2) == 2
+    with pytest.raises(KeyError):
+        await batcher.submit(3)
+
+
+async def test_an_item_whose_waiter_was_cancelled_in_time_is_never_flushed() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, in_flight=1)
+    first = asyncio.create_task(batcher.submit(1))
+    await asyncio.sleep(0)
+    second, third = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await asyncio.wait({second})
+    flush.gate.set()
+    assert (await first, await third) == (2, 6)
+    assert [2] not in flush.batches
+    assert 2 not in list(itertools.chain(*flush.batches))
+
+
+async def test_a_result_nobody_waits_for_any_more_is_handed_to_whoever_cleans_up() -> None:
+    flush, orphans = Flushes(), []
+    flush.gate.clear()
+    batcher = Batcher(flush, orphaned=orphans.append)
+    waiter = asyncio.create_task(batcher.submit(4))
+    await asyncio.sleep(0.01)
+    waiter.cancel()
+    await asyncio.wait({waiter})
+    flush.gate.set()
+    await batcher.close()
+    assert orphans == [8]
+
+
+async def test_closing_answers_everybody_and_takes_nothing_more() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, max_batch=2, in_flight=1)
+    waiters = [asyncio.create_task(batcher.submit(n)) for n in range(7)]
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batcher.submit(9)
+    flush.gate.set()
+    await closing
+    assert all(waiter.done() for waiter in waiters)
+    assert await asyncio.gather(*waiters) == [n * 2 for n in range(7)]
+
+
+async def test_more_than_may_wait_is_refused_and_the_rest_is_served() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, max_batch=5, in_flight=1, limit=10)
+    waiters = [asyncio.create_task(batcher.submit(n)) for n in range(40)]
+    await asyncio.sleep(0.01)
+    flush.gate.set()
+    answers = await asyncio.gather(*waiters, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+    assert 0 < len(refused) == 40 - len([answer for answer in answers if isinstance(answer, int)])
+
+
+async def test_a_flush_that_forgets_an_item_fails_them_all() -> None:
+    async def flush(items: list[int]) -> Sequence[int | Exception]:
+        return items[:-1]
+
+    batcher: Batcher[int, int] = Batcher(flush)
+    with pytest.raises(RuntimeError, match="answered 0 of 1"):
+        await batcher.submit(1)
