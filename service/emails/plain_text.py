@@ -9,11 +9,16 @@ from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
 
 _BLANK_LINES = re.compile(r"\n{3,}")
-MAX_HTML = 500_000  # characters looked at: a text part past this serves nobody
+MAX_HTML = 100_000  # characters looked at: Gmail cuts a mail there too, and each takes up to 2.5 µs
 
 
 def text_of(html: str) -> str:
-    """Return the text of an HTML document, links as `[text](address)`; about 1 ms for an ordinary mail."""
+    """Return the text of an HTML document, links as `[text](address)`, what lies past 100,000 characters as `…`.
+
+    Takes about 2 ms for an ordinary mail, a quarter of a second at worst: call it in a thread for a long one.
+    """
     config = ParserConfig(css=CSS_PROFILES["strict"].copy(), display_links=True)
-    text = get_text(html[:MAX_HTML], config)
-    return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in text.splitlines())).strip() + "\n"
+    # the comment in front keeps the parser from refusing text that begins with an XML declaration
+    text = get_text(f"<!---->{html[:MAX_HTML]}", config)
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return _BLANK_LINES.sub("\n\n", lines).strip() + ("\n…\n" if len(html) > MAX_HTML else "\n")

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from service.emails.addresses import AddressRefused, parse_address
 from service.emails.attachments import Attachment, safe_filename
+from service.emails.characters import unsendable
 from service.emails.mime import Mail, MimeRefused, build, mail_faults
+from service.emails.plain_text import text_of
 from tests.service.emails.mails import mail, read
 
 CONTROLS = ["\r\n", "\n", "\r", "\0", "\t", "\u2028", "\x85", "\ud800", "\u202e"]
@@ -83,3 +85,46 @@ def test_bodies_read_back_exactly_or_are_refused(plain: str, html: str) -> None:
         meant = body.replace("\r\n", "\n").replace("\r", "\n")
         got = part.get_payload(decode=True).decode().replace("\r\n", "\n")
         assert got == (meant if meant.endswith("\n") else meant + "\n")
+
+
+MARKUP = [
+    "<p>",
+    "</p>",
+    "<a href='x'>",
+    "<table>",
+    "<tr>",
+    "<td colspan=9>",
+    "<ul>",
+    "<ol start=x>",
+    "<li>",
+    "<pre>",
+    "<br>",
+    "<img alt=x>",
+]
+ODD = [
+    "<?xml version='1.0' encoding='utf-8'?>",
+    "<?XML encoding='x'?>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "&#0;",
+    "&#xD800;",
+    "&",
+    "<",
+    ">",
+    "<svg>",
+]
+STYLED = [
+    "<p style='display:none'>",
+    "<p style='margin:1em;padding:x;white-space:pre'>",
+    "<b style='x:y;;:'>",
+    "<title>",
+    "<style>",
+]
+
+
+@given(st.lists(st.sampled_from([*MARKUP, *ODD, *STYLED]) | st.text(max_size=8), max_size=15).map("".join))
+def test_any_html_has_a_text(html: str) -> None:
+    text = text_of(html)
+    assert text.endswith("\n")
+    assert unsendable(text) is None

@@ -214,3 +214,4 @@ def test_html_alone_gets_a_text_with_its_links() -> None:
     assert "Here is where to begin" not in text  # the preheader is hidden
     assert text_of("") == "\n"
     assert len(text_of("<div>" * 100_000 + "x")) < 100
+    assert text_of("<p>word</p>" * 10_000).endswith("word\n…\n")
