@@ -11,7 +11,6 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from workers.runtime import Runtime
 
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
@@ -19,8 +18,10 @@ from service.settings import Settings
 from service.web import health, openapi, pages, problems
 from service.web.edge import Edge
 from service.web.metrics import HttpMetrics, LedgerMetrics
+from service.web.principal import Doorman, admit
 from service.web.request import Request
 from workers.publisher import Publisher
+from workers.runtime import Runtime
 
 log = structlog.get_logger("service.app")
 
@@ -44,10 +45,11 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None) -> A
     app = Litestar(
         route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
         request_class=Request,
-        request_max_body_size=settings.body_limit,
+        request_max_body_size=None,  # Request.body counts as it reads
         exception_handlers=problems.HANDLERS,
         openapi_config=openapi.config(settings.public_url),
-        plugins=[],
+        plugins=[Doorman()],
+        before_request=admit,
         state=state,
         lifespan=[lifespan],
         logging_config=None,

@@ -212,7 +212,12 @@ def _json(_logger: Any, _method: str, event: Event) -> str:
 
 
 def _pretty() -> list[Any]:
-    return [_one_line, structlog.dev.ConsoleRenderer(colors=True, timestamp_key="at", pad_event_to=24)]
+    return [
+        _one_line,
+        structlog.dev.ConsoleRenderer(
+            colors=True, timestamp_key="at", pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
 
 
 def _one_line(_logger: Any, _method: str, event: Event) -> Event:

@@ -45,12 +45,10 @@ class Keyring:
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of `key`, or None. Raises what Postgres raises when it is away."""
-        if not is_whole(key):
-            return None
         hashed = digest(key)
         cached = self._cache.get(hashed)
         if cached is None or cached[0] < time.monotonic():
-            found = await self._look_once(hashed)
+            found = await self._look_once(hashed) if is_whole(key) else None
         else:
             found = cached[1]
         if found is not None:
@@ -68,7 +66,7 @@ class Keyring:
         async with self._engine.connect() as connection:
             raw = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
             row = await raw.fetchrow(FIND, hashed)
-        found = Principal(row["tenant_id"], row["id"], frozenset(row["scopes"]), row["mode"]) if row else None
+        found = _principal(row) if row else None
         if len(self._cache) >= MAX_CACHED:
             self._cache.clear()
         self._cache[hashed] = (time.monotonic() + TTL, found)
@@ -91,6 +89,11 @@ class Keyring:
                 await drop_expired(self._engine)
             except Exception as error:
                 log.warning("access_upkeep_failed", error=type(error).__name__, away=is_away(error))
+
+
+def _principal(row: asyncpg.Record) -> Principal:
+    tenant, key, scopes = row["tenant_id"], row["id"], frozenset(row["scopes"])
+    return Principal(tenant, key, scopes, row["mode"], tenant=str(tenant), key=f"ak_{key.hex}")
 
 
 async def drop_expired(engine: AsyncEngine, batch: int = 5_000) -> int:

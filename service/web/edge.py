@@ -66,7 +66,7 @@ class Edge:
 
         self.metrics.begin()
         try:
-            if QUERY_KEY.search(scope["query_string"]):
+            if scope["query_string"] and QUERY_KEY.search(scope["query_string"]):
                 raise Unauthenticated("A key in the address ends up in logs: send it in the Authorization header.")
             await self.app(scope, receive, stamped)
         except Exception as error:
@@ -88,13 +88,13 @@ class Edge:
         fields: dict[str, Any] = {
             "request_id": request_id,
             "method": scope["method"],
-            "path": redact(scope["path"][:MAX_PATH]),
+            "path": path if "cb_" not in (path := scope["path"][:MAX_PATH]) else redact(path),
             "status": status,
             "ms": round(took * 1000, 2),
         }
         if caller is not None:
-            fields["tenant"] = str(caller.tenant_id)
-            fields["key_id"] = f"ak_{caller.key_id.hex}"
+            fields["tenant"] = caller.tenant
+            fields["key_id"] = caller.key
         lean("request_done", fields)
 
 
@@ -103,28 +103,24 @@ QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 def identify(scope: Scope) -> Correlation:
     """Read or make the request's id, and read its trace context; malformed values are replaced or dropped."""
-    given = {name: value for name, value in scope["headers"] if name in WANTED}
+    given = dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
     request_id = given.get(b"x-request-id", b"")
     made = request_id.decode() if REQUEST_ID.fullmatch(request_id) else uuid7().hex
     raw = cast("dict[str, Any]", scope)
     raw["request_id"] = made
     raw["received_at"] = datetime.now(UTC)
-    if len(given) <= (b"x-request-id" in given):
-        return Correlation(request_id=made)
-    trace = _matching(TRACEPARENT, given.get(b"traceparent", b""))
+    raw["plain_headers"] = given
+    trace = _matching(TRACEPARENT, given.get(b"traceparent"))
     return Correlation(
         request_id=made,
         traceparent=trace,
-        tracestate=_matching(PRINTABLE, given.get(b"tracestate", b"")) if trace else None,
-        baggage=_matching(PRINTABLE, given.get(b"baggage", b"")),
+        tracestate=_matching(PRINTABLE, given.get(b"tracestate")) if trace else None,
+        baggage=_matching(PRINTABLE, given.get(b"baggage")),
     )
 
 
-WANTED = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
-
-
-def _matching(pattern: re.Pattern[bytes], value: bytes) -> str | None:
-    return value.decode() if pattern.fullmatch(value) else None
+def _matching(pattern: re.Pattern[bytes], value: bytes | None) -> str | None:
+    return value.decode() if value and pattern.fullmatch(value) else None
 
 
 async def refuse(send: Send, request_id: str, error: ServiceError) -> None:

@@ -7,7 +7,7 @@ record itself. The batched accept path writes the same row (`service.web.accept`
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service import db
 from service.errors import BadRequest, Conflict, Invalid, ServiceError
 from service.web.problems import problem
+from service.web.quick import Quick
 from service.web.request import Request
 
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -32,9 +33,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     def response(self, replayed: bool = False) -> Response[Any]:
         """Make the HTTP response; `replayed` adds `Idempotency-Replayed: true`."""
-        headers = {**self.headers, "Idempotency-Replayed": "true"} if replayed else dict(self.headers)
-        media = "application/problem+json" if self.status >= 400 else "application/json"
-        return Response(self.body, status_code=self.status, headers=headers, media_type=media)
+        headers = {**self.headers, "Idempotency-Replayed": "true"} if replayed else self.headers
+        return Quick(self.status, msgspec.json.encode(self.body), headers)
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -48,15 +48,16 @@ class Once(msgspec.Struct, frozen=True):
 
 async def idempotency(request: Request) -> Once | None:
     """Read the request's Idempotency-Key, bare or quoted; None without one. Raises BadRequest for a malformed key."""
-    given = request.headers.getall("idempotency-key", [])
-    if not given:
+    if b"idempotency-key" not in cast("dict[str, Any]", request.scope)["plain_headers"]:
         return None
-    key = given[0].strip()
+    given = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    key = given[0].decode("latin-1").strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
     if len(given) > 1 or not KEY.fullmatch(key) or not key.strip():
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", code="bad-idempotency-key")
-    fingerprint = hashlib.sha256(f"{request.method}\n{request.url.path}\n".encode() + await request.body()).digest()
+    place = f"{request.method}\n{request.scope['path']}\n".encode()
+    fingerprint = hashlib.sha256(place + await request.body()).digest()
     return Once(request.user.tenant_id, key, fingerprint, request.app.state.settings.idempotency_ttl)
 
 

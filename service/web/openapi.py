@@ -17,6 +17,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.routes import HTTPRoute
 
+from service.web.principal import SCOPES
 from service.web.problems import Problem
 
 VERSION = "1"
@@ -133,11 +134,9 @@ def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...
 def _scopes(app: Litestar) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
     for route in app.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
-            wanted = [guard.scopes for guard in handler.resolve_guards() if hasattr(guard, "scopes")]
-            if wanted:
+            if SCOPES in handler.opt:
                 for method in handler.http_methods:
-                    names = tuple(name for scopes in wanted for name in scopes)
-                    yield (route.path_format or "/", method.lower()), names
+                    yield (route.path_format or "/", method.lower()), handler.opt[SCOPES]
 
 
 def _error(status: int) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Who calls, and what they may do."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
 import structlog
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.plugins.base import ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import Guard
 
 from service.errors import Forbidden, Unauthenticated
@@ -14,14 +18,21 @@ from workers.context import correlation
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
+SCOPES = "scopes"
+
 
 class Principal(msgspec.Struct, frozen=True):
-    """The tenant and key behind a request. A `test` key's mail never leaves the machine."""
+    """The tenant and key behind a request. A `test` key's mail never leaves the machine.
+
+    `tenant` and `key` are the ids as logs write them.
+    """
 
     tenant_id: UUID
     key_id: UUID
     scopes: frozenset[str]
     mode: Literal["live", "test"]
+    tenant: str = ""
+    key: str = ""
 
     def may(self, scope: str) -> bool:
         """Tell whether the key has `scope`, such as `emails:send`; `emails:*` covers it, and so does `*`."""
@@ -43,16 +54,50 @@ def require(*scopes: str) -> Guard:
     """
 
     async def guard(connection: Connection, _handler: BaseRouteHandler) -> None:
-        caller = await authenticate(connection)
-        missing = [scope for scope in scopes if not caller.may(scope)]
-        if missing:
-            raise Forbidden(
-                f"The key lacks {', '.join(missing)}; make one with `callboard keys create --scope {missing[0]}`.",
-                code="scope-missing",
-            )
+        await authorize(connection, scopes)
 
-    guard.scopes = scopes  # type: ignore[attr-defined]  # the schema reads what a route asks for
+    guard.scopes = scopes  # type: ignore[attr-defined]  # Doorman and the schema read it
     return guard
+
+
+async def authorize(connection: Connection, scopes: Sequence[str]) -> None:
+    """Let pass a caller with a good key that has every one of `scopes`. Raises Unauthenticated, Forbidden."""
+    caller = await authenticate(connection)
+    if missing := [scope for scope in scopes if not caller.may(scope)]:
+        raise Forbidden(
+            f"The key lacks {', '.join(missing)}; make one with `callboard keys create --scope {missing[0]}`.",
+            code="scope-missing",
+        )
+
+
+async def admit(request: Request[Any, Any, Any]) -> None:
+    """Authorize a request of a route that Doorman looked at; the application's `before_request`."""
+    scopes = request.route_handler.opt.get(SCOPES)
+    if scopes is not None:
+        await authorize(request, scopes)
+
+
+class Doorman(ReceiveRoutePlugin):
+    """Moves what `require` asks for from a route's guards to its options, where `admit` finds it.
+
+    Litestar copies the whole route handler for every call of a guard, which costs more than the key's look-up. A route
+    whose `before_request` is not `admit` keeps its guards.
+    """
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Look at a route as it is registered."""
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
+            guards = handler.resolve_guards()
+            wanted = [guard for guard in guards if hasattr(guard, "scopes")]
+            if wanted and handler.resolve_before_request() is admit:
+                handler.opt[SCOPES] = tuple(dict.fromkeys(name for guard in wanted for name in guard.scopes))
+                guards[:] = [guard for guard in guards if guard not in wanted]
+
+
+def plain_header(connection: Connection, name: bytes) -> str:
+    """Read a header that may be there once, decoded as Latin-1; empty without it. `name` is in lower case."""
+    headers: dict[bytes, bytes] = connection.scope["plain_headers"]  # type: ignore[typeddict-item]  # the edge's
+    return headers.get(name, b"").decode("latin-1")
 
 
 async def authenticate(connection: Connection) -> Principal:
@@ -60,7 +105,7 @@ async def authenticate(connection: Connection) -> Principal:
     known: Principal | None = connection.scope.get("user")
     if known is not None:
         return known
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    scheme, _, key = plain_header(connection, b"authorization").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthenticated("Send `Authorization: Bearer cb_live_…`; make a key with `callboard keys create`.")
     keyring: Keyring = connection.app.state.keyring
@@ -69,5 +114,5 @@ async def authenticate(connection: Connection) -> Principal:
         raise Unauthenticated("The key is unknown, expired or revoked.", code="key-refused")
     connection.scope["user"] = caller
     correlation.set(msgspec.structs.replace(correlation.get(), tenant_id=caller.tenant_id))
-    structlog.contextvars.bind_contextvars(tenant=str(caller.tenant_id))
+    structlog.contextvars.bind_contextvars(tenant=caller.tenant)
     return caller

@@ -12,6 +12,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.db import is_away
 from service.errors import BadRequest, Fault, Invalid, ServiceError, TooLarge, Unavailable
+from service.web.quick import Quick
 from workers.errors import Overloaded
 
 log = structlog.get_logger("service.web")
@@ -75,12 +76,7 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     known = translate(error)
     if known.status >= 500:
         note(error, known)
-    return Response(
-        encode(str(request.scope.get("request_id", "")), known),
-        status_code=known.status,
-        headers=known.headers,
-        media_type=MEDIA,
-    )
+    return Quick(known.status, encode(str(request.scope.get("request_id", "")), known), known.headers)
 
 
 def note(error: BaseException, known: ServiceError) -> None:

@@ -1,5 +1,6 @@
 """The request as handlers see it: its body is decoded strictly into the struct that the handler declares."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
@@ -8,9 +9,11 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import db
-from service.errors import BadRequest, UnsupportedMedia
+from service.errors import BadRequest, ServiceError, TooLarge, UnsupportedMedia
 from service.web.decoding import decode, read
-from service.web.principal import Principal
+from service.web.principal import Principal, plain_header
+
+BODY_WITHIN = 30.0  # seconds
 
 
 class Request(LitestarRequest[Principal, Any, State]):
@@ -19,6 +22,37 @@ class Request(LitestarRequest[Principal, Any, State]):
     A handler that declares `data: SomeStruct` gets it decoded by `service.web.decoding`; `await request.body()` gives
     the bytes as they came.
     """
+
+    async def body(self) -> bytes:
+        """Read the body, at most BODY_LIMIT bytes within 30 seconds. Raises TooLarge (413), ServiceError (408)."""
+        known = cast("dict[str, Any]", self.scope)
+        if "body" not in known:
+            try:
+                async with asyncio.timeout(BODY_WITHIN):
+                    known["body"] = await self._read()
+            except TimeoutError:
+                raise ServiceError(
+                    "The body did not arrive in time.", status=408, code="body-timeout", title="Request timeout"
+                ) from None
+        return cast("bytes", known["body"])
+
+    async def _read(self) -> bytes:
+        limit: int = self.app.state.settings.body_limit
+        declared = plain_header(self, b"content-length")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            event = await self.receive()
+            if event["type"] != "http.request":
+                raise BadRequest("The caller left before the body was whole.", code="body-cut")
+            size += len(part := event["body"])
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            if not event.get("more_body"):
+                return part if len(parts) == 1 else b"".join(parts)
 
     async def json(self) -> Any:
         """Decode the body into what the handler declares. Raises UnsupportedMedia (415), BadRequest, Invalid."""
@@ -33,18 +67,22 @@ class Request(LitestarRequest[Principal, Any, State]):
 
     def check_media(self) -> None:
         """Refuse what is not plain `application/json`: another type (415), an encoded body (415), another charset."""
-        media, _, parameters = self.headers.get("content-type", "").partition(";")
+        media, _, parameters = plain_header(self, b"content-type").partition(";")
         if media.strip().lower() != "application/json":
             raise UnsupportedMedia("Send `Content-Type: application/json`.")
-        if parameters.strip().lower().replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
+        if parameters and parameters.strip().lower().replace('"', "") not in ("", "charset=utf-8", "charset=utf8"):
             raise UnsupportedMedia("JSON is UTF-8: send `Content-Type: application/json`.")
-        if self.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        if plain_header(self, b"content-encoding").strip().lower() not in ("", "identity"):
             raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
 
     @property
     def request_id(self) -> str:
         """The id of this request: the caller's X-Request-ID, or one made by the edge."""
         return cast("str", self.scope["request_id"])  # type: ignore[typeddict-item]
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes, the most that this service takes (BODY_LIMIT).")
 
 
 def transaction(request: LitestarRequest[Any, Any, Any]) -> AbstractAsyncContextManager[AsyncSession]:

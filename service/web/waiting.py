@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from service.web.principal import plain_header
 from service.web.request import Request
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNO
 
 def preferred_wait(request: Request) -> float:
     """Read how long the caller would wait, in seconds, at most 60; 0 without the header or with a malformed one."""
-    found = WAIT.search(request.headers.get("prefer", ""))
+    found = WAIT.search(plain_header(request, b"prefer"))
     return min(float(found[1]), MAX_WAIT) if found else 0.0
 
 
