@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from redis import Redis
+
 from workers.celery.broker_url import redis_url
 from workers.celery.desk import Desk
 from workers.celery.intake import Intake
@@ -42,6 +44,8 @@ class Front:
             max_crashes=self.options.max_crashes,
         )
         self._started = False
+        self.redis = Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)
+        """For remote control, on the main thread."""
 
     async def _make(self) -> Intake:
         intake = Intake(
@@ -123,6 +127,7 @@ class Front:
         """Gives back what is still in hand, settles with Redis and signs off; the loop must still run."""
         self.pool.thread.run(self._finish(), timeout=self.options.farewell * 3)
         self.watchdog.stop()
+        self.redis.close()
 
     async def _finish(self) -> None:
         await asyncio.sleep(0)

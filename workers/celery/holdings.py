@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from workers.celery.scripts import BURY, PARK, PUT_BACK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.celery.keys import Keys
     from workers.link import Command
+
+    Move = Callable[[list[str], list[str | int | bytes]], Command]
 
 DEAD_KEPT = 10_000
 """Dead letters kept in Redis; the oldest give way."""
@@ -37,8 +41,11 @@ class Holdings:
         self.owner = owner
         self.in_hand: dict[int, Parcel] = {}
         self.next_tag = 0
+        self.look_again = False
+        """Something was put off: the next look tells until when there is time to sleep."""
         self._acks: list[int] = []
         self._moves: list[Command] = []
+        self._sent = (0, 0)
 
     @property
     def unsettled(self) -> bool:
@@ -62,6 +69,7 @@ class Holdings:
 
     def park(self, parcel: Parcel, delay: float, envelope: bytes | None = None) -> None:
         """It is to run in `delay` seconds."""
+        self.look_again = True
         arguments: list[str | int | bytes] = [envelope or parcel.envelope, int(delay * 1000)]
         self._move(PARK.call, parcel, [self.keys.delayed, parcel.key], arguments)
 
@@ -89,6 +97,6 @@ class Holdings:
         acks, moves = self._sent
         del self._acks[:acks], self._moves[:moves]
 
-    def _move(self, call, parcel: Parcel, keys: list[str], arguments: list[str | int | bytes]) -> None:  # type: ignore[no-untyped-def]
+    def _move(self, call: Move, parcel: Parcel, keys: list[str], arguments: list[str | int | bytes]) -> None:
         if self.in_hand.pop(parcel.tag, None) is not None:
             self._moves.append(call([self.keys.unacked(self.owner), *keys], [parcel.tag, *arguments]))

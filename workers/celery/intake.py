@@ -139,7 +139,7 @@ class Intake:
                 await self._sleep(wait)
 
     def _want(self) -> int:
-        if not self.fetching or not self._hungry or not self.queues:
+        if not self.fetching or not (self._hungry or self.holdings.look_again) or not self.queues:
             return 0
         return max(0, min(MAX_FETCH, self._room() - len(self.holdings.in_hand)))
 
@@ -159,6 +159,7 @@ class Intake:
         lists = self._lists() if want else []
         if want:
             commands.append(self._fetch(lists, want))
+            self.holdings.look_again = False
             self._doubt = True  # until the answer is here, messages may be ours without our knowing
         replies = await self._link.call(commands, REPLY)
         if await self._load_scripts(replies):

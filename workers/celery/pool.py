@@ -151,7 +151,10 @@ class Pool(BasePool):
         self.read_letters()
         if self._hub is not None:
             for callback in self._hub._pop_ready():
-                callback()
+                try:
+                    callback()
+                except Exception:
+                    log.exception("callback_failed")
 
     def _cancel(self) -> None:
         log.warning("attempts_cancelled", jobs=len(self.jobs), hint="their messages are given back")

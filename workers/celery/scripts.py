@@ -136,6 +136,16 @@ return 1
 )
 """Puts a message with the dead letters; nothing if it is not ours any more."""
 
+REVIVE = Script(
+    """
+-- KEYS: dead, list   ARGV: letter, envelope
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[2], ARGV[2])
+return 1
+"""
+)
+"""Puts a dead letter back on its list; nothing if somebody else has."""
+
 LEAVE = Script(
     """
 -- KEYS: owners, unacked   ARGV: owner

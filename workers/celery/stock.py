@@ -52,6 +52,8 @@ class StockRoute:
 class Channel:
     """As much of a kombu channel as a message needs: how it is decoded and settled. Any thread."""
 
+    no_ack_consumers = None
+
     def __init__(self, desk: Desk, parcel: Parcel) -> None:
         self._desk = desk
         self._parcel = parcel

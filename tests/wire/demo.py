@@ -1,0 +1,145 @@
+"""A small app for worker processes under test: actors that write what they do into a journal file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+from workers.actor import actor, registry
+from workers.celery import WorkerOptions, create_celery
+from workers.context import current
+from workers.errors import Retry, Snooze
+from workers.policy import Backoff
+from workers.publisher import Publisher
+from workers.runtime import Runtime
+
+JOURNAL = os.environ.get("JOURNAL", os.devnull)
+URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0")
+OPTIONS = WorkerOptions(**json.loads(os.environ.get("WORKER_OPTIONS", "{}")))
+
+
+def note(event: str, tag: str) -> None:
+    """One line, appended in one write: two processes may share the journal."""
+    descriptor = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{event} {tag} {os.getpid()}\n".encode())
+    os.close(descriptor)
+
+
+@actor(name="demo.work", time_limit=None)
+async def work(tag: str, seconds: float = 0.0) -> None:
+    note("start", tag)
+    await asyncio.sleep(seconds)
+    note("end", tag)
+
+
+@actor(name="demo.urgent", queue="urgent", priority="critical")
+async def urgent(tag: str) -> None:
+    note("start", tag)
+
+
+@actor(name="demo.flaky", max_retries=5, backoff=Backoff(min=0.05, max=0.1))
+async def flaky(tag: str, succeed_at: int) -> None:
+    note(f"attempt{current().attempt}", tag)
+    if current().attempt < succeed_at:
+        raise ValueError("not yet")
+
+
+@actor(name="demo.sleepy", max_snoozes=5)
+async def sleepy(tag: str) -> None:
+    note(f"attempt{current().attempt}", tag)
+    if not os.path.exists(f"{JOURNAL}.{tag}"):  # noqa: ASYNC240
+        open(f"{JOURNAL}.{tag}", "w").close()  # noqa: ASYNC230
+        raise Snooze(0.1, "later")
+
+
+@actor(name="demo.again", max_retries=1)
+async def again(tag: str) -> None:
+    note(f"attempt{current().attempt}", tag)
+    raise Retry(0.05, "always")
+
+
+@actor(name="demo.fail", throws=(KeyError,))
+async def fail(tag: str) -> None:
+    note("start", tag)
+    raise KeyError(tag)
+
+
+@actor(name="demo.add", result=60)
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@actor(name="demo.total", result=60)
+async def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@actor(name="demo.block", time_limit=None)
+async def block(tag: str, seconds: float) -> None:
+    note("start", tag)
+    time.sleep(seconds)  # noqa: ASYNC251 - it is what must not harm the worker
+    note("end", tag)
+
+
+@actor(name="demo.die")
+async def die(tag: str) -> None:
+    note("start", tag)
+    os._exit(1)
+
+
+async def open_runtime() -> Runtime:
+    return Runtime(None, Publisher(URL))
+
+
+app = create_celery(
+    URL,
+    os.environ.get("RESULTS"),
+    open_runtime,
+    registry,
+    options=OPTIONS,
+    worker_concurrency=int(os.environ.get("CONCURRENCY", "50")),
+    beat_schedule={"tick": {"task": "demo.work", "schedule": 0.5, "args": ["tick"]}},
+)
+
+
+@app.task(name="demo.chatty", bind=True)
+async def chatty(self, tag: str) -> str:  # type: ignore[no-untyped-def]
+    """A plain Celery task that is a coroutine function: its request must stay its own while others take turns."""
+    mine = self.request.id
+    for _ in range(5):
+        await asyncio.sleep(0.02)
+        assert self.request.id == mine
+    note("end", tag)
+    return mine
+
+
+@app.task(name="demo.tired", bind=True, autoretry_for=(ValueError,), retry_backoff=False, default_retry_delay=0)
+async def tired(self, tag: str) -> None:  # type: ignore[no-untyped-def]
+    await asyncio.sleep(0)
+    note(f"attempt{self.request.retries + 1}", tag)
+    if self.request.retries < 2:
+        raise ValueError("not yet")
+
+
+@app.task(name="demo.plain")
+def plain(tag: str) -> None:
+    """A plain Celery task that blocks: it runs on a thread."""
+    time.sleep(0.05)
+    note("end", tag)
+
+
+@app.task(name="demo.soft", soft_time_limit=0.2)
+async def soft(tag: str) -> None:
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        note("cancelled", tag)
+        raise
+
+
+@app.task(name="demo.hard", time_limit=0.2)
+async def hard(tag: str) -> None:
+    note("start", tag)
+    await asyncio.sleep(30)

@@ -1,0 +1,81 @@
+"""Remote control of what our consumer keeps in Redis: what is put off, and the dead letters."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from celery.worker.control import Panel, control_command, inspect_command, ok
+from celery.worker.control import scheduled as stock_scheduled
+
+from workers.celery.reading import Poison, read
+from workers.celery.scripts import REVIVE
+
+if TYPE_CHECKING:
+    from workers.celery.front import Front
+
+LISTED = 200
+"""Entries a listing shows at most."""
+
+
+def _front(state: Any) -> Front | None:
+    return getattr(state.consumer.pool, "front", None)
+
+
+def scheduled(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    """List of currently scheduled ETA/countdown tasks."""
+    listed: list[dict[str, Any]] = stock_scheduled(state, **kwargs)
+    if (front := _front(state)) is not None:
+        found: Any = front.redis.zrange(front.keys.delayed, 0, LISTED - 1, withscores=True)
+        listed += [_delayed(member, score) for member, score in found]
+    return listed
+
+
+Panel.data["scheduled"] = Panel.data["dump_schedule"] = scheduled
+
+
+@inspect_command(args=[("limit", int)], signature="[N=20]", default_timeout=3.0)
+def dead(state: Any, limit: int = 20, **_: Any) -> Any:
+    """List the newest dead letters of messages without a row, with their reasons."""
+    if (front := _front(state)) is None:
+        return []
+    letters: Any = front.redis.lrange(front.keys.dead, 0, min(int(limit), LISTED) - 1)
+    return [_letter(letter) for letter in letters]
+
+
+@control_command(args=[("limit", int)], signature="[N=100]", default_timeout=3.0)
+def requeue_dead(state: Any, limit: int = 100, **_: Any) -> Any:
+    """Put the oldest dead letters back on their queues; send it to one worker (`-d`)."""
+    if (front := _front(state)) is None:
+        return ok("nothing to put back")
+    redis: Any = front.redis
+    count = 0
+    while count < int(limit) and (letter := redis.lindex(front.keys.dead, -1)) is not None:
+        found = msgspec.msgpack.decode(letter)
+        count += redis.eval(REVIVE.text, 2, front.keys.dead, found["key"], letter, found["envelope"])
+    return ok(f"{count} put back")
+
+
+def _delayed(member: bytes, due: float) -> dict[str, Any]:
+    key, _, envelope = member.partition(b"\n")
+    eta = dt.datetime.fromtimestamp(due / 1000, dt.UTC).isoformat()
+    return {
+        "eta": eta,
+        "priority": 6,
+        "request": {"delivery_info": {"routing_key": key.decode()}, **_summary(envelope)},
+    }
+
+
+def _letter(letter: bytes) -> dict[str, Any]:
+    found = msgspec.msgpack.decode(letter)
+    at = dt.datetime.fromtimestamp(found["at"], dt.UTC).isoformat()
+    return {"reason": found["reason"], "at": at, "queue": found["key"], **_summary(found["envelope"])}
+
+
+def _summary(envelope: bytes) -> dict[str, Any]:
+    try:
+        received = read(envelope)
+    except Poison as poison:
+        return {"id": None, "name": None, "unreadable": str(poison)[:200]}
+    return {"id": received.id, "name": received.name, "type": received.name, "retries": received.headers.get("retries")}
