@@ -183,7 +183,13 @@ def _direct_context(actor: Actor[..., Any], delivery: Delivery) -> Context:
         actor=actor,
         queue=delivery.queue,
         attempt=delivery.retries + 1,
+        crashes=_count(delivery.headers.get("crashes")),
+        snoozes=_count(delivery.headers.get("snoozes")),
         redelivered=delivery.redelivered,
         headers=delivery.headers,
         expires_at=delivery.expires_at,
     )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
