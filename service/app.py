@@ -92,6 +92,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         log.info("api_started")
         yield
         log.info("api_stopping")
+    logs.flush()
 
 
 async def _close_intakes(state: State) -> None:

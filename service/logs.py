@@ -7,6 +7,8 @@ bodies are never logged.
 import atexit
 import logging
 import logging.config
+import multiprocessing.util
+import os
 import re
 import sys
 import threading
@@ -49,10 +51,20 @@ class Writer:
         self.lost = 0
         self._lines: list[str] = []
         self._size = 0
+        self._start()
+        atexit.register(self.flush)
+        multiprocessing.util.Finalize(self, self.flush, exitpriority=0)  # a child of multiprocessing skips atexit
+        os.register_at_fork(after_in_child=self._start_over)
+
+    def _start(self) -> None:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         threading.Thread(target=self._flush_forever, name="log-writer", daemon=True).start()
-        atexit.register(self.flush)
+
+    def _start_over(self) -> None:
+        """In a fork: the lines belong to the parent, its thread is not here, its lock may be held by nobody."""
+        self._lines, self._size = [], 0
+        self._start()
 
     def write(self, line: str) -> None:
         """Take one line, without its line end."""
@@ -138,12 +150,21 @@ class Lean:
 
 
 lean = Lean()
+_writers: list[Writer] = []
+
+
+def flush() -> None:
+    """Write what is buffered: before a process that may be killed lets go."""
+    for writer in _writers:
+        writer.flush()
 
 
 def configure(settings: Settings, component: str, stream: TextIO | None = None) -> Writer:
     """Set up the one chain for this process; `component` (api, worker, beat, cli) is on every line. Idempotent."""
     out = stream or sys.stderr
-    writer = Writer(out)
+    writer = next((known for known in _writers if known.stream is out), None) or Writer(out)
+    if writer not in _writers:
+        _writers.append(writer)
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level]
     shared: list[Any] = [

@@ -1,0 +1,156 @@
+"""`callboard api` as people run it: a granian process of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests.service.conftest import MakeKey
+
+
+class Server:
+    """A running `callboard api`; `lines` are what it logged."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        began = time.monotonic()
+        self.process.send_signal(how)
+        return self.process.wait(20), time.monotonic() - began
+
+
+@pytest.fixture
+def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHONDONTWRITE")}
+    environ |= {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "SECRET_KEY": settings.secret_key,
+        "BODY_LIMIT": "1000000",
+    }
+    log = tmp_path / "api.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "service", "api", "--port", str(port)]
+        process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
+    made = Server(process, port, log)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            if httpx.get(f"{made.url}/health/live", timeout=1).status_code == 200:
+                break
+        except httpx.HTTPError:
+            pass
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    yield made
+    if process.poll() is None:
+        process.terminate()
+        process.wait(20)
+
+
+async def test_it_serves_logs_json_and_stops_soon(server: Server, make_key: MakeKey) -> None:
+    key = await make_key()
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        ready = await client.get("/health/ready")
+        assert ready.json()["status"] == "ready"
+        missing = await client.get("/v1/requests/none", headers={"X-Request-ID": "mine"})
+        assert (missing.status_code, missing.headers["x-request-id"]) == (404, "mine")
+        refused = await client.get(f"/v1/requests/none?api_key={key}")
+        assert refused.status_code == 401
+        code, took = server.stop()  # with a kept-alive connection open
+    assert code == 0
+    assert took < 5  # 3 s that granian gives its worker, and the interpreters' ends
+    lines = server.lines
+    assert {line["component"] for line in lines} == {"api"}
+    assert [line for line in lines if line["event"] == "api_listening"]
+    assert [line for line in lines if line["event"] == "api_stopping"]
+    done = next(line for line in lines if line.get("request_id") == "mine")
+    assert (done["event"], done["status"], done["path"]) == ("request_done", 404, "/v1/requests/none")
+    assert key not in server.log.read_text()
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_has_all_arrived(server: Server, make_key: MakeKey) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = (
+        "POST /v1/emails HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        f"Authorization: Bearer {await make_key()}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    sent = 0
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    answer: asyncio.Task[bytes] = asyncio.create_task(reader.readline())
+    while not answer.done() and sent < 1000 * 65536:
+        try:
+            writer.write(chunk)
+            await writer.drain()
+        except ConnectionError:
+            break
+        sent += 65536
+        await asyncio.sleep(0)
+    status = await asyncio.wait_for(answer, 10)
+    writer.close()
+    assert b" 413 " in status
+    assert sent < 300 * 65536  # what the buffers of two sockets hold, of the thousand offered
+
+
+NOT_HTTP = {
+    "many headers": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)) + b"\r\n",
+    "a long header": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 2_000_000 + b"\r\n\r\n",
+    "a long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "two lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a negative length": b"POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a raw control character": b"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+async def test_what_is_not_http_does_not_harm_the_next_caller(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for name, raw in NOT_HTTP.items():
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                writer.write(raw)
+                await asyncio.wait_for(writer.drain(), 2)
+                got = await asyncio.wait_for(reader.read(64), 2)
+                assert not got.startswith(b"HTTP/1.1 5"), name
+            writer.close()
+            assert (await client.get("/health/live")).status_code == 200, name
+
+
+async def test_no_request_in_flight_is_lost_on_sigterm(server: Server, make_key: MakeKey) -> None:
+    key = {"Authorization": f"Bearer {await make_key()}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=key) as client:
+        await client.get("/v1/requests/none")
+        jobs = [asyncio.create_task(client.get("/v1/requests/none")) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        got = await asyncio.gather(*jobs, return_exceptions=True)
+    assert server.process.wait(20) == 0
+    answered = [answer for answer in got if isinstance(answer, httpx.Response)]
+    assert {answer.status_code for answer in answered} <= {404}
+    assert all(isinstance(answer, httpx.Response | httpx.TransportError) for answer in got)
