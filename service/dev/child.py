@@ -25,17 +25,21 @@ async def nothing() -> None:
 
 @dataclass
 class Child:
-    """What to run, how to see that it is ready, how to stop it. ``ready`` gets the process id."""
+    """What to run, how to see that it is ready, how to stop it.
+
+    ``ready`` gets the process id; without it the child is ready once a line of its says so.
+    """
 
     name: str
     command: Callable[[], list[str]]
     environment: Mapping[str, str]
     write: Callable[[str], None]
     say: Callable[[str], None]
-    ready: Callable[[int], Awaitable[bool]]
+    ready: Callable[[int], Awaitable[bool]] | None = None
     prepare: Callable[[], Awaitable[None]] = nothing
     stop_signal: int = signal.SIGTERM
     failures: int = 0
+    said_ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     process: asyncio.subprocess.Process | None = None
@@ -95,17 +99,23 @@ class Child:
 
     async def _run_once(self) -> int:
         await self.prepare()
-        process = self.process = await asyncio.create_subprocess_exec(
-            *self.command(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self.environment,
-            start_new_session=True,  # Ctrl-C is for `up`, which stops all in order
-        )
+        self.said_ready.clear()
+        # a pipe of our own: until Python 3.12.4 wait() waits for the end of asyncio's, which a grandchild may hold
+        reading_end, writing_end = os.pipe()
+        try:
+            process = self.process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing_end,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,  # Ctrl-C is for `up`, which stops all in order
+            )
+        finally:
+            os.close(writing_end)
         if self.stopping.is_set():
             self.signal(self.stop_signal)
-        reading = asyncio.create_task(self._read(process.stdout))
+        reading = asyncio.create_task(self._read(reading_end))
         watching = asyncio.create_task(self._watch(process.pid))
         try:
             code = await process.wait()
@@ -118,23 +128,39 @@ class Child:
 
     async def _watch(self, pid: int) -> None:
         again, started = self.is_ready.is_set(), time.monotonic()
-        while not await self.ready(pid):  # noqa: ASYNC110 - another process, which cannot set an event
-            await asyncio.sleep(POLL)
+        if self.ready is None:
+            await self.said_ready.wait()
+        else:
+            while not await self.ready(pid):  # noqa: ASYNC110 - another process, which cannot set an event
+                await asyncio.sleep(POLL)
         self.is_ready.set()
         if again:
             self.say(f"{self.name} is back after {time.monotonic() - started:.1f} s")
 
-    async def _read(self, output: asyncio.StreamReader | None) -> None:
+    async def _read(self, pipe: int) -> None:
         """Lines of any length; what is longer than the limit is cut into several."""
+        output = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(pipe, "rb", 0)
+        )
         rest = b""
-        while output is not None and (block := await output.read(65_536)):
-            *lines, rest = (rest + block).split(b"\n")
-            if len(rest) > LINE_LIMIT:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self.write(line.decode(errors="replace"))
+        try:
+            while block := await output.read(65_536):
+                *lines, rest = (rest + block).split(b"\n")
+                if len(rest) > LINE_LIMIT:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._hear(line.decode(errors="replace"))
+        finally:
+            transport.close()
         if rest:
-            self.write(rest.decode(errors="replace"))
+            self._hear(rest.decode(errors="replace"))
+
+    def _hear(self, line: str) -> None:
+        if "ready" in line or "Starting" in line:
+            self.said_ready.set()
+        self.write(line)
 
 
 def kill_group(pid: int) -> None:

@@ -137,10 +137,12 @@ def initdb_options(secret: Path) -> list[str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner may read, from its first moment."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Writes a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text + "\n")
+    draft.replace(path)
 
 
 def clear_stale(data: Path) -> None:

@@ -61,12 +61,13 @@ class Schema:
         self.note = note
 
     async def is_newest(self, url: str) -> bool:
+        """Raises ServerFailed when the database does not answer."""
+        found = await current(url)
         try:
             known = json.loads(self.note.read_text())
         except (OSError, ValueError):
             return False
-        newest = known.get("migrations") == fingerprint(versions())
-        return bool(newest and known.get("revision") == await current(url))
+        return bool(found == known.get("revision") and known.get("migrations") == fingerprint(versions()))
 
     async def migrate(self, environment: Mapping[str, str]) -> str:
         """Runs ``callboard migrate`` and returns what it said. Raises ServerFailed with that when it failed."""

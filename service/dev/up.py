@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ def run(port: int = 8000, data: Path = Path(".callboard"), workers: int = 1) -> 
     except (CannotStart, DataInUse, MissingServer, ServerFailed, Hopeless) as error:
         print(f"callboard up: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:  # before there was anything to stop
+        return 130
 
 
 class Up:
@@ -55,6 +58,7 @@ class Up:
     def __init__(self, port: int, data: Path, workers: int) -> None:
         self.port = port
         self.data = data
+        self.facts = data / "up.json"
         self.workers = workers
         self.started = time.monotonic()
         self.external = External.of(os.environ)
@@ -106,6 +110,7 @@ class Up:
         # passwords, keys and mails; PostgreSQL may have to walk through it as nobody
         self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self.ports = Ports(self.data)
+        self.facts.unlink(missing_ok=True)  # of a run that was killed: the file says that all is there
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -206,7 +211,8 @@ class Up:
         # when `up` is killed, the API must still end its processes, and a worker that dies loses nothing
         self._child("api", ours("api", stop_signal=signal.SIGTERM), env, self._api_answers)
         for name in self._worker_names():
-            command = ours("worker", "--hostname", f"{name}@%h", stop_signal=signal.SIGKILL)
+            # mingle waits a second for the neighbours' revoked tasks, which the ledger knows better
+            command = ours("worker", "--hostname", f"{name}@%h", "--without-mingle", stop_signal=signal.SIGKILL)
             self._child(name, command, env)
         schedule = str(self.data / "beat-schedule")
         self._child("beat", ours("beat", "--schedule", schedule, "--pidfile", "", stop_signal=signal.SIGKILL), env)
@@ -217,25 +223,13 @@ class Up:
     def _child(
         self, name: str, command: list[str], env: dict[str, str], ready: Callable[[int], Awaitable[bool]] | None = None
     ) -> None:
-        """Without ``ready`` it is ready once it has said so."""
-        said = asyncio.Event()
-
-        async def has_said(pid: int) -> bool:
-            await said.wait()
-            return True
-
-        def write(line: str) -> None:
-            if "ready" in line or "beat" in line:
-                said.set()
-            self.terminal.log(name, line)
-
         child = Child(
             name=name,
             command=lambda: command,
             environment=env,
-            write=write,
+            write=partial(self.terminal.log, name),
             say=self.terminal.say,
-            ready=ready or has_said,
+            ready=ready,
         )
         self.children.append(child)
         child.start()
@@ -286,7 +280,7 @@ class Up:
             "redis_url": env["REDIS_URL"],
             "pid": os.getpid(),
         }
-        write_private(self.data / "up.json", json.dumps(facts, indent=2))
+        write_private(self.facts, json.dumps(facts, indent=2))
 
     def _greet(self, keys: Keys) -> None:
         mail = self.mailbox_url or f"real mail goes out through {self.external.smtp}"
@@ -311,7 +305,7 @@ class Up:
         if self.mailbox is not None:
             await self.mailbox.stop()
         await asyncio.gather(*(server.stop(SERVER_STOP_TIMEOUT) for server in reversed(self.servers)))
-        (self.data / "up.json").unlink(missing_ok=True)
+        self.facts.unlink(missing_ok=True)
         self.terminal.say(f"stopped after {time.monotonic() - begun:.1f} s")
 
 
