@@ -54,16 +54,18 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
-        return self.start()
+        return self if self.process is not None else self.start()
 
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> Worker:
+    def start(self, *, until_ready: bool = True) -> Worker:
         """Starts the process and waits until it says that it is ready."""
         offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(self.command, cwd=ROOT, env=self.env, stdout=output, stderr=output)
+        if not until_ready:
+            return self
         eventually(lambda: "ready." in self.log.read_text()[offset:] or self.process.poll() is not None, "ready")
         assert self.process.poll() is None, self.log.read_text()
         return self

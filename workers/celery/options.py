@@ -21,7 +21,7 @@ class WorkerOptions:
     max_crashes: int = 3
     """A direct message whose worker died so often is put with the dead letters."""
 
-    own_consumer: bool = False
+    own_consumer: bool = True
     """On Redis: fetch by our own consumer (nothing lost, nothing run twice without need) instead of Celery's."""
 
     health_port: int | None = None
