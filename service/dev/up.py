@@ -280,6 +280,7 @@ class Up:
             "redis_url": env["REDIS_URL"],
             "pid": os.getpid(),
         }
+        write_private(self.data / "key", keys.live + "\n")  # for a shell: $(cat .callboard/key)
         write_private(self.facts, json.dumps(facts, indent=2))
 
     def _greet(self, keys: Keys) -> None:
