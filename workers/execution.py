@@ -17,6 +17,7 @@ from workers.dependencies import provide
 from workers.errors import UnknownActor
 from workers.keeper import CANCELED
 from workers.ledger import Claim
+from workers.ledger.statement import unanswered
 from workers.middleware.base import Execute, onion
 from workers.middleware.metrics import IGNORED
 from workers.policy import Canceled, Done, Ignored, Outcome, Unknown
@@ -63,7 +64,13 @@ async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
 
 
 async def _durable(runtime: Runtime, delivery: Delivery) -> Outcome:
-    claim = await runtime.ledger.claim(delivery.id, runtime.worker_id, runtime.lease)
+    try:
+        claim = await runtime.ledger.claim(delivery.id, runtime.worker_id, runtime.lease)
+    except Exception as error:
+        if not unanswered(error):
+            raise
+        log.warning("claim_failed", task_id=str(delivery.id), task_name=delivery.actor, error=repr(error))
+        return Ignored(reason="the ledger did not answer; the sweeper rings again")
     if claim is None:
         IGNORED.labels(delivery.actor, delivery.queue).inc()
         log.debug("doorbell_ignored", task_id=str(delivery.id), task_name=delivery.actor)
@@ -74,10 +81,12 @@ async def _durable(runtime: Runtime, delivery: Delivery) -> Outcome:
         await runtime.ledger.release([claim])
         raise
     context = _durable_context(runtime, actor, claim, delivery)
-    with runtime.holding(claim, context):
+    with runtime.holding(claim, context) as held:
         try:
             outcome = await _run(runtime, context, claim.args, claim.kwargs)
+            held.ended()
         except asyncio.CancelledError:
+            held.ended()
             await runtime.to_the_end(_abandon(runtime, claim, context))
             raise
         outcome = await runtime.to_the_end(_settle(runtime, claim, context, outcome))
@@ -126,12 +135,22 @@ async def _call(runtime: Runtime, context: Context, args: Any, kwargs: Any) -> O
 
 async def _settle(runtime: Runtime, claim: Claim, context: Context, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Ignored):
-        return outcome
+        return await _stopped(runtime, claim, context, outcome)
     keep = context.actor.policy.result is not None
     state = await runtime.ledger.settle(claim, outcome, fenced=context.fenced, report=context.detail, keep=keep)
     if state is None:
         return Ignored(reason="the message was taken from this attempt before it could settle", error=outcome.error)
     return Canceled(reason=CANCELED) if state == "canceled" else outcome
+
+
+async def _stopped(runtime: Runtime, claim: Claim, context: Context, outcome: Ignored) -> Outcome:
+    """The row was lost, or is to be canceled: in the second case that is done now, not when its lease lapses."""
+    try:
+        if not context.fenced and await runtime.ledger.release([claim], only_canceled=True):
+            return Canceled(reason=CANCELED)
+    except Exception as error:
+        log.warning("release_failed", task_id=str(claim.id), error=repr(error))
+    return outcome
 
 
 async def _abandon(runtime: Runtime, claim: Claim, context: Context) -> None:

@@ -33,11 +33,14 @@ class Held:
         self.task = task
 
     def cancel(self, reason: str) -> None:
-        """Stop the attempt, unless it has passed its fence: then it is let finish, whatever its row says."""
-        if not self.context.fenced and self.context.reason is None:
+        """Stop the attempt, unless it has passed its fence or has ended: then it finishes, whatever its row says."""
+        if self.task is not None and not self.context.fenced and self.context.reason is None:
             self.context.cancel(reason)
-            if self.task is not None:
-                self.task.cancel()
+            self.task.cancel()
+
+    def ended(self) -> None:
+        """The attempt has its outcome: from now on only its lease is kept."""
+        self.task = None
 
 
 class Keeper:
@@ -53,8 +56,9 @@ class Keeper:
     def running(self) -> dict[UUID, Context]:
         return {id: held.context for id, held in self._held.items()}
 
-    def hold(self, claim: Claim, context: Context) -> None:
-        self._held[claim.id] = Held(claim, context, asyncio.current_task())
+    def hold(self, claim: Claim, context: Context) -> Held:
+        self._held[claim.id] = held = Held(claim, context, asyncio.current_task())
+        return held
 
     def let_go(self, claim: Claim) -> None:
         held = self._held.get(claim.id)
@@ -79,10 +83,8 @@ class Keeper:
         held = dict(self._held)
         renewals = await self._runtime.ledger.renew([each.claim for each in held.values()], self._runtime.lease)
         for id, renewal in renewals.items():
-            if not renewal.held and self._held.get(id) is held[id]:
-                held[id].cancel(LOST)
-            elif renewal.cancel:
-                held[id].cancel(CANCELED)
+            if self._held.get(id) is held[id] and (not renewal.held or renewal.cancel):
+                held[id].cancel(CANCELED if renewal.held else LOST)
 
     async def sweep(self) -> bool:
         """Sweep once; whether there is more to do at once."""

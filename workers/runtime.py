@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from workers.context import Context
 from workers.errors import NoRuntime
-from workers.keeper import Keeper
+from workers.keeper import Held, Keeper
 from workers.ledger import Claim, Ledger
 from workers.ledger.inserts import after_commit, insert, standing
 from workers.ledger.sweeper import Depth
@@ -162,11 +162,11 @@ class Runtime:
         return await _enqueue(where, messages, None) if runtime is None else await runtime.enqueue(where, *messages)
 
     @contextmanager
-    def holding(self, claim: Claim, context: Context) -> Iterator[None]:
+    def holding(self, claim: Claim, context: Context) -> Iterator[Held]:
         """Inside, the claim's lease is renewed; the current task is cancelled if it is lost or to be canceled."""
-        self._keeper.hold(claim, context)
+        held = self._keeper.hold(claim, context)
         try:
-            yield
+            yield held
         finally:
             self._keeper.let_go(claim)
 

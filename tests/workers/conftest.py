@@ -1,3 +1,5 @@
+"""What the tests of the library share."""
+
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 

@@ -7,7 +7,8 @@ import time
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from uuid_utils.compat import uuid7
 
 from tests.workers.behaving import OPTIONS, behave, deliver, do
 from tests.workers.ledger.rows import PAST, change, look, make
@@ -228,3 +229,62 @@ async def test_a_plain_function_is_told_that_its_time_is_over_and_holds_its_slot
 
     assert isinstance(await run_now(slow), RetryAt)
     assert ended.is_set()
+
+
+async def test_a_canceled_attempt_that_comes_to_its_fence_is_canceled_at_once(
+    bench: Workbench, engine: AsyncEngine
+) -> None:
+    async def what() -> None:
+        await bench.runtime.ledger.cancel(current().id)
+        await current().fence()
+        raise AssertionError("it passed")
+
+    do["what"] = what
+    id, outcome = await deliver(bench, engine)
+    assert isinstance(outcome, Canceled)
+    assert (await look(engine, id)).state == "canceled"
+
+
+async def test_what_was_done_by_the_time_a_worker_stops_is_not_forgotten(bench: Workbench, engine: AsyncEngine) -> None:
+    begun = asyncio.Event()
+
+    async def what() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "done all the same"
+        return "never"
+
+    do["what"] = what
+    id = await make(engine, actor="t.behave")
+    task = asyncio.create_task(execute(bench.runtime, Delivery(id=id, actor="t.behave", durable=True)))
+    await begun.wait()
+    task.cancel()
+    assert await task == Done(result="done all the same")
+    assert (await look(engine, id)).state == "done"
+
+
+async def test_attempts_that_hold_every_connection_still_get_through_their_fences(database: str) -> None:
+    small = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"), pool_size=2, max_overflow=0)
+
+    async def what() -> None:
+        async with small.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+            await current().fence()
+
+    do["what"] = what
+    async with workbench(small) as bench:
+        ids = [await make(small, actor="t.behave") for _ in range(8)]
+        deliveries = [Delivery(id=id, actor="t.behave", durable=True) for id in ids]
+        outcomes = await asyncio.wait_for(asyncio.gather(*(execute(bench.runtime, each) for each in deliveries)), 10)
+    assert {type(outcome) for outcome in outcomes} == {Done}
+    await small.dispose()
+
+
+async def test_a_doorbell_that_comes_while_postgres_is_away_is_left_to_the_sweeper(engine: AsyncEngine) -> None:
+    nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    async with workbench(nowhere) as bench:
+        outcome = await execute(bench.runtime, Delivery(id=uuid7(), actor="t.behave", durable=True))
+    assert isinstance(outcome, Ignored)
+    assert "sweeper" in outcome.reason

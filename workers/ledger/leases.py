@@ -30,18 +30,20 @@ WITH mine AS (
     SELECT m.id
     FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
     JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
-    WHERE m.state = 'running' AND NOT m.intent
+    WHERE m.state = 'running' AND (m.cancel_requested OR NOT $3)
     ORDER BY m.id
     FOR NO KEY UPDATE OF m
 )
 UPDATE messages m
 SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
     finished_at = CASE WHEN m.cancel_requested THEN clock_timestamp() END,
-    lease_until = NULL, ring_at = clock_timestamp(), rings = 0
+    lease_until = NULL, ring_at = clock_timestamp(), rings = 0, intent = false,
+    error = CASE WHEN m.intent THEN coalesce(m.error, '{}') || '{"definite": true}' ELSE m.error END
 FROM mine
-WHERE m.id = mine.id AND m.state = 'running' AND NOT m.intent
+WHERE m.id = mine.id AND m.state = 'running'
 RETURNING m.id
 """
+# A fence that was asked for and whose answer nobody heard was not passed: its intent is taken back, as a definite no.
 
 
 class Renewal(msgspec.Struct, frozen=True):
@@ -61,9 +63,13 @@ async def renew(engine: AsyncEngine, claims: Sequence[Claim], lease: float) -> d
     return {each: held.get(each, Renewal(False)) for each in ids}
 
 
-async def release(engine: AsyncEngine, claims: Sequence[Claim]) -> set[UUID]:
-    """Give back what was not begun, or was stopped before its fence: due at once, and it costs no attempt."""
+async def release(engine: AsyncEngine, claims: Sequence[Claim], *, only_canceled: bool = False) -> set[UUID]:
+    """Give back what was not begun, or was stopped before it passed its fence: due at once, and it costs no attempt.
+
+    What is to be canceled is canceled by it; `only_canceled` leaves everything else to its lease.
+    """
     if not claims:
         return set()
-    rows = await fetch(engine, RELEASE, [claim.id for claim in claims], [claim.epoch for claim in claims])
+    ids, epochs = [claim.id for claim in claims], [claim.epoch for claim in claims]
+    rows = await fetch(engine, RELEASE, ids, epochs, only_canceled)
     return {row["id"] for row in rows}

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from workers.errors import LeaseLost, Overloaded
@@ -34,10 +35,16 @@ LONGEST_PAUSE = 2.0
 
 
 class Ledger:
-    """Durable messages, from one event loop. Leases are seconds; every moment is by Postgres' clock."""
+    """Durable messages, from one event loop. Leases are seconds; every moment is by Postgres' clock.
+
+    It has connections of its own, made as `engine` makes them and at most nine at once: an attempt that waits at its
+    fence while it holds a session never waits for another attempt to give one back. `close` closes them.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
+        self._engine = engine = AsyncEngine(
+            Engine(engine.sync_engine.pool.recreate(), engine.sync_engine.dialect, engine.sync_engine.url)
+        )
         self._orphans: set[asyncio.Task[Any]] = set()
         self._claims: Batcher[Bell, Claim | None] = Batcher(partial(claims.claim, engine), orphaned=self._give_back)
         self._fences: Batcher[Claim, None] = Batcher(partial(fences.fence, engine))
@@ -93,11 +100,11 @@ class Ledger:
 
     async def renew(self, held: Sequence[Claim], lease: float = 30.0) -> dict[UUID, Renewal]:
         """Push the leases of what runs; tells which are lost and which are to be canceled."""
-        return await leases.renew(self.engine, held, lease)
+        return await leases.renew(self._engine, held, lease)
 
-    async def release(self, held: Sequence[Claim]) -> set[UUID]:
+    async def release(self, held: Sequence[Claim], *, only_canceled: bool = False) -> set[UUID]:
         """Give back what has not passed its fence, at no cost to its attempts; the ids that were ours to give."""
-        return await leases.release(self.engine, held)
+        return await leases.release(self._engine, held, only_canceled=only_canceled)
 
     async def progress(self, claim: Claim, done: int, total: int | None = None) -> None:
         """Note how far an attempt is."""
@@ -105,21 +112,21 @@ class Ledger:
 
     async def cancel(self, id: UUID, tenant_id: UUID | None = None) -> Canceling:
         """Cancel a message; see operators.cancel."""
-        return await operators.cancel(self.engine, id, tenant_id)
+        return await operators.cancel(self._engine, id, tenant_id)
 
     async def requeue(
         self, ids: Sequence[UUID], *, by: str, tenant_id: UUID | None = None, reason: str = ""
     ) -> set[UUID]:
         """Queue dead, held or uncertain messages again; see operators.requeue."""
-        return await operators.requeue(self.engine, ids, by=by, tenant_id=tenant_id, reason=reason)
+        return await operators.requeue(self._engine, ids, by=by, tenant_id=tenant_id, reason=reason)
 
     async def resolve(self, id: UUID, to: State, *, detail: dict[str, object] | None = None) -> bool:
         """Settle a doubt; see operators.resolve."""
-        return await operators.resolve(self.engine, id, to, detail=detail)
+        return await operators.resolve(self._engine, id, to, detail=detail)
 
     async def sweep(self, ring: Ring, *, depth: Depth | None = None, doubt: float = sweeper.DOUBT) -> Swept:
         """Do the sweeper's duties once."""
-        return await sweeper.sweep(self.engine, ring, depth=depth, doubt=doubt)
+        return await sweeper.sweep(self._engine, ring, depth=depth, doubt=doubt)
 
     async def close(self) -> None:
         """Answer what was handed in; take nothing more."""
@@ -127,6 +134,7 @@ class Ledger:
             await batcher.close()
         if self._orphans:
             await asyncio.wait(self._orphans)
+        await self._engine.dispose()
 
     def _give_back(self, claim: Claim | None) -> None:
         """Whoever wanted this claim was cancelled while it was made: nobody would run it until its lease lapsed."""

@@ -58,7 +58,7 @@ class Metrics(Middleware):
         labels = (context.actor.name, context.queue)
         RECEIVED.labels(*labels).inc()
         STARTED.labels(*labels).inc()
-        if context.redelivered:
+        if context.redelivered and not context.durable:
             REDELIVERED.labels(*labels).inc()
         if context.waited is not None:
             WAIT.labels(*labels).observe(context.waited)

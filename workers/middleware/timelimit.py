@@ -10,7 +10,7 @@ from workers.context import Context
 from workers.errors import TimeLimitExceeded
 from workers.middleware.base import Execute, Middleware
 from workers.middleware.retry import judge
-from workers.policy import Outcome
+from workers.policy import Done, Outcome
 
 if TYPE_CHECKING:
     from workers.runtime import Runtime
@@ -40,6 +40,8 @@ class TimeLimit(Middleware):
             ended = await _ended(task, policy.time_limit)
         except asyncio.CancelledError:
             await self._stop(task, context)
+            if _finished(task, context):
+                return task.result()
             raise
         if not ended:
             await self._stop(task, context)
@@ -63,6 +65,14 @@ class TimeLimit(Middleware):
                     raise
         if not task.done() and self._runtime is not None:
             self._runtime.write_off(context, task)
+
+
+def _finished(task: asyncio.Future[Outcome], context: Context) -> bool:
+    """Whether an attempt that was cancelled from outside has ended in something that must not be forgotten."""
+    if not task.done() or task.cancelled() or task.exception() is not None:
+        return False
+    outcome = task.result()
+    return isinstance(outcome, Done) or (context.fenced and outcome.definite)
 
 
 async def _ended(task: asyncio.Future[Outcome], seconds: float) -> bool:

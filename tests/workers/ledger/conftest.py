@@ -1,3 +1,5 @@
+"""A ledger on a real Postgres, and what it sends there."""
+
 from collections.abc import AsyncIterator
 
 import pytest

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
 from tests.workers.ledger.rows import FUTURE, PAST, blocked, locked, look, make
-from workers.ledger import Ledger, State
+from workers.ledger import Ledger, State, claims
+from workers.ledger.claims import Bell
 
 
 async def test_a_claim_raises_the_epoch_takes_the_lease_and_brings_the_message(
@@ -40,11 +41,10 @@ async def test_a_claim_raises_the_epoch_takes_the_lease_and_brings_the_message(
     assert row.error == {"type": "Refused"}, "an old definite answer must not excuse a new attempt"
 
 
-async def test_of_a_hundred_claimers_in_as_many_processes_one_wins(engine: AsyncEngine) -> None:
+async def test_of_a_hundred_claimers_that_meet_in_postgres_one_wins(engine: AsyncEngine) -> None:
     id = await make(engine)
-    ledgers = [Ledger(engine) for _ in range(100)]  # batchers of their own: nothing is merged before Postgres
-    claims = await asyncio.gather(*(ledger.claim(id, f"w{number}", 30.0) for number, ledger in enumerate(ledgers)))
-    winners = [(number, claim) for number, claim in enumerate(claims) if claim is not None]
+    answers = await asyncio.gather(*(claims.claim(engine, [Bell(id, f"w{number}", 30.0)]) for number in range(100)))
+    winners = [(number, claim) for number, [claim] in enumerate(answers) if claim is not None]
     assert len(winners) == 1
     row = await look(engine, id)
     assert (row.epoch, row.worker) == (1, f"w{winners[0][0]}")
@@ -52,8 +52,8 @@ async def test_of_a_hundred_claimers_in_as_many_processes_one_wins(engine: Async
 
 async def test_two_doorbells_for_one_row_in_one_batch_get_it_once(ledger: Ledger, engine: AsyncEngine) -> None:
     id = await make(engine)
-    claims = await asyncio.gather(*(ledger.claim(id, "w", 30.0) for _ in range(20)))
-    assert sum(claim is not None for claim in claims) == 1
+    got = await asyncio.gather(*(ledger.claim(id, "w", 30.0) for _ in range(20)))
+    assert sum(claim is not None for claim in got) == 1
     assert (await look(engine, id)).epoch == 1
 
 
@@ -66,10 +66,10 @@ async def test_what_is_not_to_be_had_is_refused_and_left_alone(ledger: Ledger, e
         **{state: await make(engine, state) for state in State if state is not State.QUEUED},
     }
     before = {why: await look(engine, id) for why, id in refused.items() if why != "invented"}
-    claims = dict(
+    got = dict(
         zip(refused, await asyncio.gather(*(ledger.claim(id, "x", 30.0) for id in refused.values())), strict=True)
     )
-    assert [why for why, claim in claims.items() if claim is not None] == []
+    assert [why for why, claim in got.items() if claim is not None] == []
     assert before == {why: await look(engine, id) for why, id in refused.items() if why != "invented"}
 
 
@@ -77,18 +77,16 @@ async def test_what_comes_together_is_claimed_in_few_statements(
     ledger: Ledger, engine: AsyncEngine, sent: list[str]
 ) -> None:
     ids = [await make(engine) for _ in range(150)]
-    claims = await asyncio.gather(*(ledger.claim(id, "w", 30.0) for id in ids))
-    assert {claim.id for claim in claims if claim} == set(ids)
+    got = await asyncio.gather(*(ledger.claim(id, "w", 30.0) for id in ids))
+    assert {claim.id for claim in got if claim} == set(ids)
     assert len(sent) <= 2
 
 
 async def test_batches_that_share_rows_in_any_order_never_deadlock(engine: AsyncEngine, slow_updates: None) -> None:
     ids = [await make(engine) for _ in range(12)]
-    one, other = Ledger(engine), Ledger(engine)
-    claims = await asyncio.gather(
-        *(one.claim(id, "one", 30.0) for id in ids), *(other.claim(id, "other", 30.0) for id in reversed(ids))
-    )
-    assert sorted(claim.id for claim in claims if claim) == sorted(ids)
+    batches = [[Bell(id, f"w{n}", 30.0) for id in (ids if n % 2 else ids[::-1])] for n in range(4)]
+    answers = await asyncio.gather(*(claims.claim(engine, batch) for batch in batches))
+    assert sorted(claim.id for answer in answers for claim in answer if claim) == sorted(ids)
 
 
 async def test_a_claim_nobody_waits_for_any_more_is_given_back(ledger: Ledger, engine: AsyncEngine) -> None:

@@ -49,11 +49,23 @@ async def test_what_is_released_is_due_at_once_and_costs_nothing(ledger: Ledger,
     assert await ledger.claim(id, "other", 30.0) is not None
 
 
-async def test_what_passed_its_fence_or_is_not_ours_is_not_released(ledger: Ledger, engine: AsyncEngine) -> None:
-    beyond = await make(engine, State.RUNNING, intent=True)
+async def test_what_is_not_ours_is_not_released(ledger: Ledger, engine: AsyncEngine) -> None:
     other = await make(engine, State.RUNNING, epoch=2)
-    assert await ledger.release([holder(beyond), holder(other)]) == set()
-    assert [(await look(engine, id)).state for id in (beyond, other)] == ["running"] * 2
+    assert await ledger.release([holder(other)]) == set()
+    assert (await look(engine, other)).state == "running"
+
+
+async def test_a_fence_whose_answer_nobody_heard_is_taken_back(ledger: Ledger, engine: AsyncEngine) -> None:
+    id = await make(engine, State.RUNNING, intent=True)
+    assert await ledger.release([holder(id)]) == {id}
+    row = await look(engine, id)
+    assert (row.state, row.intent, row.error) == ("queued", False, {"definite": True})
+
+
+async def test_what_is_only_to_be_released_if_canceled_is_otherwise_kept(ledger: Ledger, engine: AsyncEngine) -> None:
+    kept, canceled = await make(engine, State.RUNNING), await make(engine, State.RUNNING, cancel_requested=True)
+    assert await ledger.release([holder(kept), holder(canceled)], only_canceled=True) == {canceled}
+    assert [(await look(engine, id)).state for id in (kept, canceled)] == ["running", "canceled"]
 
 
 async def test_what_is_to_be_canceled_is_canceled_when_released(ledger: Ledger, engine: AsyncEngine) -> None:

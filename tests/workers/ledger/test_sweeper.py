@@ -81,6 +81,7 @@ async def test_four_sweepers_at_once_ring_once_for_each_row(engine: AsyncEngine,
             await ledger.sweep(bell)
 
     await asyncio.gather(*(sweep(ledger) for ledger in ledgers))
+    await asyncio.gather(*(ledger.close() for ledger in ledgers))
     assert sorted(bell.ids) == sorted(ids | crashed)
     assert {(await look(engine, id)).crashes for id in crashed} == {1}
 
