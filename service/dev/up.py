@@ -17,7 +17,7 @@ from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
 from service.dev.demo import Keys, demo_keys
-from service.dev.plan import LOOPBACK, External, child_environment, ours, secret_of
+from service.dev.plan import LOOPBACK, External, celery, child_environment, ours, secret_of
 from service.dev.postgres import Postgres, write_private
 from service.dev.schema import Schema
 from service.dev.server import Server, ServerFailed, environment
@@ -158,6 +158,7 @@ class Up:
             await self._start_mailbox(*mail_ports)
         self.ports.save()
         await asyncio.gather(*(child.until_ready(START_TIMEOUT) for child in self.children))
+        self._start_beat(env)
         self._write_facts(env, keys)
         self._greet(keys)
 
@@ -212,10 +213,13 @@ class Up:
         self._child("api", ours("api", stop_signal=signal.SIGTERM), env, self._api_answers)
         for name in self._worker_names():
             # mingle waits a second for the neighbours' revoked tasks, which the ledger knows better
-            command = ours("worker", "--hostname", f"{name}@%h", "--without-mingle", stop_signal=signal.SIGKILL)
+            command = celery("worker", "--hostname", f"{name}@%h", "--without-mingle", stop_signal=signal.SIGKILL)
             self._child(name, command, env)
+
+    def _start_beat(self, env: dict[str, str]) -> None:
+        """Once the others are there: nothing waits for it, and loading it would slow them down."""
         schedule = str(self.data / "beat-schedule")
-        self._child("beat", ours("beat", "--schedule", schedule, "--pidfile", "", stop_signal=signal.SIGKILL), env)
+        self._child("beat", celery("beat", "--schedule", schedule, "--pidfile", "", stop_signal=signal.SIGKILL), env)
 
     def _worker_names(self) -> list[str]:
         return ["worker"] if self.workers == 1 else [f"worker-{number}" for number in range(1, self.workers + 1)]
@@ -280,7 +284,7 @@ class Up:
             "redis_url": env["REDIS_URL"],
             "pid": os.getpid(),
         }
-        write_private(self.data / "key", keys.live + "\n")  # for a shell: $(cat .callboard/key)
+        write_private(self.data / "key", keys.live)  # for a shell: $(cat .callboard/key)
         write_private(self.facts, json.dumps(facts, indent=2))
 
     def _greet(self, keys: Keys) -> None:
