@@ -8,7 +8,7 @@ from litestar import Router, get
 from litestar.params import FromPath
 
 from service.errors import NotFound
-from service.tasks.reading import Task, task
+from service.tasks.reading import TaskReport, task
 from service.tasks.story import RequestStory, tell
 from service.web import Request, require
 
@@ -16,7 +16,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @get("/v1/tasks/{task_id:str}", guards=[require("tasks:read")], summary="What became of a task", tags=["Tasks"])
-async def read_task(request: Request, task_id: FromPath[str]) -> Task:
+async def read_task(request: Request, task_id: FromPath[str]) -> TaskReport:
     """Read a task by its id, the same that Celery knows it by, with every attempt that failed.
 
     An id that is not of this tenant's is 404, never Celery's misleading PENDING.

@@ -25,7 +25,7 @@ class Attempt(msgspec.Struct, frozen=True):
     detail: Any = None
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     """A task in Celery's words, and the ledger's own word as `state`.
 
     `attempts` counts executions that ended in an error, `crashes` those whose worker died. `due_at` is when it may
@@ -57,13 +57,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     history: list[Attempt]
 
 
-async def task(connection: AsyncConnection, tenant_id: UUID, task_id: UUID) -> Task | None:
+async def task(connection: AsyncConnection, tenant_id: UUID, task_id: UUID) -> TaskReport | None:
     """Read one task of a tenant; None where there is none."""
     found = await _tasks(connection, messages.c.tenant_id == tenant_id, messages.c.id == task_id)
     return found[0] if found else None
 
 
-async def tasks_of(connection: AsyncConnection, tenant_id: UUID, request_id: str, limit: int) -> list[Task]:
+async def tasks_of(connection: AsyncConnection, tenant_id: UUID, request_id: str, limit: int) -> list[TaskReport]:
     """Read the first `limit` tasks that a request caused, its children's too."""
     where = messages.c.request_id == request_id, messages.c.tenant_id == tenant_id
     return await _tasks(connection, *where, limit=limit)
@@ -83,7 +83,7 @@ async def tenants_of(connection: AsyncConnection, request_id: str) -> list[UUID]
     return [row[0] for row in await connection.execute(statement) if row[0] is not None]
 
 
-async def _tasks(connection: AsyncConnection, *where: Any, limit: int = 1) -> list[Task]:
+async def _tasks(connection: AsyncConnection, *where: Any, limit: int = 1) -> list[TaskReport]:
     rows = (await connection.execute(sa.select(messages).where(*where).order_by(messages.c.id).limit(limit))).all()
     history = await _history(connection, [row.id for row in rows])
     return [_task(row, history.get(row.id, [])) for row in rows]
@@ -98,9 +98,9 @@ async def _history(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUI
     return found
 
 
-def _task(row: Any, history: list[Attempt]) -> Task:
+def _task(row: Any, history: list[Attempt]) -> TaskReport:
     times = [row.created_at, row.started_at, row.finished_at, *(attempt.ended_at for attempt in history)]
-    return Task(
+    return TaskReport(
         id=row.id,
         task_id=row.id,
         name=row.actor,

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.story import Event, Story
-from service.tasks.reading import Task, arrivals, tasks_of
+from service.tasks.reading import TaskReport, arrivals, tasks_of
 
 MAX_TASKS = 500
 
@@ -32,7 +32,7 @@ class RequestStory(msgspec.Struct, frozen=True):
     ended_at: datetime
     duration_ms: float
     complete: bool
-    tasks: list[Task]
+    tasks: list[TaskReport]
     events: list[Moment]
 
 
@@ -51,7 +51,7 @@ async def tell(
     return arrange(request_id, tasks, events, complete) if events else None
 
 
-def arrange(request_id: str, tasks: list[Task], events: Iterable[Event], complete: bool = True) -> RequestStory:
+def arrange(request_id: str, tasks: list[TaskReport], events: Iterable[Event], complete: bool = True) -> RequestStory:
     """Put events in order and measure them from the first."""
     ordered = sorted(events, key=lambda event: event.at)
     first, last = ordered[0].at, ordered[-1].at
@@ -59,7 +59,7 @@ def arrange(request_id: str, tasks: list[Task], events: Iterable[Event], complet
     return RequestStory(request_id, first, last, _ms(first, last), complete, tasks, moments)
 
 
-def task_events(task: Task) -> list[Event]:
+def task_events(task: TaskReport) -> list[Event]:
     """Tell a task: queued, each attempt, and how it ended."""
     name, id_ = task.name, str(task.id)
     queued = {"task": name, "queue": task.queue, "priority": task.priority}
@@ -77,7 +77,7 @@ def task_events(task: Task) -> list[Event]:
     return events
 
 
-def _ending(task: Task) -> dict[str, Any]:
+def _ending(task: TaskReport) -> dict[str, Any]:
     took = _given(ms=_ms(task.started_at, task.finished_at)) if task.started_at and task.finished_at else {}
     return {"task": task.name} | took | _given(outcome=task.outcome, error=task.error)
 
