@@ -1,0 +1,137 @@
+"""API keys: their text, their life, and the commands that make them."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import db
+from service.access import keys
+from service.access.secrets import digest, is_whole, new_key
+from service.cli import callboard
+from service.settings import Settings
+from tests.service.conftest import MakeKey, client_of
+
+
+@pytest.mark.parametrize("mode", ["live", "test"])
+def test_a_new_key_is_whole_and_says_its_mode(mode: keys.Mode) -> None:
+    key = new_key(mode)
+    assert is_whole(key)
+    assert re.fullmatch(rf"cb_{mode}_[0-9A-Za-z]{{38}}", key)
+    assert new_key(mode) != key
+    assert len(digest(key)) == 32
+
+
+@given(st.integers(0, 45), st.sampled_from("0aZ_~"))
+def test_a_typing_error_is_found(place: int, character: str) -> None:
+    key = new_key("live")
+    wrong = key[:place] + character + key[place + 1 :]
+    assert is_whole(wrong) == (wrong == key)
+
+
+@given(st.text(max_size=80))
+def test_no_other_text_is_a_key(given_text: str) -> None:
+    assert not is_whole(given_text)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(settings) as made:
+        yield made
+
+
+async def status_of(client: httpx.AsyncClient, key: str) -> int:
+    return (await client.get("/v1/requests/none", headers={"Authorization": f"Bearer {key}"})).status_code
+
+
+async def test_a_revoked_key_is_refused_within_five_seconds(
+    client: httpx.AsyncClient, settings: Settings, make_key: MakeKey, engine: AsyncEngine
+) -> None:
+    key = await make_key()
+    assert await status_of(client, key) == 404
+    async with db.transaction(db.sessions(engine)) as session:
+        key_id = (await session.execute(text("SELECT id FROM api_keys"))).scalar_one()
+        assert await keys.revoke(session, key_id)
+    deadline = time.monotonic() + 5
+    while await status_of(client, key) != 401:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    async with db.transaction(db.sessions(engine)) as session:
+        assert not await keys.revoke(session, key_id)
+
+
+async def test_an_expired_key_is_refused(client: httpx.AsyncClient, make_key: MakeKey, engine: AsyncEngine) -> None:
+    key = await make_key()
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE api_keys SET expires_at = now() - interval '1 s'"))
+    assert await status_of(client, key) == 401
+
+
+async def test_only_the_hash_is_stored(make_key: MakeKey, engine: AsyncEngine) -> None:
+    key = await make_key()
+    async with engine.connect() as connection:
+        row = (await connection.execute(text("SELECT * FROM api_keys"))).one()
+    assert row.hash == digest(key)
+    assert key not in str(row)
+    assert key.startswith(row.prefix)
+
+
+async def test_last_use_is_noted(client: httpx.AsyncClient, make_key: MakeKey, engine: AsyncEngine) -> None:
+    ring = keys.Keyring(engine)
+    await ring.find(await make_key())
+    await ring.note_used()
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT last_used_at FROM api_keys"))).scalar_one() is not None
+
+
+async def test_expired_answers_are_dropped(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, status, response, expires_at)"
+                " SELECT gen_random_uuid(), n::text, '', 202, '{}', now() + (n - 60) * interval '1 s'"
+                " FROM generate_series(1, 120) AS n"
+            )
+        )
+    dropped = await asyncio.gather(*(keys.drop_expired(engine, batch=20) for _ in range(3)))
+    assert sum(dropped) <= 60
+    while await keys.drop_expired(engine, batch=20):
+        pass
+    async with engine.connect() as connection:
+        left = (await connection.execute(text("SELECT count(*) FROM idempotency_keys"))).scalar_one()
+    assert 55 <= left <= 61
+
+
+def run(settings: Settings, *arguments: str) -> Result:
+    environ = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    return CliRunner().invoke(callboard, list(arguments), env=environ)
+
+
+def test_a_key_is_made_listed_and_revoked_from_the_command_line(settings: Settings) -> None:
+    made = run(settings, "keys", "create", "--tenant", "shop", "--scope", "emails:send", "--test", "--name", "ci")
+    assert made.exit_code == 0, made.output
+    assert is_whole(made.stdout.strip())
+    listed = run(settings, "keys", "list", "--tenant", "shop")
+    assert made.stdout.strip() not in listed.output
+    key_id = re.search(r"ak_[0-9a-f]{32}", made.stderr)
+    assert key_id is not None
+    assert run(settings, "keys", "revoke", key_id[0]).exit_code == 0
+    assert run(settings, "keys", "revoke", key_id[0]).exit_code == 1
+    refused = run(settings, "keys", "revoke", "nonsense")
+    assert refused.exit_code == 1
+    assert "keys list" in refused.output
+
+
+def test_the_command_says_that_postgres_is_away(settings: Settings) -> None:
+    away = CliRunner().invoke(callboard, ["keys", "list"], env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
+    assert away.exit_code == 1
+    assert "Postgres does not answer" in away.output
+    assert "Traceback" not in away.output

@@ -1,0 +1,74 @@
+"""Settings: every fault at once, no secret shown, every field documented."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, describe, running
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(
+            {
+                "DATABASE_URL": "mysql://x",
+                "API_PORT": "eighty",
+                "SMTP_TLS": "maybe",
+                "SECRET_KEY": "short",
+                "MAIL_SEND": "perhaps",
+                "DB_POOL_TIMEOUT": "-1",
+            }
+        )
+    for name in ("DATABASE_URL", "API_PORT", "SMTP_TLS", "SECRET_KEY", "MAIL_SEND", "DB_POOL_TIMEOUT"):
+        assert f"{name}: " in str(caught.value)
+    assert "short" not in str(caught.value)
+
+
+def test_aliases_and_words_are_understood() -> None:
+    made = Settings.from_env(
+        {"CELERY_BROKER_URL": "redis://r/1", "EMAIL_ENABLED": "off", "QUEUES": "a, b,", "LOG_LEVEL": "debug"}
+    )
+    assert (made.redis_url, made.mail_send, made.queues, made.log_level) == ("redis://r/1", False, ("a", "b"), "DEBUG")
+
+
+def test_the_name_wins_over_its_alias_and_an_empty_value_is_none() -> None:
+    made = Settings.from_env({"REDIS_URL": "redis://a/0", "CELERY_BROKER_URL": "redis://b/0", "API_PORT": " "})
+    assert (made.redis_url, made.api_port) == ("redis://a/0", 8000)
+
+
+def test_no_secret_is_shown() -> None:
+    shown = repr(
+        Settings.from_env(
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "REDIS_URL": "redis://:hunter2@h",
+                "SMTP_PASSWORD": "hunter2",
+                "SECRET_KEY": "hunter2hunter2hunter2",
+            }
+        )
+    )
+    assert "hunter2" not in shown
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    told = describe()
+    for name in (
+        "DATABASE_URL",
+        "SMTP_TLS=none",
+        "QUEUES=\n",
+        "MAIL_SEND=true",
+        "BODY_LIMIT=26214400",
+        "EMAIL_ENABLED",
+    ):
+        assert name in told + "\n"
+    example = Path(__file__).parents[2] / ".env.example"
+    if example.exists():
+        assert {line.split("=")[0] for line in told.splitlines() if line.startswith("# ") and "=" in line} - {""}
+
+
+def test_the_servers_of_up_are_found(tmp_path: Path) -> None:
+    assert running(tmp_path) == {}
+    (tmp_path / "up.json").write_text('{"database_url": "postgresql://x/y", "redis_url": "redis://x", "pid": 1}')
+    assert running(tmp_path) == {"DATABASE_URL": "postgresql://x/y", "REDIS_URL": "redis://x"}
+    (tmp_path / "up.json").write_text("{")
+    assert running(tmp_path) == {}
