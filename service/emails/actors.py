@@ -14,6 +14,7 @@ from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR
 from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
+from service.emails.stored import compose
 from workers.actor import actor
 from workers.context import current
 from workers.errors import Dead, Retry, Uncertain
@@ -37,7 +38,7 @@ async def send_email(email_id: UUID) -> None:
         raise Dead("gave up after five days", {"reason": "too_old"})
     try:
         sent = await office.mailer.send(
-            stored.mail(),
+            await compose(stored),
             stored.recipients,
             mode=stored.mode,
             attempt=context.attempt,

@@ -16,6 +16,7 @@ from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
+from service.emails.stored import content as stored_content
 from service.emails.template_api import templates_router
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
 from service.errors import Conflict, NotFound
@@ -114,7 +115,7 @@ async def content(request: Request, email_id: FromPath[str]) -> Content:
     stored = await Office.of(request.app.state.runtime).loader.load(parameters.uuid_of(email_id))
     if stored is None:
         raise _unknown()
-    return stored.content()
+    return await stored_content(stored)
 
 
 @post("/emails/{email_id:str}/cancel", guards=[require("emails:send")], status_code=200, summary="Cancel a mail")

@@ -17,7 +17,7 @@ from service.emails.models import Lane, emails
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
-from service.emails.stored import Stored
+from service.emails.stored import Stored, compose
 from workers.context import correlation
 from workers.errors import WorkersError
 from workers.message import Message, Priority
@@ -56,7 +56,9 @@ async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
     """
     office = Office.of_loop()
     stored = Stored.of(draft(request, office.house), mode)
-    return await office.mailer.send(stored.mail(), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced)
+    return await office.mailer.send(
+        await compose(stored), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
+    )
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:

@@ -72,6 +72,7 @@ class AttachmentOut(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     content_type: str
     size: int
+    content_id: str | None
 
 
 class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):

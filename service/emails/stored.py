@@ -1,5 +1,6 @@
 """Reads mails back for sending: many mails of one worker in one statement, each as the Mail that `mime` builds."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -17,9 +18,11 @@ from service.emails.schemas import Content
 from service.emails.spelling import read_back
 from workers.ledger.batcher import Batcher
 
+LONG = 20_000  # characters of HTML from which its text takes more than some milliseconds
+
 LOAD = """
 SELECT id, mode, message_id, sender, to_, cc, reply_to, recipients, subject, html, text, template_key,
-       template_locale, template_variables, headers, attachments, attachment_data, scheduled_at,
+       template_locale, template_variables::text, headers::text, attachments::text, attachment_data, scheduled_at,
        created_at
 FROM emails WHERE id = ANY($1)
 """
@@ -87,6 +90,19 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
             found.append(Attachment(file["filename"], content, file["content_type"], file["content_id"]))
             start += file["size"]
         return found
+
+
+async def compose(stored: Stored) -> Mail:
+    """The mail for the wire; a long HTML body is read for its text in a thread. Raises what `Stored.mail` raises."""
+    if stored.text is None and len(stored.html or "") > LONG:
+        return await asyncio.to_thread(stored.mail)
+    return stored.mail()
+
+
+async def content(stored: Stored) -> Content:
+    """The subject and bodies, as `compose` reads them."""
+    mail = await compose(stored)
+    return Content(subject=mail.subject, html=mail.html, text=mail.text)
 
 
 class Loader:

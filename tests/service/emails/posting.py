@@ -1,0 +1,49 @@
+"""Helpers for the tests of the emails API: send, run the worker's part, make things due."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+from sqlalchemy import text
+
+from workers.execution import Delivery, execute
+from workers.policy import Outcome
+from workers.runtime import Runtime
+
+HELLO = {"to": "Ada <ada@example.org>", "subject": "Hello", "text": "Good morning."}
+
+
+async def post(api: httpx.AsyncClient, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    """Send a mail, HELLO unless `fields` say otherwise; it must be accepted."""
+    answer = await api.post("/v1/emails", json={**HELLO, **fields}, headers=headers)
+    assert answer.status_code == 202, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def look(api: httpx.AsyncClient, mail: dict[str, Any]) -> dict[str, Any]:
+    answer = await api.get(f"/v1/emails/{mail['id']}")
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def happened(api: httpx.AsyncClient, mail: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = await api.get(f"/v1/emails/{mail['id']}/events")
+    assert answer.status_code == 200, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+async def work(mail: dict[str, Any]) -> Outcome:
+    """Answer the mail's doorbell once, as a worker would."""
+    doorbell = Delivery(id=UUID(mail["task_id"]), actor="emails.send_email", durable=True)
+    return await execute(Runtime.of_loop(), doorbell)
+
+
+async def execute_sql(sql: str, **values: Any) -> Any:
+    engine = Runtime.of_loop().engine
+    assert engine is not None
+    async with engine.begin() as connection:
+        found = await connection.execute(text(sql), values)
+        return found.mappings().all() if found.returns_rows else None
