@@ -65,3 +65,11 @@ def ours(*arguments: str, stop_signal: int) -> list[str]:
     """A `callboard` command as a child. ``stop_signal`` is what it gets when `up` is killed."""
     # -P: a folder named `service` where the command was started is not meant
     return launched([sys.executable, "-P", "-m", "service", *arguments], stop_signal=stop_signal)
+
+
+def celery(*arguments: str, stop_signal: int) -> list[str]:
+    """Celery's own command, without its banner; that root runs it here is no news."""
+    quiet = ["-W", "ignore:You're running the worker with superuser privileges"]
+    return launched(
+        [sys.executable, "-P", *quiet, "-m", "celery", "--quiet", "-A", "service", *arguments], stop_signal=stop_signal
+    )

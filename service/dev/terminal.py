@@ -13,7 +13,9 @@ BOUND = 10_000  # lines waiting for a terminal that does not take them
 COLOURS = {"api": 36, "worker": 32, "beat": 35, "mailbox": 34, "postgres": 33, "valkey": 31, "up": 1}
 LEVELS = {"warning": 33, "error": 31, "critical": 31}
 DIM = 2
-SHOWN_BEFORE = {"at", "level", "event", "component", "logger"}
+SHOWN_BEFORE = {"at", "level", "event", "component"}
+UNSEEN = {"logger", "tenant", "key_id"}  # the same in every line of one machine
+LAST = ("task_id", "request_id")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a terminal obeys them
 PLAIN = re.compile(r"[^\s\"'=]+")
@@ -38,6 +40,8 @@ class Terminal:
 
     def log(self, name: str, line: str) -> None:
         """A line that a component wrote: JSON of our logs is made readable, anything else stays as it is."""
+        if not line.strip():
+            return
         for number, text in enumerate(self.readable(line)):
             self._put(self._prefix(name) + (text if number == 0 else f"  {text}"))
 
@@ -72,7 +76,8 @@ class Terminal:
     def _event(self, event: dict[str, Any]) -> list[str]:
         more = [clean(line) for line in str(event.pop("exception", "") or "").splitlines()]
         name = self.paint(clean(str(event["event"])), LEVELS.get(str(event.get("level")), 0))
-        rest = {key: value for key, value in event.items() if key not in SHOWN_BEFORE}
+        rest = {key: value for key, value in event.items() if key not in SHOWN_BEFORE | UNSEEN}
+        rest |= {key: rest.pop(key) for key in LAST if key in rest}
         fields = [f"{self.paint(f'{key}=', DIM)}{written(value)}" for key, value in rest.items()]
         return [" ".join([name, *fields]), *more]
 

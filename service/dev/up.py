@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -275,7 +276,7 @@ class Up:
     def _write_facts(self, env: dict[str, str], keys: Keys) -> None:
         facts = {
             "api": self.api_url,
-            "console": f"{self.api_url}/console",
+            "console": f"{self.api_url}/console" if find_spec("service.console") else None,
             "mailbox": self.mailbox_url,
             "smtp": f"{env['SMTP_HOST']}:{env.get('SMTP_PORT') or 25}",
             "key": keys.live,

@@ -1,5 +1,6 @@
 """`callboard up` as a person runs it: one process started, all of it there, all of it gone."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,12 +12,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from service.dev.ports import free_port
 from service.dev.stack import temporary_parent
+
+if TYPE_CHECKING:
+    from tests.conftest import Mailbox
 
 ROOT = Path(__file__).parents[3]
 OURS = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "SMTP_HOST", "PYTHONDONTWRITEBYTECODE", "LOG_FORMAT")
@@ -25,14 +30,14 @@ OURS = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "SMTP_HOST", "PYTHONDO
 class Up:
     """A running `callboard up` with its output."""
 
-    def __init__(self, data: Path, port: int, **environment: str) -> None:
+    def __init__(self, data: Path, port: int, *options: str, **environment: str) -> None:
         self.data = data
         self.port = port
         self.output = data.with_name(data.name + ".log")
         kept = {name: value for name, value in os.environ.items() if name not in OURS}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "up", "--port", str(port), "--data", str(data)],
+                [sys.executable, "-m", "service", "up", "--port", str(port), "--data", str(data), *options],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -190,10 +195,15 @@ def test_a_taken_port_is_refused_with_its_holder_and_the_command_to_use(tmp_path
     assert offer.endswith(f"--data {os.path.relpath(tmp_path, ROOT)}")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("worker", "service worker"), ("api", "service api"), ("valkey", "valkey-server"), ("postgres", "bin/postgres")],
-)
+WORDS = {
+    "worker": "celery --quiet -A service worker",
+    "api": "service api",
+    "valkey": "valkey-server",
+    "postgres": "bin/postgres",
+}
+
+
+@pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_a_killed_child_is_started_again_and_work_goes_on(up: Up, name: str, words: str) -> None:
     facts = up.facts()
     up.until(lambda: httpx.get(f"{facts['api']}/health/ready", timeout=10).json()["status"] == "ready", "well")
@@ -237,6 +247,38 @@ def test_kill_9_leaves_nothing_behind_and_the_next_start_has_everything(up: Up, 
     again.until_gone(0.5)
     with socket.create_server(("127.0.0.1", up.port)):
         pass
+
+
+def test_a_second_ctrl_c_kills_what_does_not_stop(place: Path) -> None:
+    up = Up(place, free_port())
+    up.facts()
+    os.kill(up.pid_of(WORDS["worker"]), signal.SIGSTOP)
+    up.process.send_signal(signal.SIGINT)
+    up.until(lambda: "stopping" in up.said, "stopping")
+    time.sleep(0.5)
+    assert up.end(signal.SIGINT) == 0
+    assert "killing" in up.said
+    up.until_gone(2)
+
+
+async def test_servers_that_the_environment_names_are_used(
+    tmp_path: Path, empty_database: str, redis_url: str, mailbox: "Mailbox"
+) -> None:
+    outside = {"DATABASE_URL": empty_database, "REDIS_URL": redis_url, "SMTP_HOST": mailbox.host}
+    up = Up(tmp_path / "data", free_port(), "--workers", "2", **outside, SMTP_PORT=str(mailbox.port))
+    try:
+        facts = await asyncio.to_thread(up.facts)
+        assert (facts["database_url"], facts["redis_url"], facts["mailbox"]) == (empty_database, redis_url, None)
+        commands = " ".join(up.family().values())
+        assert "valkey-server" not in commands
+        assert "bin/postgres" not in commands
+        assert {"worker-1@", "worker-2@"} <= {word[:9] for word in commands.split()}
+        assert (await asyncio.to_thread(send, facts, "outside")).status_code == 202
+        await mailbox.wait(1, 30)
+        assert mailbox.messages[0]["Subject"] == "outside"
+    finally:
+        assert up.end(signal.SIGINT) == 0
+        up.until_gone(2)
 
 
 def test_it_stops_at_once_while_it_still_starts(tmp_path: Path) -> None:
