@@ -51,19 +51,16 @@ def test_no_secret_is_shown() -> None:
 
 
 def test_the_example_names_every_setting_with_its_default() -> None:
-    told = describe()
-    for name in (
-        "DATABASE_URL",
+    told = describe() + "\n"
+    for shown in (
+        "DATABASE_URL=",
         "SMTP_TLS=none",
         "QUEUES=\n",
         "MAIL_SEND=true",
         "BODY_LIMIT=26214400",
         "EMAIL_ENABLED",
     ):
-        assert name in told + "\n"
-    example = Path(__file__).parents[2] / ".env.example"
-    if example.exists():
-        assert {line.split("=")[0] for line in told.splitlines() if line.startswith("# ") and "=" in line} - {""}
+        assert shown in told
 
 
 def test_the_servers_of_up_are_found(tmp_path: Path) -> None:
