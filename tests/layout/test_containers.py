@@ -17,7 +17,7 @@ SETTINGS = {name for item in fields(Settings) for name in item.metadata["names"]
 
 
 def test_the_stack_is_whole() -> None:
-    assert set(SERVICES) == {"api", "worker", "beat", "migrate", "flower", "postgres", "valkey", "mailpit"}
+    assert set(SERVICES) == {"api", "worker", "beat", "migrate", "flower", "database", "postgres", "valkey", "mailpit"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -48,7 +48,7 @@ def test_our_processes_start_after_the_migration(name: str) -> None:
     assert waits["postgres"]["condition"] == waits["valkey"]["condition"] == "service_healthy"
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "mailpit", "api", "worker"])
+@pytest.mark.parametrize("name", ["postgres", "valkey", "mailpit", "api"])
 def test_what_others_wait_for_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
 
