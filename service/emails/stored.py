@@ -17,6 +17,7 @@ from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content
 from service.emails.spelling import read_back
 from workers.ledger.batcher import Batcher
+from workers.ledger.statement import fetch
 
 LONG = 20_000  # characters of HTML from which its text takes more than some milliseconds
 
@@ -121,10 +122,7 @@ class Loader:
         await self._batcher.close()
 
     async def _load(self, ids: list[UUID]) -> Sequence[Stored | None]:
-        async with self._engine.connect() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            assert raw is not None  # noqa: S101 - a checked-out connection has its driver's
-            found = {row["id"]: _read(row) for row in await raw.fetch(LOAD, ids)}
+        found = {row["id"]: _read(row) for row in await fetch(self._engine, LOAD, ids)}
         return [found.get(id) for id in ids]
 
 

@@ -1,92 +1,20 @@
 """A stored mail leaves once, and every way in which it may fail to is told apart."""
 
 import asyncio
-import email
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
-from email.policy import default
 from typing import Any
-from uuid import UUID
 
-import msgspec
 import pytest
-from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from uuid_utils.compat import uuid7
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
-from service.emails import entry, letters, views
-from service.emails.events import events, story
-from service.emails.schemas import EmailOut, EmailRequest, Event
-from service.settings import Settings
+from service.emails.actors import send_email
 from tests.faults.sink import Rule, Sink
-from workers.context import Correlation, correlation
+from tests.service.emails.postman import MakePost, Post
 from workers.execution import Delivery, execute
-from workers.policy import Ignored, Outcome
-from workers.testing import Workbench, workbench
-
-TENANT = uuid7()
-HELLO = {"to": "Ada <ada@example.org>", "subject": "Hello", "text": "Good morning."}
-
-
-class Post:
-    """A worker in the hand, with rows in Postgres and a mail server that misbehaves as its rules say."""
-
-    def __init__(self, engine: AsyncEngine, bench: Workbench, sink: Sink) -> None:
-        self.engine, self.bench, self.sink = engine, bench, sink
-
-    async def enqueue(self, request: EmailRequest | None = None, mode: str = "live", **fields: Any) -> UUID:
-        made = request or msgspec.convert({**HELLO, **fields}, EmailRequest)
-        async with AsyncSession(self.engine) as session:
-            id = await entry.enqueue(session, made, tenant_id=TENANT, mode=mode)
-            await session.commit()
-        return id
-
-    async def work(self, id: UUID) -> Outcome:
-        """Answer the doorbell once, at the time it is due."""
-        await self.sql("UPDATE messages SET due_at = clock_timestamp() WHERE id = :id AND state = 'queued'", id=id)
-        return await execute(self.bench.runtime, Delivery(id=id, actor="emails.send_email", durable=True))
-
-    async def look(self, id: UUID) -> EmailOut:
-        async with self.engine.connect() as connection:
-            found = await views.one(connection, TENANT, id)
-        assert found is not None
-        return found
-
-    async def events(self, id: UUID) -> list[Event]:
-        async with self.engine.connect() as connection:
-            return await events(connection, TENANT, id) or []
-
-    async def sql(self, statement: str, **values: Any) -> list[Any]:
-        async with self.engine.begin() as connection:
-            found = await connection.execute(text(statement), values)
-            return list(found.mappings()) if found.returns_rows else []
-
-    @property
-    def mails(self) -> list[EmailMessage]:
-        return [email.message_from_bytes(mail.data, policy=default) for mail in self.sink.mails]
-
-
-MakePost = Callable[..., AbstractAsyncContextManager[Post]]
-
-
-@pytest.fixture
-def post_to(engine: AsyncEngine) -> MakePost:
-    @asynccontextmanager
-    async def make(sink: Sink, **environ: str) -> AsyncIterator[Post]:
-        where = {"SMTP_HOST": sink.host, "SMTP_PORT": str(sink.port), "MAIL_FROM": "Callboard <mail@callboard.example>"}
-        async with workbench(engine) as bench:
-            bench.runtime.state["settings"] = Settings.from_env({**where, **environ})
-            yield Post(engine, bench, sink)
-
-    return make
-
-
-@pytest.fixture
-async def post(post_to: MakePost) -> AsyncIterator[Post]:
-    async with Sink() as sink, post_to(sink) as made:
-        yield made
+from workers.policy import Ignored
 
 
 async def test_a_mail_is_sent_once_to_all_its_recipients_and_its_bcc_stays_hidden(post: Post) -> None:
@@ -102,7 +30,7 @@ async def test_a_mail_is_sent_once_to_all_its_recipients_and_its_bcc_stays_hidde
             {"filename": "b.bin", "content": "AAEC"},
         ],
     )
-    post.bench.assert_sent(_actor(), id)
+    post.bench.assert_sent(send_email, id)
     await post.bench.drain()
     assert isinstance(await post.work(id), Ignored)
     ((sent,), (mail,)) = post.sink.mails, post.mails
@@ -126,16 +54,15 @@ async def test_a_mail_costs_its_worker_four_statements_and_mails_at_once_share_t
     await post.enqueue()
     await post.bench.drain()
     id = await post.enqueue()
-    checkouts: list[int] = []
-    event.listen(post.engine.sync_engine, "checkout", lambda *_: checkouts.append(1))
-    await post.bench.drain()
-    assert len(checkouts) == 4, "claim, load, fence, settle"
     ids = [await post.enqueue() for _ in range(40)]
-    checkouts.clear()
-    await asyncio.gather(
-        *(execute(post.bench.runtime, Delivery(id=id, actor="emails.send_email", durable=True)) for id in ids)
-    )
-    assert len(checkouts) < 4 * 40 / 2
+    with checkouts() as one:
+        await execute(post.bench.runtime, Delivery(id=id, actor="emails.send_email", durable=True))
+    assert len(one) == 4, "claim, load, fence, settle"
+    with checkouts() as many:
+        await asyncio.gather(
+            *(execute(post.bench.runtime, Delivery(id=id, actor="emails.send_email", durable=True)) for id in ids)
+        )
+    assert len(many) < 4 * 40 / 2
     assert len({mail.message_id for mail in post.sink.mails}) == len(post.sink.mails) == 42
     assert id not in ids
 
@@ -301,89 +228,16 @@ async def test_with_sending_off_a_mail_fails_says_why_and_can_be_requeued(post_t
         assert (await post.look(id)).status == "sent"
 
 
-async def test_the_record_follows_every_transition_whoever_makes_it(post: Post) -> None:
-    ids = [await post.enqueue() for _ in range(8)]
+@contextmanager
+def checkouts() -> Iterator[list[int]]:
+    """Counts the connections that are borrowed, from whichever pool: one for each statement outside a transaction."""
+    seen: list[int] = []
 
-    async def statuses() -> list[str]:
-        return [row["status"] for row in await post.sql("SELECT status FROM emails ORDER BY id")]
+    def count(*_: Any) -> None:
+        seen.append(1)
 
-    async def move(change: str, some: list[UUID]) -> None:
-        await post.sql(f"UPDATE messages SET {change} WHERE id = ANY(:ids)", ids=some)
-
-    assert await statuses() == ["queued"] * 8
-    running = "state = 'running', epoch = epoch + 1, worker = 'w', lease_until = clock_timestamp() + interval '9 s'"
-    await move(running, ids[:6])
-    assert await statuses() == ["sending"] * 6 + ["queued"] * 2
-    await move("state = 'done'", ids[:2])
-    await move("state = 'dead'", ids[2:3])
-    await move("state = 'uncertain'", ids[3:5])
-    await move("state = 'held'", ids[4:5])
-    await move("state = 'queued'", ids[5:6])
-    await move("state = 'canceled'", ids[6:7])
-    await move("state = 'expired'", ids[7:])
-    assert await statuses() == ["sent", "sent", "failed", "uncertain", "uncertain", "queued", "canceled", "expired"]
-
-
-async def test_a_change_of_status_copies_no_body(post: Post) -> None:
-    id = await post.enqueue(html="<p>" + " ".join(str(n * n) for n in range(20_000)) + "</p>")
-    before = await _sizes(post)
-    for _ in range(3):
-        await post.sql("UPDATE messages SET state = 'dead' WHERE id = :id", id=id)
-        await post.sql("UPDATE messages SET state = 'queued' WHERE id = :id", id=id)
-    assert (await post.sql("SELECT status FROM emails"))[0]["status"] == "queued"
-    assert await _sizes(post) == before
-
-
-async def test_what_is_queued_leaves_only_if_its_transaction_commits(post: Post) -> None:
-    async with AsyncSession(post.engine) as session:
-        await entry.enqueue(session, letters.welcome("ada@example.org", name="Ada"), tenant_id=TENANT)
-        await session.rollback()
-    assert await post.bench.drain() == []
-    assert await post.sql("SELECT 1 FROM emails UNION ALL SELECT 1 FROM messages") == []
-
-
-async def test_a_letter_queued_and_one_sent_directly_are_the_same_mail(post: Post) -> None:
-    letter = letters.course_enrollment(
-        "Ada <ada@example.org>", name="Ada", course_name="Tides", course_url="https://academy.example/tides"
-    )
-    await post.work(await post.enqueue(letter))
-    sent = await entry.send(letter)
-    assert sent.reply.code == 250
-    queued, direct = post.mails
-    assert queued["Subject"] == direct["Subject"] == "You are enrolled in Tides"
-    assert queued["To"] == direct["To"] == "Ada <ada@example.org>"
-    bodies = [[part.get_content() for part in mail.walk() if not part.is_multipart()] for mail in (queued, direct)]
-    assert bodies[0] == bodies[1]
-    assert len(bodies[0]) == 2
-    assert await post.sql("SELECT count(*) AS n FROM emails") == [{"n": 1}]
-
-
-async def test_a_request_in_process_belongs_to_its_tenant_and_its_story(post: Post) -> None:
-    token = correlation.set(Correlation(request_id="r-9", tenant_id=TENANT))
+    event.listen(Pool, "checkout", count)
     try:
-        async with AsyncSession(post.engine) as session:
-            id = await entry.enqueue(session, letters.welcome("ada@example.org", name="Ada"))
-            await session.commit()
+        yield seen
     finally:
-        correlation.reset(token)
-    await post.bench.drain()
-    async with post.engine.connect() as connection:
-        told = await story(connection, TENANT, "r-9")
-        nothing = await story(connection, uuid7(), "r-9")
-    assert [(item.what, item.id) for item in told] == [
-        ("email_accepted", f"em_{id.hex}"),
-        ("email_sent", f"em_{id.hex}"),
-    ]
-    assert nothing == []
-
-
-async def _sizes(post: Post) -> list[Any]:
-    """How many chunks are stored out of line: an update that copied a body would leave dead ones behind."""
-    (row,) = await post.sql("SELECT reltoastrelid::regclass::text AS toast FROM pg_class WHERE relname = 'emails'")
-    return await post.sql(f"SELECT count(*) AS chunks, pg_relation_size('{row['toast']}') AS size FROM {row['toast']}")
-
-
-def _actor() -> Any:
-    from service.emails.actors import send_email
-
-    return send_email
+        event.remove(Pool, "checkout", count)
