@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -63,13 +62,18 @@ class Unmarked:
         return
 
 
+UNMARKED = Unmarked()
+
+
 class Context:
     """The running attempt, as its actor sees it through `current()`."""
 
     __slots__ = (
-        "_cancelled",
+        "_origin",
         "actor",
+        "arguments",
         "attempt",
+        "cancelled",
         "crashes",
         "deadline",
         "detail",
@@ -80,7 +84,6 @@ class Context:
         "fenced",
         "headers",
         "id",
-        "log",
         "marks",
         "parent_id",
         "queue",
@@ -124,8 +127,8 @@ class Context:
         self.headers = headers or {}
         self.waited = waited
         self.expires_at = expires_at
-        self.marks: Marks = marks or Unmarked()
-        origin = Correlation.of(self.headers)
+        self.marks: Marks = marks or UNMARKED
+        self._origin = origin = Correlation.of(self.headers)
         self.request_id = origin.request_id
         self.tenant_id = origin.tenant_id
         self.parent_id = origin.parent_id
@@ -137,19 +140,19 @@ class Context:
         self.fenced = False
         self.error: BaseException | None = None
         self.reason: str | None = None
-        self.log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(
-            actor.name if actor is not None else "actor"
-        )
-        self._cancelled = threading.Event()
+        self.arguments: tuple[Any, Any] = ((), {})
+        self.cancelled = False
+        """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
 
     @property
-    def cancelled(self) -> bool:
-        """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
-        return self._cancelled.is_set()
+    def log(self) -> structlog.stdlib.BoundLogger:
+        """A logger named after the actor; the ids of the attempt are bound to every line."""
+        bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(self.actor.name)
+        return bound
 
     def cancel(self, reason: str | None = None) -> None:
         """Mark the attempt as asked to stop, and why; the first reason given stands."""
-        self._cancelled.set()
+        self.cancelled = True
         self.reason = self.reason or reason
 
     @property
@@ -175,8 +178,7 @@ class Context:
 
     def correlation(self) -> Correlation:
         """What the messages made in this attempt inherit."""
-        origin = Correlation.of(self.headers)
-        return msgspec.structs.replace(origin, parent_id=str(self.id), root_id=self.root_id)
+        return msgspec.structs.replace(self._origin, parent_id=str(self.id), root_id=self.root_id)
 
 
 running: ContextVar[Context | None] = ContextVar("workers.context", default=None)

@@ -18,7 +18,6 @@ from workers.errors import UnknownActor
 from workers.keeper import CANCELED
 from workers.ledger import Claim
 from workers.ledger.statement import unanswered
-from workers.middleware.base import Execute, onion
 from workers.middleware.metrics import IGNORED
 from workers.policy import Canceled, Done, Ignored, Outcome, Unknown
 from workers.threads import in_thread
@@ -96,13 +95,9 @@ async def _durable(runtime: Runtime, delivery: Delivery) -> Outcome:
 
 async def _run(runtime: Runtime, context: Context, args: Any, kwargs: Any) -> Outcome:
     """The onion around the actor; a cancellation that the runtime ordered becomes an outcome."""
-
-    async def call(context: Context) -> Outcome:
-        return await _call(runtime, context, args, kwargs)
-
-    run: Execute = onion(runtime.middleware, call)
+    context.arguments = args, kwargs
     try:
-        return await run(context)
+        return await runtime.onion(_call)(context)
     except asyncio.CancelledError:
         outcome = _ordered(context)
         if outcome is None:
@@ -119,9 +114,9 @@ def _ordered(context: Context) -> Outcome | None:
     return Canceled(reason=context.reason) if context.reason == CANCELED else Ignored(reason=context.reason)
 
 
-async def _call(runtime: Runtime, context: Context, args: Any, kwargs: Any) -> Outcome:
+async def _call(runtime: Runtime, context: Context) -> Outcome:
     actor: Actor[..., Any] = context.actor
-    typed_args, typed_kwargs = actor.parameters.decode(args, kwargs)
+    typed_args, typed_kwargs = actor.parameters.decode(*context.arguments)
     if not actor.needs and actor.is_async:
         return Done(result=await actor.fn(*typed_args, **typed_kwargs), detail=context.detail or None)
     async with AsyncExitStack() as stack:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from workers.ledger import Claim, Ledger
 from workers.ledger.inserts import after_commit, insert, standing
 from workers.ledger.sweeper import Depth
 from workers.message import Message
-from workers.middleware import Middleware, defaults, sending
+from workers.middleware import Execute, Middleware, defaults, onion, sending
 from workers.middleware.metrics import STUCK
 from workers.policy import Outcome
 
@@ -83,6 +84,7 @@ class Runtime:
         """Attempts that were written off and have not let go yet."""
         self._ledger = None if engine is None else Ledger(engine)
         self._keeper = Keeper(self, sweep_every=sweep_every, depth=depth)
+        self._onion: tuple[Any, Execute] | None = None
         self._send = sending(self.middleware, self._publish)
         self._ending: set[asyncio.Task[Any]] = set()
 
@@ -136,6 +138,12 @@ class Runtime:
             loop = asyncio.get_running_loop()
             if _runtimes.get(loop) is self:
                 del _runtimes[loop]
+
+    def onion(self, core: Callable[[Runtime, Context], Awaitable[Outcome]]) -> Execute:
+        """The middleware around `core`, composed once."""
+        if self._onion is None or self._onion[0] is not core:
+            self._onion = core, onion(self.middleware, partial(core, self))
+        return self._onion[1]
 
     async def send(self, message: Message) -> Message:
         """Send one message through the broker alone."""

@@ -34,8 +34,7 @@ class Logs(Middleware):
             running.reset(here)
 
     def outcome(self, context: Context, outcome: Outcome) -> None:
-        with structlog.contextvars.bound_contextvars(**_ids(context)):
-            _line(context, outcome)
+        _line(context, outcome)
 
 
 def _ids(context: Context) -> dict[str, object]:
@@ -52,7 +51,8 @@ def _ids(context: Context) -> dict[str, object]:
 
 
 def _line(context: Context, outcome: Outcome) -> None:
-    fields: dict[str, object] = {"run_ms": round((time.monotonic() - context.started) * 1000, 1)}
+    fields = _ids(context)
+    fields["run_ms"] = round((time.monotonic() - context.started) * 1000, 1)
     if context.waited is not None:
         fields["wait_ms"] = round(context.waited * 1000, 1)
     if outcome.reason:

@@ -38,8 +38,24 @@ UP = Gauge("celery_worker_up", "1 while this process runs messages.", multiproce
 STUCK = Gauge("celery_worker_tasks_stuck", "Attempts written off that have not let go.", multiprocess_mode="livesum")
 
 
+class Series:
+    """What every attempt of one actor and queue counts, looked up once."""
+
+    __slots__ = ("received", "runtime", "started", "succeeded", "wait")
+
+    def __init__(self, labels: tuple[str, str]) -> None:
+        self.received = RECEIVED.labels(*labels)
+        self.started = STARTED.labels(*labels)
+        self.succeeded = SUCCEEDED.labels(*labels)
+        self.runtime = RUNTIME.labels(*labels)
+        self.wait = WAIT.labels(*labels)
+
+
 class Metrics(Middleware):
     """Counts; labels are the actor, the queue and the exception's class, never an id."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Series] = {}
 
     def startup(self, runtime: Runtime) -> None:
         if runtime.working:
@@ -55,26 +71,26 @@ class Metrics(Middleware):
         return sent
 
     async def execute(self, context: Context, next: Execute) -> Outcome:
-        labels = (context.actor.name, context.queue)
-        RECEIVED.labels(*labels).inc()
-        STARTED.labels(*labels).inc()
+        series = self._series(context)
+        series.received.inc()
+        series.started.inc()
         if context.redelivered and not context.durable:
-            REDELIVERED.labels(*labels).inc()
+            REDELIVERED.labels(context.actor.name, context.queue).inc()
         if context.waited is not None:
-            WAIT.labels(*labels).observe(context.waited)
+            series.wait.observe(context.waited)
         ACTIVE.inc()
         try:
             return await next(context)
         finally:
             ACTIVE.dec()
-            RUNTIME.labels(*labels).observe(time.monotonic() - context.started)
+            series.runtime.observe(time.monotonic() - context.started)
 
     def outcome(self, context: Context, outcome: Outcome) -> None:
         labels = (context.actor.name, context.queue)
         exception = outcome.error["type"] if outcome.error is not None else ""
         match outcome:
             case Done():
-                SUCCEEDED.labels(*labels).inc()
+                self._series(context).succeeded.inc()
             case RetryAt():
                 RETRIED.labels(*labels, exception).inc()
             case Snoozed():
@@ -91,6 +107,13 @@ class Metrics(Middleware):
                 IGNORED.labels(*labels).inc()
             case _:
                 assert_never(outcome)
+
+    def _series(self, context: Context) -> Series:
+        labels = (context.actor.name, context.queue)
+        found = self._known.get(labels)
+        if found is None:
+            found = self._known[labels] = Series(labels)
+        return found
 
     def lost(self, message: Message) -> None:
         REDELIVERED.labels(message.actor, message.queue).inc()
