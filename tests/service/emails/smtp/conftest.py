@@ -1,4 +1,4 @@
-"""Transports with short patience, a fence that can be watched, and throwaway certificates."""
+"""Transports to servers that misbehave, a fence that can be watched, and throwaway certificates."""
 
 import asyncio
 import ssl
@@ -6,27 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 import uvloop
 
 from service.emails.smtp import Timeouts, Transport
 
-QUICK = Timeouts(
-    connect=0.5,
-    banner=0.3,
-    ehlo=0.3,
-    starttls=0.5,
-    auth=0.3,
-    rset=0.3,
-    mail=0.3,
-    rcpt=0.3,
-    data=0.3,
-    body=0.5,
-    dot=0.4,
-    quit=0.2,
-    total=5.0,
-)
+LINE = b"x" * 900 + b"\r\n"
+PATIENT = msgspec.structs.replace(Timeouts().scaled(0.1), connect=10, rset=10, quit=0.3)
+
+
+def hasty(phase: str, seconds: float = 0.3) -> Timeouts:
+    """Patience with everything but one phase."""
+    return msgspec.structs.replace(PATIENT, **{phase: seconds})
 
 
 def mail(number: int = 1, body: bytes = b"Hello\r\n") -> bytes:
@@ -66,7 +59,7 @@ async def transport_to() -> AsyncIterator[MakeTransport]:
     made: list[Transport] = []
 
     def make(server: Any, **options: Any) -> Transport:
-        made.append(Transport(server.host, server.port, **{"timeouts": QUICK, **options}))
+        made.append(Transport(server.host, server.port, **{"timeouts": PATIENT, **options}))
         return made[-1]
 
     yield make

@@ -7,7 +7,7 @@ import pytest
 from service.emails.smtp import Backoff, Kind, Phase, SmtpError
 from service.emails.smtp.auth import choose
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import Fence, MakeTransport, mail
+from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail
 
 USERS = {"user@example.org": "pä$$ wörd"}
 LOGIN = {"username": "user@example.org", "password": "pä$$ wörd"}
@@ -85,7 +85,7 @@ async def test_no_method_in_common_is_said(
 async def test_silence_at_auth_is_temporary(transport_to: MakeTransport, fence: Fence, then) -> None:
     async with Sink({"auth": [Rule(then=then)]}, users=USERS) as sink:
         with pytest.raises(SmtpError) as caught:
-            await send(transport_to(sink, **LOGIN), fence)
+            await send(transport_to(sink, timeouts=hasty("auth"), **LOGIN), fence)
     assert (caught.value.phase, caught.value.kind) == (Phase.AUTH, Kind.TEMPORARY)
 
 

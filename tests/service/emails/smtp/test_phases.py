@@ -10,9 +10,9 @@ from service.emails.smtp import Backoff, Kind, Phase, SmtpError
 from service.emails.smtp.phases import Timeouts
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import QUICK, Fence, MakeTransport, mail, message_id
+from tests.service.emails.smtp.conftest import LINE, Fence, MakeTransport, hasty, mail, message_id
 
-LONG = (b"x" * 70 + b"\r\n") * 400_000  # more than all the buffers on the way hold
+LONG = LINE * 32_000  # more than all the buffers on the way hold
 BEFORE = ["banner", "ehlo", "mail", "rcpt", "data"]
 BARE = ("SIZE 40000000", "8BITMIME")  # without PIPELINING every command waits for its reply
 
@@ -57,7 +57,7 @@ async def test_silence_and_hanging_up_are_ambiguous_after_the_dot_only(
 ) -> None:
     options = {} if extensions is None else {"extensions": extensions}
     async with Sink({phase: [Rule(then=then)]}, **options) as sink:
-        error = await refused(transport_to(sink), fence)
+        error = await refused(transport_to(sink, timeouts=hasty(phase)), fence)
     assert error.phase == Phase(phase)
     assert error.kind is (Kind.AMBIGUOUS if phase == "dot" else Kind.TEMPORARY)
     assert error.backoff is (Backoff.NEVER if phase == "dot" else Backoff.SHORT)
@@ -78,7 +78,7 @@ async def test_a_reply_that_drips_is_cut_off_by_the_timeout_of_its_phase(
 ) -> None:
     usual = {"banner": "220 sink", "data": "354 go"}.get(phase, "250 ok, and a long story")
     async with Sink({phase: [Rule(usual, drip=0.1)]}) as sink:
-        error = await refused(transport_to(sink), fence)
+        error = await refused(transport_to(sink, timeouts=hasty(phase)), fence)
     assert (error.phase, error.reason) == (Phase(phase), "timeout")
     assert error.kind is (Kind.AMBIGUOUS if phase == "dot" else Kind.TEMPORARY)
 
@@ -103,7 +103,7 @@ async def test_what_is_not_smtp_is_refused(
     transport_to: MakeTransport, fence: Fence, phase: str, said: str | bytes
 ) -> None:
     async with Sink({phase: [Rule(said, then="hang")]}) as sink:
-        error = await refused(transport_to(sink), fence)
+        error = await refused(transport_to(sink, timeouts=hasty(phase)), fence)
     assert error.phase == Phase(phase)
     assert error.reason in {"protocol_error", "timeout"}
     assert error.kind is (Kind.AMBIGUOUS if phase == "dot" else Kind.TEMPORARY)
@@ -144,7 +144,7 @@ async def test_a_network_that_fails_is_ambiguous_after_the_dot_only(
 ) -> None:
     async with Sink(extensions=BARE) as sink, Proxy(sink.host, sink.port) as proxy:
         (proxy.blackhole_at if half_open else proxy.cut_at)(pattern)
-        error = await refused(transport_to(proxy), fence)
+        error = await refused(transport_to(proxy, timeouts=hasty(phase if half_open else "quit")), fence)
     # A cut while the mail is on its way may be noticed before the dot is written, or just after it.
     assert error.phase == phase or (phase == "dot" and error.phase is Phase.BODY)
     assert error.kind is (Kind.AMBIGUOUS if error.phase is Phase.DOT else Kind.TEMPORARY)
@@ -158,25 +158,22 @@ async def test_a_connection_half_open_since_the_fence_is_ambiguous(transport_to:
         async def fall_silent() -> None:
             proxy.blackhole()
 
-        error = await refused(transport_to(proxy), fall_silent)
+        error = await refused(transport_to(proxy, timeouts=hasty("dot")), fall_silent)
     assert (error.phase, error.kind, error.reason) == (Phase.DOT, Kind.AMBIGUOUS, "timeout")
     assert sink.mails == []
 
 
 async def test_a_body_that_nobody_reads_times_out_before_the_fence(transport_to: MakeTransport, fence: Fence) -> None:
     async with Sink({"body": [Rule(then="hang")]}) as sink:
-        error = await refused(transport_to(sink), fence, data=mail(1, LONG))
+        error = await refused(transport_to(sink, timeouts=hasty("body", 0.5)), fence, data=mail(1, LONG))
     assert (error.phase, error.kind, error.reason) == (Phase.BODY, Kind.TEMPORARY, "timeout")
     assert fence.calls == 0
 
 
 async def test_the_total_deadline_bounds_what_no_phase_does(transport_to: MakeTransport, fence: Fence) -> None:
-    timeouts = Timeouts(
-        **{name: getattr(QUICK, name) for name in QUICK.__struct_fields__ if name != "total"}, total=0.5
-    )
     started = time.monotonic()
     async with Sink(delay=0.2, extensions=BARE) as sink:
-        error = await refused(transport_to(sink, timeouts=timeouts), fence)
+        error = await refused(transport_to(sink, timeouts=hasty("total", 0.5)), fence)
     assert (error.kind, error.reason) == (Kind.TEMPORARY, "timeout")
     assert time.monotonic() - started < 5
     assert fence.calls == 0

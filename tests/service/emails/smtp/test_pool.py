@@ -4,16 +4,12 @@ import asyncio
 
 import pytest
 
-from service.emails.smtp import Kind, Phase, SmtpError, Timeouts, Transport
+from service.emails.smtp import Kind, Phase, SmtpError, Transport
 from service.emails.smtp.breaker import Breaker
 from service.emails.smtp.pool import Bounds
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import QUICK, Fence, MakeTransport, mail, message_id
-
-
-def patient(**seconds: float) -> Timeouts:
-    return Timeouts(**{name: getattr(QUICK, name) for name in QUICK.__struct_fields__} | seconds)
+from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail, message_id
 
 
 async def send(transport: Transport, number: int = 1):
@@ -94,7 +90,7 @@ async def test_a_kept_connection_gone_half_open_is_found_out_by_rset(
 ) -> None:
     monkeypatch.setattr("service.emails.smtp.connection.RESET_AFTER", 0.05)
     async with Sink() as sink, Proxy(sink.host, sink.port) as proxy:
-        transport = transport_to(proxy)
+        transport = transport_to(proxy, timeouts=hasty("rset"))
         await send(transport, 1)
         await asyncio.sleep(0.1)
         sink.rules["rset"] = [Rule(then="hang", times=1)]
@@ -127,7 +123,7 @@ async def test_the_limit_of_the_server_is_learnt_without_a_failed_mail(
     transport_to: MakeTransport, slow_banner: float
 ) -> None:
     async with Sink(cap=3, delay=slow_banner) as sink:
-        transport = transport_to(sink, pool_size=20, timeouts=patient(total=20))
+        transport = transport_to(sink, pool_size=20)
         answers = await flood(transport, 30)
     assert [answer for answer in answers if isinstance(answer, Exception)] == []
     assert transport.load.limit == 3
@@ -163,8 +159,8 @@ async def test_the_queue_is_bounded_and_says_so(transport_to: MakeTransport) -> 
 
 
 async def test_waiting_ends_at_the_deadline(transport_to: MakeTransport) -> None:
-    async with Sink({"dot": [Rule(delay=0.35, times=1)]}) as sink:
-        transport = transport_to(sink, pool_size=1, timeouts=patient(total=0.2))
+    async with Sink({"dot": [Rule(delay=1.0, times=1)]}) as sink:
+        transport = transport_to(sink, pool_size=1, timeouts=hasty("total", 0.5))
         first, second = await flood(transport, 2)
         assert (second.reason, second.kind) == ("pool_exhausted", Kind.TEMPORARY)
         assert first.code == 250
@@ -210,6 +206,21 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_a_scout_closes_it(t
         assert not transport.load.breaker_open
 
 
+async def test_a_scout_that_is_called_off_lets_another_go(transport_to: MakeTransport) -> None:
+    now = [0.0]
+    breaker = Breaker(threshold=1, cooldown=10, clock=lambda: now[0])
+    async with Sink({"banner": [Rule("554 5.3.2 closed", times=1), Rule(then="hang", times=1)]}) as sink:
+        transport = transport_to(sink, breaker=breaker)
+        with pytest.raises(SmtpError):
+            await send(transport)
+        now[0] = 11
+        scout = asyncio.create_task(send(transport))
+        await asyncio.sleep(0.1)
+        scout.cancel()
+        await asyncio.wait({scout})
+        assert (await send(transport)).code == 250
+
+
 async def test_a_dead_server_fails_a_flood_fast(transport_to: MakeTransport) -> None:
     async with Sink({"banner": [Rule(then="close")]}) as sink:
         answers = await flood(transport_to(sink, pool_size=5), 500)
@@ -242,7 +253,7 @@ async def test_closing_waits_for_what_is_under_way(transport_to: MakeTransport) 
 @pytest.mark.parametrize("phase", ["mail", "dot", "quit"])
 async def test_closing_ends_in_bounded_time_whatever_the_server_does(transport_to: MakeTransport, phase: str) -> None:
     async with Sink({phase: [Rule(then="hang")]}) as sink:
-        transport = transport_to(sink, timeouts=patient(mail=60, dot=60, total=60))
+        transport = transport_to(sink)
         sending = asyncio.create_task(send(transport))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(2):

@@ -8,7 +8,7 @@ from aiosmtpd.smtp import SMTP
 
 from service.emails.smtp import SmtpError, Transport
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import QUICK, Fence, MakeTransport, mail, message_id
+from tests.service.emails.smtp.conftest import PATIENT, Fence, MakeTransport, hasty, mail, message_id
 
 USERS = {"u": "p"}
 
@@ -33,7 +33,7 @@ async def test_every_step_is_taken_and_no_mail_is_sent(
         ({}, {"tls": "starttls"}, "starttls", "starttls_missing"),
         ({}, {"username": "u", "password": "wrong"}, "auth", "auth_failed"),
         ({"mail": [Rule("553 5.1.8 who?")]}, {}, "mail", "sender_refused"),
-        ({"ehlo": [Rule(then="hang")]}, {}, "ehlo", "timeout"),
+        ({"ehlo": [Rule(then="hang")]}, {"timeouts": hasty("ehlo")}, "ehlo", "timeout"),
         ({"banner": [Rule("hello")]}, {}, "banner", "protocol_error"),
     ],
 )
@@ -63,7 +63,7 @@ async def test_another_server_understands_every_word(fence: Fence) -> None:
     keeper = Keeper()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(keeper, enable_SMTPUTF8=True, loop=loop), "127.0.0.1", 0)
-    transport = Transport("127.0.0.1", server.sockets[0].getsockname()[1], timeouts=QUICK)
+    transport = Transport("127.0.0.1", server.sockets[0].getsockname()[1], timeouts=PATIENT)
     for number in range(3):
         to = ["a@example.org", "ü@example.org"]
         await transport.send("from@example.org", to, mail(number, b"a\n.\n..b\r\n.c"), fence)

@@ -1,6 +1,7 @@
 """A server's words: cleaned, their enhanced code and queue id found."""
 
 import asyncio
+import socket
 
 import pytest
 from hypothesis import given
@@ -117,6 +118,29 @@ def test_what_a_server_can_make_us_hold_is_bounded() -> None:
             wire.data_received(flood)
         assert isinstance(wire.failure, BadReply)
         assert len(wire._buffer) + len(wire._replies) + sum(map(len, wire._lines)) < 50_000
+
+
+async def test_drained_means_that_the_kernel_has_it_all() -> None:
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    there.setblocking(False)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
+    wire = Wire()
+    wire.take_over(transport)
+
+    async def read_slowly() -> None:
+        while await loop.sock_recv(there, 8192):
+            pass
+
+    reading = asyncio.create_task(read_slowly())
+    for _ in range(200):
+        wire.write(b"x" * 60_000)  # less than the high-water mark that transports have by default
+        await wire.drain(5)
+        assert transport.get_write_buffer_size() == 0
+    wire.abort()
+    await reading
+    there.close()
 
 
 def test_every_phase_has_a_timeout_and_all_scale() -> None:

@@ -9,8 +9,10 @@ import trustme
 
 from service.emails.smtp import Backoff, Kind, Phase, SmtpError
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import Fence, MakeTransport, mail, server_context
+from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail, server_context
 
+# asyncio's own stream server complains when a handshake is refused
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -60,7 +62,6 @@ def self_signed(authority: trustme.CA) -> trustme.LeafCert:
     return trustme.CA().issue_cert("127.0.0.1")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's server, handshake refused
 @pytest.mark.parametrize("certificate", [expired, wrong_host, self_signed])
 @pytest.mark.parametrize("mode", ["starttls", "tls"])
 async def test_a_certificate_that_is_not_good_gets_no_mail(
@@ -105,7 +106,7 @@ async def test_a_server_that_falls_silent_at_starttls_gets_no_mail(
     transport_to: MakeTransport, fence: Fence, then, server_tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     async with Sink({"starttls": [Rule(then=then)]}, starttls=server_tls) as sink:
-        error = await refused(transport_to(sink, tls="starttls", context=trusting), fence)
+        error = await refused(transport_to(sink, tls="starttls", context=trusting, timeouts=hasty("starttls")), fence)
     assert (error.phase, error.kind) == (Phase.STARTTLS, Kind.TEMPORARY)
     assert error.reason == ("timeout" if then == "hang" else "connection_lost")
 
@@ -145,5 +146,5 @@ async def test_tls_spoken_to_a_plain_server_and_plain_to_a_tls_server_fail_clear
         error = await refused(transport_to(plain, tls="tls", context=trusting), fence)
         assert (error.phase, error.kind) == (Phase.CONNECT, Kind.TEMPORARY)
         assert error.reason == "tls_failed"
-        error = await refused(transport_to(encrypted), fence)
+        error = await refused(transport_to(encrypted, timeouts=hasty("banner")), fence)
         assert (error.phase, error.kind) == (Phase.BANNER, Kind.TEMPORARY)
