@@ -17,8 +17,6 @@ from workers.execution import Delivery, execute
 from workers.policy import DeadLetter, Done, RetryAt, Snoozed, Unknown
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from workers.celery.desk import Desk
     from workers.celery.holdings import Parcel
     from workers.celery.request import NativeRequest
@@ -35,29 +33,36 @@ class Attempts:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.running: dict[int, tuple[asyncio.Task[None], NativeRequest, Delivery]] = {}
+        self.running: dict[int, tuple[NativeRequest, Delivery]] = {}
         self._errands: set[asyncio.Task[Any]] = set()
 
     def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         """Starts an attempt."""
         task = asyncio.get_running_loop().create_task(self._run(parcel, request, delivery))
         request.attempt = task
-        self.running[parcel.tag] = (task, request, delivery)
+        self.running[parcel.tag] = (request, delivery)
 
     def cancel_all(self, why: str, *, durable: bool = True) -> None:
         """Cancels every attempt, or every one without a row; loop thread."""
-        for task, request, delivery in tuple(self.running.values()):
+        for request, delivery in tuple(self.running.values()):
             if durable or not delivery.durable:
-                request.why_cancelled = request.why_cancelled or why
-                task.cancel(why)
+                request.cancel_attempt(why)
 
-    def cancel_row(self, id: UUID) -> None:
-        """A durable message was revoked before it ran: its row says so, or the sweeper would ring for ever."""
-        self._keep(asyncio.get_running_loop().create_task(self.desk.pool.runtime.ledger.cancel(id)))  # type: ignore[union-attr]
+    def revoke(self, request: NativeRequest, delivery: Delivery) -> None:
+        """Cancels an attempt for good, or a message before its attempt; loop thread."""
+        errand = asyncio.get_running_loop().create_task(self._revoke(request, delivery))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+    async def _revoke(self, request: NativeRequest, delivery: Delivery) -> None:
+        runtime = self.desk.pool.runtime
+        if delivery.durable and runtime is not None:  # its row must say so, or the sweeper rings for ever
+            try:
+                await runtime.ledger.cancel(delivery.id)
+            except Exception:
+                log.exception("revoke_failed", task_id=request.id, hint="revoke it again when Postgres answers")
+                return
+        request.cancel_attempt("revoked")
 
     async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         started = time.time()

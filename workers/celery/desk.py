@@ -95,15 +95,17 @@ class Desk:
         def acknowledge(*_: Any) -> None:
             self.pool.thread.call_soon(self._ack, parcel)
 
-        request = NativeRequest(received, args, kwargs, task, self.app, self.hostname, acknowledge)
+        def revoke(request: NativeRequest) -> None:
+            self.pool.thread.call_soon(self.attempts.revoke, request, delivery)
+
+        request = NativeRequest(received, args, kwargs, task, self.app, self.hostname, acknowledge, revoke)
         queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
         delivery = delivery_of(
             received.id, task.actor.name, args, kwargs, received.headers, queue=queue, redelivered=received.redelivered
         )
         if received.id in state.revoked:
             self.pool.tell(request.revoked)  # announces and acknowledges, as Celery does
-            if delivery.durable:
-                self.attempts.cancel_row(delivery.id)
+            self.attempts.revoke(request, delivery)
             return
         self.attempts.begin(parcel, request, delivery)
 

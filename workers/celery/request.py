@@ -29,6 +29,7 @@ class NativeRequest(Request):
         app: Any,
         hostname: str,
         on_ack: Callable[..., None],
+        on_revoke: Callable[[NativeRequest], None],
     ) -> None:
         headers = received.headers
         self.id = received.id
@@ -38,6 +39,7 @@ class NativeRequest(Request):
         self._hostname = hostname
         self._on_ack = on_ack
         self._on_reject = on_ack
+        self._on_revoke = on_revoke
         self._eventer = None
         self._connection_errors = ()
         self._request_dict = headers
@@ -68,17 +70,16 @@ class NativeRequest(Request):
         self.why_cancelled: str | None = None
 
     def cancel_attempt(self, why: str) -> None:
-        """Cancels the coroutine; any thread. The first reason counts."""
-        if self.why_cancelled is None and self.attempt is not None:
-            self.why_cancelled = why
-            self.attempt.get_loop().call_soon_threadsafe(self.attempt.cancel, why)
+        """Cancels the coroutine; loop thread. The first reason counts."""
+        if self.attempt is not None:
+            self.why_cancelled = self.why_cancelled or why
+            self.attempt.cancel(why)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """`revoke(terminate=True)`: whatever the signal, the coroutine is cancelled."""
         number = _signals.signum(signal or "SIGTERM")
-        self.cancel_attempt("revoked")
+        self._on_revoke(self)
         self._announce_revoked("terminated", True, number, False)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """A cold shutdown: the coroutine is cancelled and the message given back."""
-        self.cancel_attempt("shutdown")
+        """A cold shutdown: nothing yet; the pool, which is stopped next, cancels and gives back everything."""

@@ -1,0 +1,42 @@
+"""An app for worker processes under test whose messages are rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.wire.demo import OPTIONS, URL, note
+from workers.actor import actor
+from workers.celery import create_celery
+from workers.context import current
+from workers.policy import Backoff
+from workers.publisher import Publisher
+from workers.runtime import Runtime
+
+DATABASE = os.environ.get("DATABASE_URL", "postgresql://")
+
+
+@actor(name="durable.work", time_limit=None)
+async def work(tag: str, seconds: float = 0.0) -> None:
+    note("start", tag)
+    await asyncio.sleep(seconds)
+    note("end", tag)
+
+
+@actor(name="durable.flaky", max_retries=5, backoff=Backoff(min=0.05, max=0.1))
+async def flaky(tag: str, succeed_at: int) -> None:
+    note(f"attempt{current().attempt}", tag)
+    if current().attempt < succeed_at:
+        raise ValueError("not yet")
+
+
+async def open_runtime() -> Runtime:
+    engine = create_async_engine(DATABASE.replace("postgresql://", "postgresql+asyncpg://"))
+    runtime = Runtime(engine, Publisher(URL), lease=OPTIONS.lease, sweep_every=0.2)
+    runtime.resources.push_async_callback(engine.dispose)
+    return runtime
+
+
+app = create_celery(URL, None, open_runtime, [work, flaky], options=OPTIONS, worker_concurrency=50)

@@ -1,0 +1,118 @@
+"""Messages that are rows, through a real worker: the broker may lose everything, the row decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.wire.durable import flaky, work
+from tests.wire.process import OURS, STOCK, Worker, client, eventually
+from workers.message import Message
+from workers.publisher import Publisher
+from workers.runtime import Runtime
+
+
+@pytest.fixture
+async def runtime(engine: AsyncEngine, redis_url: str) -> AsyncIterator[Runtime]:
+    made = Runtime(engine, Publisher(redis_url))
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def enqueue(engine: AsyncEngine, tags: list[str], seconds: float = 0.0) -> list[Message]:
+    async with engine.begin() as connection:
+        return [await work.enqueue(connection, tag, seconds) for tag in tags]
+
+
+async def states(engine: AsyncEngine) -> dict[UUID, str]:
+    async with engine.connect() as connection:
+        return {row.id: row.state for row in await connection.execute(text("SELECT id, state FROM messages"))}
+
+
+async def all_are(engine: AsyncEngine, state: str, timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while set((await states(engine)).values()) != {state}:
+        assert time.monotonic() < deadline, await states(engine)
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture(params=[OURS, STOCK], ids=["our-consumer", "celery-consumer"])
+def options(request: pytest.FixtureRequest) -> dict[str, object]:
+    return dict(request.param)
+
+
+async def test_rows_are_run_once_each(  # noqa: PLR0917 - fixtures
+    options: dict[str, object], runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database, options=options) as worker:
+        tags = [f"t{n}" for n in range(100)]
+        await enqueue(engine, tags)
+        async with engine.begin() as connection:
+            await flaky.enqueue(connection, "f", 3)
+        await all_are(engine, "done")
+        assert [worker.notes()[f"end {tag}"] for tag in tags] == [1] * 100
+        assert worker.notes()["attempt3 f"] == 1
+        assert worker.stop() == 0
+
+
+async def test_rows_survive_the_loss_of_the_broker_and_of_the_worker(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as first:
+        tags = [f"t{n}" for n in range(60)]
+        await enqueue(engine, tags, 0.5)
+        eventually(lambda: len(first.notes()) > 20, "they run")
+        first.kill()
+    with redis.Redis.from_url(redis_url) as server:
+        server.flushall()
+    with Worker(redis_url, tmp_path, name="w2", app="tests.wire.durable", DATABASE_URL=database) as second:
+        await all_are(engine, "done", 40)
+        assert all(second.notes()[f"end {tag}"] == 1 for tag in tags)
+
+
+async def test_a_stopping_worker_gives_its_rows_back_at_no_cost(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    options = {**OURS, "grace": 0.3, "lease": 60.0}
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database, options=options) as worker:
+        await enqueue(engine, ["a", "b"], 30)
+        worker.wait_for("start a", "start b")
+        assert worker.stop() == 0
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT state, attempts, crashes FROM messages"))).all()
+    assert [tuple(row) for row in rows] == [("queued", 0, 0)] * 2
+
+
+async def test_revoking_a_running_row_cancels_it(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
+        stock = client(redis_url)
+        [message] = await enqueue(engine, ["a"], 30)
+        worker.wait_for("start a")
+        [active] = stock.control.inspect([worker.node], timeout=1).active()[worker.node]
+        assert active["id"] == message.task_id
+        stock.control.revoke(message.task_id, terminate=True)
+        await all_are(engine, "canceled")
+        assert not worker.notes()["end a"]
+
+
+async def test_revoking_a_row_before_it_runs_cancels_it(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
+        stock = client(redis_url)
+        async with engine.begin() as connection:
+            message = await work.options(delay=3).enqueue(connection, "a")
+        stock.control.revoke(message.task_id)
+        await all_are(engine, "canceled")
+        assert not worker.notes()["start a"]
