@@ -30,18 +30,21 @@ def serve() -> ASGIApp:
     """Make the application of a server process: settings from the environment, logs set up. For granian's factory."""
     settings = Settings.from_env()
     logs.configure(settings, "api")
-    return create_app(settings)
+    return create_app(settings, settle=True)
 
 
-def create_app(settings: Settings, routers: Sequence[Router] | None = None) -> ASGIApp:
+def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, settle: bool = False) -> ASGIApp:
     """Make the ASGI application; its lifespan opens everything on the loop that runs it.
 
-    `routers` are those of the slices, unless others are given.
+    `routers` are those of the slices, unless others are given. `settle`: this is all that the process does, so the
+    garbage collector is set up for it.
     """
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
-    state = State({"settings": settings, "registry": registry, "ledger_metrics": LedgerMetrics(registry)})
+    state = State(
+        {"settings": settings, "registry": registry, "ledger_metrics": LedgerMetrics(registry), "settle": settle}
+    )
     app = Litestar(
         route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
         request_class=Request,
@@ -88,7 +91,8 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(_close_intakes, state)
         stack.push_async_callback(_stop, asyncio.create_task(state.keyring.tend(), name="access-upkeep"))
         await asyncio.to_thread(slices.warm)
-        _settle_memory()
+        if state.settle:
+            _settle_memory()
         log.info("api_started")
         yield
         log.info("api_stopping")

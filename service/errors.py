@@ -107,7 +107,7 @@ class TooManyRequests(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Something the service needs is away for the moment; nothing was accepted. `retry_after` is in seconds."""
+    """Something the service needs is away for the moment; it may answer after `retry_after` seconds."""
 
     status, code, title = 503, "unavailable", "Service unavailable"
 

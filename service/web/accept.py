@@ -4,6 +4,7 @@ A batch writes, in one statement, the Idempotency-Keys, the records of the keys 
 the records that were new; then it rings for all of them at once. It knows no domain: a slice names its table.
 """
 
+import asyncio
 import enum
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -105,8 +106,12 @@ class Intake:
         self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush)
 
     async def submit(self, once: Once | None, submission: Submission) -> Accepted:
-        """Store a submission. A caller that is cancelled before its batch leaves stores nothing."""
-        return await self._batcher.submit(_Item(once, submission))
+        """Store a submission. A caller that is cancelled before its batch leaves stores nothing.
+
+        Raises TimeoutError where Postgres does not answer in time: then nobody knows whether it is stored.
+        """
+        async with asyncio.timeout(self._timeout + 1.0):
+            return await self._batcher.submit(_Item(once, submission))
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken is stored."""

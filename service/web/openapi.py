@@ -32,7 +32,10 @@ ERRORS: dict[int, tuple[str, str]] = {
     422: ("invalid", "The request breaks its rules; `errors` names every fault."),
     429: ("rate-limited", "Too many requests; see `Retry-After`."),
     500: ("internal-error", "A bug; quote the request_id."),
-    503: ("database-away", "Nothing was accepted; try again after `Retry-After`."),
+    503: (
+        "database-away",
+        "The database does not answer; try again after `Retry-After`, with the same Idempotency-Key.",
+    ),
 }
 KEY_HEADER = {
     "name": "Idempotency-Key",

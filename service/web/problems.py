@@ -18,6 +18,7 @@ from workers.errors import Overloaded
 log = structlog.get_logger("service.web")
 
 MEDIA = "application/problem+json"
+AWAY = "The database does not answer. Try again: with an Idempotency-Key nothing is done twice."
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -67,7 +68,7 @@ def _infrastructure(error: Exception) -> ServiceError:
     if isinstance(error, asyncpg.DataError):
         return Invalid((), "The request holds a value that cannot be stored.")
     if is_away(error):
-        return Unavailable("The database does not answer; nothing was accepted. Try again.", code="database-away")
+        return Unavailable(AWAY, code="database-away")
     return ServiceError("Something went wrong here. Quote the request_id when you report it.")
 
 

@@ -61,6 +61,17 @@ async def test_tenants_do_not_share_keys(
 
 
 @ROUTES
+async def test_a_test_key_never_gets_the_answer_of_a_live_one(
+    shelf: httpx.AsyncClient, engine: AsyncEngine, make_key: MakeKey, route: str
+) -> None:
+    test = {"Authorization": f"Bearer {await make_key(mode='test')}", "Idempotency-Key": "k"}
+    for headers in (test, {"Idempotency-Key": "k"}):
+        answer = await shelf.post(route, json={"title": "t"}, headers=headers)
+        assert "idempotency-replayed" not in answer.headers
+    assert await count(engine) == 2
+
+
+@ROUTES
 async def test_many_at_once_are_one(shelf: httpx.AsyncClient, engine: AsyncEngine, route: str) -> None:
     jobs = [shelf.post(route, json={"title": "t"}, headers={"Idempotency-Key": "k"}) for _ in range(30)]
     answers = await asyncio.gather(*jobs)

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -52,6 +53,29 @@ async def test_a_restart_of_postgres_between_two_requests_costs_no_request(
     await asyncio.sleep(0.1)  # the loop, which the two calls above held up, hears that the connections are gone
     answers = [await shelf.post("/v1/notes", json={"title": "t"}) for _ in range(20)]
     assert {answer.status_code for answer in answers} == {201}
+
+
+async def test_postgres_frozen_is_503_for_all_that_wait(
+    settings: Settings, make_key: MakeKey, books: None, stack: Stack
+) -> None:
+    where = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+    quick = Settings.from_env({**where, "DB_STATEMENT_TIMEOUT": "0.5"})
+    async with client_of(quick, routers=[router]) as shelf:
+        shelf.headers["Authorization"] = f"Bearer {await make_key()}"
+        await until_accepted(shelf)
+        every = [psutil.Process(stack.postgres.pid), *psutil.Process(stack.postgres.pid).children()]
+        for process in every:  # each backend is a process of its own
+            process.suspend()
+        try:
+            async with asyncio.timeout(10):
+                jobs = [shelf.post("/v1/books", json={"title": "t"}) for _ in range(1000)]
+                answers = await asyncio.gather(*jobs)
+        finally:
+            for process in every:
+                process.resume()
+        for answer in answers:
+            problem(answer, 503)
+        await until_accepted(shelf)
 
 
 async def test_a_used_up_pool_is_503_within_the_pool_timeout(
