@@ -8,14 +8,21 @@ from litestar import Router, get
 from litestar.params import FromPath
 
 from service.errors import NotFound
+from service.tasks.examples import STORY, TASK
 from service.tasks.reading import TaskReport, task
 from service.tasks.story import RequestStory, tell
-from service.web import Request, require
+from service.web import Request, examples, require
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-@get("/v1/tasks/{task_id:str}", guards=[require("tasks:read")], summary="What became of a task", tags=["Tasks"])
+@get(
+    "/v1/tasks/{task_id:str}",
+    guards=[require("tasks:read")],
+    summary="What became of a task",
+    tags=["Tasks"],
+    opt=examples(answer=TASK),
+)
 async def read_task(request: Request, task_id: FromPath[str]) -> TaskReport:
     """Read a task by its id, the same that Celery knows it by, with every attempt that failed.
 
@@ -33,6 +40,7 @@ async def read_task(request: Request, task_id: FromPath[str]) -> TaskReport:
     guards=[require("tasks:read")],
     summary="The whole story of a request",
     tags=["Tasks"],
+    opt=examples(answer=STORY),
 )
 async def read_request(request: Request, request_id: FromPath[str]) -> RequestStory:
     """Tell everything that was done for the request with this X-Request-ID, in order, with durations."""

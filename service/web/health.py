@@ -15,10 +15,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.web.metrics import LedgerMetrics
+from service.web.openapi import examples
 
 log = structlog.get_logger("service.web")
 
 PATIENCE = 2.0  # seconds for one dependency
+READY = {
+    "status": "degraded",
+    "checks": {
+        "postgres": {"ok": True, "ms": 1.1, "detail": ""},
+        "schema": {"ok": True, "ms": 1.9, "detail": ""},
+        "redis": {"ok": False, "ms": 1000.4, "detail": "TimeoutError: Timeout connecting to server"},
+    },
+}
 
 
 class Check(msgspec.Struct):
@@ -80,13 +89,25 @@ async def examine(engine: AsyncEngine, redis: Redis, head: str) -> Ready:
     return Ready("ready" if found["redis"].ok else "degraded", found)
 
 
-@get("/health/live", summary="Is the process alive", tags=["Operations"], security=[{}])
+@get(
+    "/health/live",
+    summary="Is the process alive",
+    tags=["Operations"],
+    security=[{}],
+    opt=examples(answer={"status": "live"}),
+)
 async def live() -> Live:
     """Answer as soon as the event loop does."""
     return Live()
 
 
-@get("/health/ready", summary="Can it accept work", tags=["Operations"], security=[{}])
+@get(
+    "/health/ready",
+    summary="Can it accept work",
+    tags=["Operations"],
+    security=[{}],
+    opt=examples(answer=READY),
+)
 async def ready(state: State) -> Response[Ready]:
     """Answer 200 while work can be accepted, also degraded without Redis; 503 without Postgres or its tables."""
     found = await examine(state.engine, state.redis, state.schema_head)

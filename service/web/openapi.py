@@ -21,6 +21,7 @@ from service.web.principal import SCOPES
 from service.web.problems import Problem
 
 VERSION = "1"
+EXAMPLES = "examples"
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request cannot be read: malformed JSON, a bad parameter, a cursor that was changed."),
     401: ("unauthenticated", "No key, or one that is unknown, expired or revoked."),
@@ -100,10 +101,26 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
     (_,), shapes = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
     components.setdefault("schemas", {}).update(shapes)
     components["responses"] = {str(status): _error(status) for status in ERRORS}
-    scopes = dict(_scopes(app))
+    options = dict(_options(app))
     for path, method, operation in operations(schema):
-        _complete_one(method, operation, scopes.get((path, method)))
+        known = options.get((path, method), {})
+        _complete_one(method, operation, known.get(SCOPES))
+        _exemplify(operation, known.get(EXAMPLES, {}))
     return schema
+
+
+def examples(*, body: Any = None, answer: Any = None) -> dict[str, Any]:
+    """Give a route its examples: ``@post(…, opt=examples(body={…}, answer={…}))``, as JSON values."""
+    return {EXAMPLES: {"body": body, "answer": answer}}
+
+
+def _exemplify(operation: dict[str, Any], given: dict[str, Any]) -> None:
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if given.get("body") is not None:
+            content["example"] = given["body"]
+    for status, answer in operation["responses"].items():
+        if status < "300" and given.get("answer") is not None:
+            answer.setdefault("content", {}).setdefault("application/json", {})["example"] = given["answer"]
 
 
 def operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -134,12 +151,11 @@ def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
 
 
-def _scopes(app: Litestar) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
+def _options(app: Litestar) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     for route in app.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
-            if SCOPES in handler.opt:
-                for method in handler.http_methods:
-                    yield (route.path_format or "/", method.lower()), handler.opt[SCOPES]
+            for method in handler.http_methods:
+                yield (route.path_format or "/", method.lower()), dict(handler.opt)
 
 
 def _error(status: int) -> dict[str, Any]:

@@ -4,11 +4,15 @@ import json
 import re
 
 import httpx
+import msgspec
 import pytest
+from litestar.routes import HTTPRoute
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.app import create_app
 from service.settings import Settings
+from service.web.decoding import decode
 from tests.service.conftest import client_of
 from tests.service.web.test_hostile import problem
 
@@ -67,6 +71,23 @@ async def test_every_route_documents_itself_and_its_errors(api: httpx.AsyncClien
                 assert {"400", "413", "415", "422"} <= operation["responses"].keys(), name
             if "{" in path:
                 assert "404" in operation["responses"], name
+
+
+async def test_every_example_is_what_its_route_takes_and_answers(settings: Settings) -> None:
+    app = create_app(settings).app
+    checked = 0
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
+            given = handler.opt.get("examples", {})
+            if given.get("body") is not None:
+                decode(json.dumps(given["body"]).encode(), handler.parsed_data_field.annotation)
+                checked += 1
+            answer = handler.parsed_fn_signature.return_type.annotation
+            if given.get("answer") is not None and hasattr(answer, "__struct_fields__"):
+                shown = json.loads(msgspec.json.encode(msgspec.convert(given["answer"], answer)))
+                assert shown.keys() == given["answer"].keys()
+                checked += 1
+    assert checked >= 3
 
 
 async def test_every_reference_of_the_schema_leads_somewhere(api: httpx.AsyncClient) -> None:
