@@ -1,5 +1,6 @@
 """Looks at Postgres: can it be reached, will it keep what it is given, has it the tables, do the clocks agree."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -33,7 +34,8 @@ _RIGHTS = text(
 
 async def examine(settings: Settings) -> Section:
     """Look at the Postgres of DATABASE_URL."""
-    engine = db.create_engine(settings, application="callboard-doctor", pool_timeout=5, statement_timeout=5)
+    patient = dataclasses.replace(settings, db_connect_timeout=5.0)
+    engine = db.create_engine(patient, application="callboard-doctor", pool_timeout=5, statement_timeout=5)
     findings: list[Finding] = []
     url = make_url(settings.database_url)
     facts: dict[str, Any] = {}

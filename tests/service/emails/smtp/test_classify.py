@@ -1,9 +1,13 @@
 """What each refusal means: whether it is final, its name, how long to leave it alone."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from service.emails import smtp
 from service.emails.smtp import Backoff, Kind, Phase
-from service.emails.smtp.classify import classify, refusal
+from service.emails.smtp.classify import _RULES, classify, refusal
 from service.emails.smtp.reply import ServerReply, enhanced_code
 
 T, P, A = Kind.TEMPORARY, Kind.PERMANENT, Kind.AMBIGUOUS
@@ -104,3 +108,12 @@ def test_a_refusal_carries_the_servers_own_words() -> None:
         "retry_after": None,
     }
     assert str(error) == "permanent at rcpt (no_such_user): 550 5.1.1 no such user\nask the postmaster"
+
+
+def test_every_reason_is_explained_in_the_documents() -> None:
+    source = "".join(path.read_text() for path in Path(smtp.__file__).parent.glob("*.py"))
+    named = set(re.findall(r'reason="(\w+)"|_unavailable\(\s*"(\w+)"|_unfit\("(\w+)"|Phase\.\w+, "(\w+)", ', source))
+    reasons = {word for words in named for word in words if word} | {reason for _, reason, _ in _RULES}
+    page = (Path(smtp.__file__).parents[3] / "docs" / "smtp.md").read_text()
+    assert {"greylisted", "breaker_open", "invalid_address", "starttls_missing", "eai_unsupported"} <= reasons
+    assert sorted(reason for reason in reasons if f"`{reason}`" not in page) == []
