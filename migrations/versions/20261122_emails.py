@@ -24,6 +24,7 @@ CREATE TABLE emails (
     request_id text,
     category text,
     dedup_key text,
+    follows uuid,
     message_id text NOT NULL,
     sender text NOT NULL,
     to_ text[] NOT NULL DEFAULT '{}',
@@ -53,9 +54,10 @@ CREATE TABLE emails (
     CONSTRAINT ck_emails_lane CHECK (lane IN ('critical', 'default', 'bulk')),
     CONSTRAINT ck_emails_content CHECK ((template_key IS NULL) <> (subject IS NULL)),
     CONSTRAINT ck_emails_recipients CHECK (cardinality(recipients) > 0)
-) WITH (fillfactor = 80, toast_tuple_target = 256)
+) WITH (fillfactor = 60, toast_tuple_target = 256)
 """
 
+# fillfactor: a mail changes its status two or three times; with room on its page that writes no index entry.
 # toast_tuple_target: a row over 2 kB moves its long columns (bodies, variables, attachments) out of line until
 # what stays is small, and an UPDATE of `status` copies the pointers, never the bodies.
 INDEXES = (
@@ -68,6 +70,14 @@ INDEXES = (
 
 # The plan of the UPDATE is made once for each session, maybe while `emails` is empty: without the settings that plan
 # would scan the whole table for each batch until the next ANALYZE. A transition table is small; look rows up by key.
+COMMENTS = {
+    "follows": "the mail of which this one serves the recipients that were put off",
+    "message_id": "the Message-ID header, with its angle brackets",
+    "recipients": "the envelope: each distinct addr-spec of to, cc and bcc",
+    "attachments": "names, types and sizes in order",
+    "attachment_data": "the bytes of all attachments, one after the other",
+}
+
 MIRROR = """
 CREATE FUNCTION emails_mirror_messages() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -104,6 +114,8 @@ def upgrade() -> None:
     op.execute(TABLE)
     for index in INDEXES:
         op.execute(index)
+    for column, comment in COMMENTS.items():
+        op.execute(f"COMMENT ON COLUMN emails.{column} IS '{comment}'")
     op.execute(MIRROR)
     op.execute(TRIGGER)
 

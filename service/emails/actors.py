@@ -8,19 +8,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from service.emails import render
 from service.emails.faults import Refused
+from service.emails.followup import follow, put_off
 from service.emails.mailer import SendingDisabled, Sent
-from service.emails.models import ACTOR
+from service.emails.models import ACTOR, Lane
 from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
-from service.emails.stored import compose
+from service.emails.stored import Stored, compose
 from workers.actor import actor
 from workers.context import current
 from workers.errors import Dead, Retry, Uncertain
+from workers.message import Message
 from workers.policy import Backoff
 
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
+PUT_OFF = 60.0  # seconds until a recipient is tried again that was put off while others were served
 AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
 
 
@@ -34,8 +39,6 @@ async def send_email(email_id: UUID) -> None:
     stored = await office.loader.load(email_id)
     if stored is None:
         raise Dead("there is no such mail", {"reason": "no_such_mail"})
-    if datetime.now(UTC) - (stored.scheduled_at or stored.created_at) > GIVE_UP:
-        raise Dead("gave up after five days", {"reason": "too_old"})
     try:
         sent = await office.mailer.send(
             await compose(stored),
@@ -45,19 +48,38 @@ async def send_email(email_id: UUID) -> None:
             before_dot=context.fence,
         )
     except SmtpError as error:
-        raise verdict(error, context.attempt) from error
+        raise verdict(error, context.attempt, age(stored)) from error
     except Refused as error:
         raise Dead(f"no mail can be made of it: {error}", {"reason": "content_refused"}) from error
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
     context.report(**told(sent))
+    if waiting := put_off(sent.reply):
+        await follow(stored, waiting, later(stored))
 
 
-def verdict(error: SmtpError, attempt: int) -> Retry | Dead | Uncertain:
-    """What a failure of SMTP means for the message."""
+def later(stored: Stored) -> Message:
+    """The message that sends the rest of a mail in a while, if it is not to expire before."""
+    id, left = uuid7(), None
+    if stored.expires_at is not None:
+        left = max(0.001, (stored.expires_at - datetime.now(UTC)).total_seconds())
+    how = send_email.options(
+        id=id,
+        delay=PUT_OFF if left is None else min(PUT_OFF, left / 2),
+        expires=left,
+        priority=Lane(stored.lane).priority,
+        tenant_id=stored.tenant_id,
+    )
+    return how.message(id)
+
+
+def verdict(error: SmtpError, attempt: int, age: timedelta) -> Retry | Dead | Uncertain:
+    """What a failure of SMTP means for a message of this age; five days are the end of trying."""
     detail: dict[str, Any] = {**error.detail(), "refused": _refused(error.refused)}
     match error.kind:
         case Kind.TEMPORARY:
+            if age > GIVE_UP:
+                return Dead(f"gave up after {age.days} days: {error}", detail)
             return Retry(wait(error, attempt), str(error), detail)
         case Kind.PERMANENT:
             return Dead(str(error), detail)
@@ -65,6 +87,11 @@ def verdict(error: SmtpError, attempt: int) -> Retry | Dead | Uncertain:
             return Uncertain(str(error), detail)
         case _:
             assert_never(error.kind)
+
+
+def age(stored: Stored) -> timedelta:
+    """How long a mail has been due."""
+    return datetime.now(UTC) - (stored.scheduled_at or stored.created_at)
 
 
 def wait(error: SmtpError, attempt: int) -> float | None:

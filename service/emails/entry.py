@@ -13,17 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from service.emails.actors import send_email
 from service.emails.draft import Draft, draft
 from service.emails.mailer import Sent
-from service.emails.models import Lane, emails
+from service.emails.models import emails
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
 from service.emails.stored import Stored, compose
 from workers.context import correlation
 from workers.errors import WorkersError
-from workers.message import Message, Priority
+from workers.message import Message
 from workers.runtime import Runtime
-
-PRIORITIES = {Lane.CRITICAL: Priority.CRITICAL, Lane.DEFAULT: Priority.NORMAL, Lane.BULK: Priority.LOW}
 
 
 async def enqueue(
@@ -68,7 +66,7 @@ def message(made: Draft, tenant_id: UUID) -> Message:
     how = send_email.options(
         id=made.id,
         at=made.scheduled_at if start > made.created_at else None,
-        priority=PRIORITIES[made.lane],
+        priority=made.lane.priority,
         expires=expires,
         tenant_id=tenant_id,
     )

@@ -1,8 +1,9 @@
 """What the emails slice stores: the table `emails`.
 
 One row is one call of the API and one message on the wire: an SMTP transaction with all its recipients (`to_`, `cc`,
-`bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient the server refuses while it
-takes the others is reported in the mail's events. (Different mails to many people are different rows.)
+`bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient whom the server refuses while
+it takes the others is named in the mail's events; whom it puts off gets a row of its own that `follows` this one, with
+the same Message-ID. (Different mails to many people are different rows.)
 
 A row has the same uuid as its message in the ledger: `em_<hex>` and `task_id` are two spellings of one id, a join needs
 no second index, and there is no state in which a mail has lost its message. `status` follows `messages.state` by a
@@ -18,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
 from service.db import Base
+from workers.message import Priority
 
 ACTOR = "emails.send_email"
 
@@ -47,6 +49,11 @@ class Lane(StrEnum):
     DEFAULT = "default"
     BULK = "bulk"
 
+    @property
+    def priority(self) -> Priority:
+        """The priority of the lane's messages."""
+        return {Lane.CRITICAL: Priority.CRITICAL, Lane.DEFAULT: Priority.NORMAL, Lane.BULK: Priority.LOW}[self]
+
 
 def _texts(name: str, comment: str | None = None) -> Column[list[str]]:
     return Column(name, ARRAY(Text), nullable=False, server_default=text("'{}'"), comment=comment)
@@ -65,6 +72,7 @@ emails = Table(
     Column("request_id", Text),
     Column("category", Text),
     Column("dedup_key", Text),
+    Column("follows", PgUUID, comment="the mail of which this one serves the recipients that were put off"),
     Column("message_id", Text, nullable=False, comment="the Message-ID header, with its angle brackets"),
     Column("sender", Text, nullable=False),
     _texts("to_"),
@@ -106,6 +114,7 @@ emails = Table(
         postgresql_using="gin",
         postgresql_where=text("cardinality(recipients) > 1"),
     ),
+    postgresql_with={"fillfactor": 60, "toast_tuple_target": 256},
 )
 
 

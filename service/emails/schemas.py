@@ -108,6 +108,7 @@ class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str]
     metadata: dict[str, Any]
     dedup_key: str | None
+    follows: str | None
     attachments: list[AttachmentOut]
     scheduled_at: datetime | None
     expires_at: datetime | None

@@ -22,9 +22,9 @@ from workers.ledger.statement import fetch
 LONG = 20_000  # characters of HTML from which its text takes more than some milliseconds
 
 LOAD = """
-SELECT id, mode, message_id, sender, to_, cc, reply_to, recipients, subject, html, text, template_key,
+SELECT id, tenant_id, mode, lane, message_id, sender, to_, cc, reply_to, recipients, subject, html, text, template_key,
        template_locale, template_variables::text, headers::text, attachments::text, attachment_data, scheduled_at,
-       created_at
+       expires_at, created_at
 FROM emails WHERE id = ANY($1)
 """
 
@@ -33,7 +33,9 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed to send a mail; the fields are those of the table."""
 
     id: UUID
+    tenant_id: UUID
     mode: str
+    lane: str
     message_id: str
     sender: str
     to_: list[str]
@@ -50,6 +52,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[dict[str, Any]]
     attachment_data: bytes | None
     scheduled_at: datetime | None
+    expires_at: datetime | None
     created_at: datetime
 
     @classmethod

@@ -15,9 +15,10 @@ from service.emails.schemas import AttachmentOut, EmailOut, ErrorOut, TemplateOu
 from service.emails.spelling import spell
 
 COLUMNS = """
-    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.message_id, e.sender, e.to_, e.cc, e.bcc,
-    e.reply_to, e.subject, e.template_key, e.template_locale, e.tags, e.metadata, e.attachments, e.scheduled_at,
-    e.expires_at, e.created_at, e.updated_at, e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
+    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.message_id, e.sender, e.to_,
+    e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.tags, e.metadata, e.attachments,
+    e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
+    e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
     m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at
 """
 SOURCE = "FROM emails e LEFT JOIN messages m ON m.id = e.id"
@@ -91,6 +92,7 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         tags=made.tags,
         metadata=made.metadata,
         dedup_key=made.dedup_key,
+        follows=None,
         attachments=[msgspec.convert(file, AttachmentOut) for file in rows.files(made)],
         scheduled_at=made.scheduled_at,
         expires_at=made.expires_at,
@@ -164,6 +166,7 @@ def _told(row: RowMapping) -> EmailOut:
         tags=row["tags"],
         metadata=row["metadata"],
         dedup_key=row["dedup_key"],
+        follows=email_id(row["follows"]) if row["follows"] else None,
         attachments=[msgspec.convert(file, AttachmentOut) for file in row["attachments"]],
         scheduled_at=_utc(row["scheduled_at"]),
         expires_at=_utc(row["expires_at"]),

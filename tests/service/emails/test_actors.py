@@ -124,6 +124,40 @@ async def test_a_recipient_refused_beside_others_is_named_in_the_events(post_to:
         assert (await post.events(id))[-1].detail["refused"] == {"bob@example.org": "550 5.1.1 unknown"}
 
 
+async def test_a_recipient_put_off_beside_others_gets_the_mail_later_and_the_others_no_second_copy(
+    post_to: MakePost,
+) -> None:
+    async with Sink({"rcpt": [Rule("450 4.2.0 greylisted", when="bob@", times=2)]}) as sink, post_to(sink) as post:
+        until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        id = await post.enqueue(to=["ada@example.org", "bob@example.org"], lane="critical", expires_at=until)
+        await post.work(id)
+        assert (await post.look(id)).status == "sent"
+        (rest,) = await post.sql("SELECT id, priority FROM messages JOIN emails USING (id) WHERE follows = :id", id=id)
+        for status in ("queued", "queued", "sent"):
+            assert (await post.look(rest["id"])).status == status
+            await post.work(rest["id"])
+        first, second = await post.look(id), await post.look(rest["id"])
+        assert (second.follows, second.message_id, second.to) == (first.id, first.message_id, first.to)
+        assert [mail.recipients for mail in sink.mails] == [["ada@example.org"], ["bob@example.org"]]
+        assert sink.mails[0].data == sink.mails[1].data
+        assert rest["priority"] == 0
+        assert second.expires_at == first.expires_at
+
+
+async def test_a_mail_is_tried_for_five_days(post_to: MakePost) -> None:
+    async with Sink({"rcpt": [Rule("450 4.2.0 full")]}) as sink, post_to(sink) as post:
+        id = await post.enqueue()
+        await post.sql("UPDATE emails SET created_at = created_at - interval '4 days 23 hours'")
+        await post.work(id)
+        assert (await post.look(id)).status == "queued"
+        await post.sql("UPDATE emails SET created_at = created_at - interval '2 hours'")
+        await post.work(id)
+        found = await post.look(id)
+        assert found.status == "failed"
+        assert found.error is not None
+        assert "gave up after 5 days" in found.error.detail
+
+
 async def test_a_connection_lost_after_the_dot_is_uncertain_and_nothing_resends_it(post_to: MakePost) -> None:
     async with Sink({"dot": [Rule(accept=True, then="close", times=1)]}) as sink, post_to(sink) as post:
         id = await post.enqueue()
