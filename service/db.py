@@ -99,11 +99,17 @@ def transaction(maker: Sessions) -> AbstractAsyncContextManager[AsyncSession]:
 def is_away(error: BaseException) -> bool:
     """Tell whether `error` means that Postgres cannot serve now: gone, starting, full, locked, out of connections."""
     if isinstance(error, DBAPIError):
-        original = getattr(error.orig, "__cause__", None) or error.orig
-        return error.connection_invalidated or (original is not None and is_away(original))
+        return error.connection_invalidated or (error.orig is not None and is_away(cause(error)))
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)
     return isinstance(error, AWAY)
+
+
+def cause(error: BaseException) -> BaseException:
+    """Return asyncpg's own exception inside one of SQLAlchemy's; any other exception as it is."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 AWAY: tuple[type[BaseException], ...] = (

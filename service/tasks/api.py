@@ -1,15 +1,15 @@
-"""`/v1/tasks` and `/v1/requests`: what became of it."""
+"""`/v1/tasks`, `/v1/requests` and `/v1/dead-letters`: what became of it, and what to do about it."""
 
 import re
 from typing import Any
-from uuid import UUID
 
 from litestar import Router, get
 from litestar.params import FromPath
 
 from service.errors import NotFound
 from service.tasks.examples import STORY, TASK
-from service.tasks.reading import TaskReport, task
+from service.tasks.operations import cancel, list_dead_letters, requeue
+from service.tasks.reading import TaskReport, task, unknown_task, uuid_of
 from service.tasks.story import RequestStory, tell
 from service.web import Request, examples, require
 
@@ -31,7 +31,7 @@ async def read_task(request: Request, task_id: FromPath[str]) -> TaskReport:
     async with request.app.state.engine.connect() as connection:
         found = await task(connection, request.user.tenant_id, uuid_of(task_id))
     if found is None:
-        raise _unknown_task()
+        raise unknown_task()
     return found
 
 
@@ -53,19 +53,4 @@ async def read_request(request: Request, request_id: FromPath[str]) -> RequestSt
     return found
 
 
-def uuid_of(task_id: str) -> UUID:
-    """Read a task id in its one spelling. Raises NotFound."""
-    try:
-        found = UUID(task_id)
-    except ValueError:
-        raise _unknown_task() from None
-    if str(found) != task_id.lower():
-        raise _unknown_task()
-    return found
-
-
-def _unknown_task() -> NotFound:
-    return NotFound("There is no task with this id.", code="unknown-task")
-
-
-routers: list[Any] = [Router("/", route_handlers=[read_task, read_request])]
+routers: list[Any] = [Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue])]

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.errors import NotFound
 from service.tasks.words import Status, status
 from workers.ledger.schema import State, attempts, messages
 from workers.message import Priority
@@ -83,8 +84,46 @@ async def tenants_of(connection: AsyncConnection, request_id: str) -> list[UUID]
     return [row[0] for row in await connection.execute(statement) if row[0] is not None]
 
 
-async def _tasks(connection: AsyncConnection, *where: Any, limit: int = 1) -> list[TaskReport]:
-    rows = (await connection.execute(sa.select(messages).where(*where).order_by(messages.c.id).limit(limit))).all()
+async def dead_letters(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    actor: str | None,
+    state: str | None,
+    after: UUID | None,
+    limit: int,
+) -> list[TaskReport]:
+    """Read a tenant's messages that wait for a person, newest first, below the id `after`."""
+    where = [
+        messages.c.tenant_id == tenant_id,
+        messages.c.state.in_([state] if state else ["dead", "uncertain", "held"]),
+    ]
+    where += [messages.c.actor == actor] if actor is not None else []
+    where += [messages.c.id < after] if after is not None else []
+    return await _tasks(connection, *where, limit=limit, newest_first=True)
+
+
+def uuid_of(task_id: str) -> UUID:
+    """Read a task id in its one spelling. Raises NotFound."""
+    try:
+        found = UUID(task_id)
+    except ValueError:
+        raise unknown_task() from None
+    if str(found) != task_id.lower():
+        raise unknown_task()
+    return found
+
+
+def unknown_task() -> NotFound:
+    """Make the 404 of a task that is not there, or is another tenant's."""
+    return NotFound("There is no task with this id.", code="unknown-task")
+
+
+async def _tasks(
+    connection: AsyncConnection, *where: Any, limit: int = 1, newest_first: bool = False
+) -> list[TaskReport]:
+    order = messages.c.id.desc() if newest_first else messages.c.id
+    rows = (await connection.execute(sa.select(messages).where(*where).order_by(order).limit(limit))).all()
     history = await _history(connection, [row.id for row in rows])
     return [_task(row, history.get(row.id, [])) for row in rows]
 

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 from uuid_utils.compat import uuid7
 
-from service.errors import ServiceError, Unauthenticated
+from service.errors import BadRequest, NotFound, ServiceError, Unauthenticated
 from service.logs import lean, redact
 from service.web import problems
 from service.web.metrics import HttpMetrics
@@ -68,6 +68,10 @@ class Edge:
         try:
             if scope["query_string"] and QUERY_KEY.search(scope["query_string"]):
                 raise Unauthenticated("A key in the address ends up in logs: send it in the Authorization header.")
+            if "\0" in scope["path"]:
+                raise NotFound("There is nothing at this path.")
+            if b"%00" in scope["query_string"]:
+                raise BadRequest("The character U+0000 is in the query string.", code="bad-query")
             await self.app(scope, receive, stamped)
         except Exception as error:
             known = problems.translate(error)

@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from service.db import is_away
+from service.db import cause, is_away
 from service.errors import BadRequest, Fault, Invalid, ServiceError, TooLarge, Unavailable
 from service.web.quick import Quick
 from workers.errors import Overloaded
@@ -65,7 +65,7 @@ def translate(error: Exception) -> ServiceError:
 def _infrastructure(error: Exception) -> ServiceError:
     if isinstance(error, Overloaded):
         return Unavailable("Too much is waiting here; nothing was accepted. Try again.", code="overloaded")
-    if isinstance(error, asyncpg.DataError):
+    if isinstance(cause(error), asyncpg.DataError):
         return Invalid((), "The request holds a value that cannot be stored.")
     if is_away(error):
         return Unavailable(AWAY, code="database-away")

@@ -1,0 +1,144 @@
+"""What a tenant may do to its tasks: cancel one, look at the dead letters, queue them again."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, assert_never
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from service.errors import Conflict, Fault, Invalid
+from service.tasks.examples import TASK
+from service.tasks.reading import TaskReport, dead_letters, unknown_task, uuid_of
+from service.web import Answer, Body, Cursor, Limit, Page, Pager, Request, examples, once, require
+from workers.ledger import Ledger
+from workers.ledger.operators import Canceling
+from workers.ledger.schema import messages
+
+MAX_IDS = 1000
+DeadState = Literal["dead", "uncertain", "held"]
+Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
+
+
+class Requeue(Body):
+    """Which dead letters to queue again: `ids`, or all of an `actor`, or those with an `error` (its type)."""
+
+    ids: Ids | None = None
+    actor: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids is None and self.actor is None and self.error is None:
+            raise ValueError("one of `ids`, `actor` and `error` is required")
+
+
+@post(
+    "/v1/tasks/{task_id:str}/cancel",
+    guards=[require("tasks:write")],
+    summary="Cancel a task",
+    tags=["Tasks"],
+    status_code=200,
+    opt=examples(answer={"task_id": TASK["task_id"], "canceled": "now"}),
+)
+async def cancel(request: Request, task_id: FromPath[str]) -> Response[Any]:
+    """Cancel a task that has not passed its point of no return.
+
+    `canceled` is `now` for one that waited, and `requested` for one that runs: it is stopped within ten seconds. 409
+    where it is too late.
+    """
+    wanted = uuid_of(task_id)
+    ledger: Ledger = request.app.state.runtime.ledger
+
+    async def work(_: AsyncSession) -> Answer:
+        told = await ledger.cancel(wanted, request.user.tenant_id)
+        match told:
+            case Canceling.CANCELED:
+                return Answer(200, {"task_id": task_id, "canceled": "now"})
+            case Canceling.REQUESTED:
+                return Answer(200, {"task_id": task_id, "canceled": "requested"})
+            case Canceling.REFUSED:
+                raise Conflict("The task has ended, or passed its point of no return.", code="too-late")
+            case Canceling.UNKNOWN:
+                raise unknown_task()
+            case _:
+                assert_never(told)
+
+    return await once(request, work)
+
+
+@get(
+    "/v1/dead-letters",
+    guards=[require("tasks:read")],
+    summary="Tasks that wait for a person",
+    tags=["Tasks"],
+    opt=examples(answer={"items": [TASK], "next_cursor": None}),
+)
+async def list_dead_letters(
+    request: Request,
+    limit: Limit = None,
+    cursor: Cursor = None,
+    actor: FromQuery[str | None] = None,
+    kind: Annotated[DeadState | None, QueryParameter(name="state", required=False)] = None,
+) -> Page[TaskReport]:
+    """List tasks that are out of attempts (`dead`) or in doubt (`uncertain`, `held`), the newest first."""
+    pager = Pager(request, limit, cursor, filters={"actor": actor, "state": kind})
+    after = UUID(pager.after[0]) if pager.after else None
+    async with request.app.state.engine.connect() as connection:
+        found = await dead_letters(
+            connection, request.user.tenant_id, actor=actor, state=kind, after=after, limit=pager.fetch
+        )
+    return pager.cut(found, lambda report: [str(report.id)])
+
+
+@post(
+    "/v1/dead-letters/requeue",
+    guards=[require("tasks:write")],
+    summary="Queue dead letters again",
+    tags=["Tasks"],
+    status_code=200,
+    opt=examples(body={"ids": [TASK["task_id"]]}, answer={"requeued": [TASK["task_id"]], "left": []}),
+)
+async def requeue(request: Request, data: JSONBody[Requeue]) -> Response[Any]:
+    """Queue up to 1,000 dead letters again; nothing is queued twice, however often this is called.
+
+    `left` names the ids that are none of this tenant's dead letters, or not any more. One that is `uncertain` may be
+    done twice: nobody knows whether it was done.
+    """
+    given = None if data.ids is None else _uuids(data.ids)
+    ledger: Ledger = request.app.state.runtime.ledger
+
+    async def work(session: AsyncSession) -> Answer:
+        tenant = request.user.tenant_id
+        wanted = await _chosen(await session.connection(), tenant, given, data)
+        moved = await ledger.requeue(wanted, by=request.user.key, tenant_id=tenant, reason="api")
+        left = [str(id_) for id_ in wanted if id_ not in moved]
+        return Answer(200, {"requeued": sorted(map(str, moved)), "left": left})
+
+    return await once(request, work)
+
+
+def _uuids(texts: Sequence[str]) -> list[UUID]:
+    found: list[UUID] = []
+    faults: list[Fault] = []
+    for place, given in enumerate(texts):
+        try:
+            found.append(UUID(given))
+        except ValueError:
+            faults.append(Fault(f"/ids/{place}", "This is not a task's id."))
+    if faults:
+        raise Invalid(faults)
+    return list(dict.fromkeys(found))
+
+
+async def _chosen(connection: AsyncConnection, tenant: UUID, given: list[UUID] | None, data: Requeue) -> list[UUID]:
+    if given is not None and data.actor is None and data.error is None:
+        return given
+    where = [messages.c.tenant_id == tenant, messages.c.state.in_(["dead", "held", "uncertain"])]
+    where += [messages.c.id.in_(given)] if given is not None else []
+    where += [messages.c.actor == data.actor] if data.actor is not None else []
+    where += [messages.c.error["type"].astext == data.error] if data.error is not None else []
+    statement = sa.select(messages.c.id).where(*where).order_by(messages.c.id).limit(MAX_IDS)
+    return list((await connection.execute(statement)).scalars())
