@@ -8,6 +8,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.emails import examples as show
 from service.emails import parameters, render, views
 from service.emails.draft import draft
 from service.emails.entry import message
@@ -31,6 +32,7 @@ from service.web import (
     Submission,
     Table,
     accept,
+    examples,
     preferred_wait,
     require,
     wait_for,
@@ -49,7 +51,13 @@ Exact = Annotated[str | None, QueryParameter(required=False, description="Exactl
 Time = Annotated[str | None, QueryParameter(required=False, description="An RFC 3339 time with its offset.")]
 
 
-@post("/emails", guards=[require("emails:send")], status_code=202, summary="Send a mail")
+@post(
+    "/emails",
+    guards=[require("emails:send")],
+    status_code=202,
+    summary="Send a mail",
+    opt=examples(body=show.REQUEST, answer=show.EMAIL),
+)
 async def send(request: Request, data: JSONBody[EmailRequest]) -> Response[EmailOut]:
     """Accept a mail. 202 means that it is stored and will be sent, whatever happens to this service.
 
@@ -64,7 +72,7 @@ async def send(request: Request, data: JSONBody[EmailRequest]) -> Response[Email
     return got.answer.response(replayed=got.outcome is Outcome.REPLAYED)
 
 
-@get("/emails", guards=[require("emails:read")], summary="List mails, newest first")
+@get("/emails", guards=[require("emails:read")], summary="List mails, newest first", opt=examples(answer=show.PAGE))
 async def listing(
     request: Request,
     *,
@@ -96,19 +104,34 @@ async def listing(
     return EmailPage(items=page.items, next_cursor=page.next_cursor)
 
 
-@get("/emails/{email_id:str}", guards=[require("emails:read")], summary="Look at a mail")
+@get(
+    "/emails/{email_id:str}",
+    guards=[require("emails:read")],
+    summary="Look at a mail",
+    opt=examples(answer=show.SENT),
+)
 async def look(request: Request, email_id: FromPath[str]) -> EmailOut:
     """Return a mail with its status, as of now."""
     return await _found(request, email_id, views.one)
 
 
-@get("/emails/{email_id:str}/events", guards=[require("emails:read")], summary="What happened to a mail")
+@get(
+    "/emails/{email_id:str}/events",
+    guards=[require("emails:read")],
+    summary="What happened to a mail",
+    opt=examples(answer=show.EVENTS),
+)
 async def happened(request: Request, email_id: FromPath[str]) -> EventList:
     """Return everything that happened to a mail, oldest first: its acceptance, each attempt with the server's reply."""
     return EventList(items=await _found(request, email_id, events))
 
 
-@get("/emails/{email_id:str}/content", guards=[require("emails:read")], summary="The mail as it is rendered")
+@get(
+    "/emails/{email_id:str}/content",
+    guards=[require("emails:read")],
+    summary="The mail as it is rendered",
+    opt=examples(answer=show.CONTENT),
+)
 async def content(request: Request, email_id: FromPath[str]) -> Content:
     """Return the subject, HTML and text of a mail."""
     await _found(request, email_id, views.one)
@@ -118,7 +141,13 @@ async def content(request: Request, email_id: FromPath[str]) -> Content:
     return await stored_content(stored)
 
 
-@post("/emails/{email_id:str}/cancel", guards=[require("emails:send")], status_code=200, summary="Cancel a mail")
+@post(
+    "/emails/{email_id:str}/cancel",
+    guards=[require("emails:send")],
+    status_code=200,
+    summary="Cancel a mail",
+    opt=examples(answer=show.CANCELED),
+)
 async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut]:
     """Cancel a mail that no worker has taken up yet; one that is being sent, or was, answers 409.
 
@@ -140,6 +169,7 @@ async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut
     status_code=202,
     summary="Queue a test mail",
     tags=["Compatibility"],
+    opt=examples(answer=show.TRIAL),
 )
 async def send_test_email(request: Request) -> Response[TrialEmailOut]:
     """Queue a test mail to `to` (by default the service's own sender address); answer at once with its task id."""

@@ -3,16 +3,17 @@
 from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 
+from service.emails import examples as show
 from service.emails import render
 from service.emails.draft import template_faults
 from service.emails.faults import Refused
 from service.emails.rules import pointed
 from service.emails.schemas import Content, PreviewRequest, TemplateList, TemplateOverview, TemplateRef
 from service.errors import Invalid, NotFound
-from service.web import require
+from service.web import examples, require
 
 
-@get("/templates", guards=[require("emails:read")], summary="List the templates")
+@get("/templates", guards=[require("emails:read")], summary="List the templates", opt=examples(answer=show.TEMPLATES))
 async def listing() -> TemplateList:
     """Describe every template: its variables, which of them are required, and an example."""
     return TemplateList(items=list(map(_told, render.templates())))
@@ -23,6 +24,7 @@ async def listing() -> TemplateList:
     guards=[require("emails:read")],
     status_code=200,
     summary="Render a template without sending",
+    opt=examples(body=show.PREVIEW, answer=show.CONTENT),
 )
 async def preview(key: FromPath[str], data: JSONBody[PreviewRequest]) -> Content:
     """Fill a template in and return the mail; what is missing answers 422 and names every variable."""

@@ -1,10 +1,15 @@
 """The table is what the code declares."""
 
+from typing import Any
+
+import msgspec
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.emails import examples, schemas
 from service.emails.models import emails
 from service.emails.rows import COLUMNS
 
@@ -23,3 +28,23 @@ async def test_migrations_make_the_table_that_the_code_declares(engine: AsyncEng
 
 def test_what_is_stored_at_acceptance_are_columns_of_the_table() -> None:
     assert {name for name, _ in COLUMNS} <= set(emails.columns.keys())
+
+
+@pytest.mark.parametrize(
+    ("example", "kind"),
+    [
+        (examples.REQUEST, schemas.EmailRequest),
+        (examples.EMAIL, schemas.EmailOut),
+        (examples.PAGE, schemas.EmailPage),
+        (examples.EVENTS, schemas.EventList),
+        (examples.CONTENT, schemas.Content),
+        (examples.PREVIEW, schemas.PreviewRequest),
+        (examples.TEMPLATES, schemas.TemplateList),
+    ],
+)
+def test_an_example_has_every_field_and_no_other(example: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+    read = msgspec.json.decode(msgspec.json.encode(example), type=kind, strict=True)
+    if kind not in {schemas.EmailRequest, schemas.PreviewRequest}:
+        assert msgspec.to_builtins(read).keys() == example.keys()
+    if kind is schemas.EmailPage:
+        assert msgspec.to_builtins(read)["items"][0].keys() == example["items"][0].keys()

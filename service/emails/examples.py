@@ -1,0 +1,102 @@
+"""What the schema shows of each route of the emails API."""
+
+from typing import Any
+
+ID = "em_0199f6d6c3a1712fa0d5f1f0a9c1e7b2"
+TASK_ID = "0199f6d6-c3a1-712f-a0d5-f1f0a9c1e7b2"
+
+REQUEST: dict[str, Any] = {
+    "to": "Ada <ada@example.org>",
+    "template": {
+        "key": "course_enrollment",
+        "variables": {"name": "Ada", "course_name": "Tides", "course_url": "https://academy.example/tides"},
+    },
+    "tags": ["enrollment"],
+    "metadata": {"course": 41},
+}
+EMAIL: dict[str, Any] = {
+    "id": ID,
+    "status": "queued",
+    "task_id": TASK_ID,
+    "request_id": "enroll-1042",
+    "attempts": 0,
+    "error": None,
+    "created_at": "2026-01-12T08:30:00.123Z",
+    "updated_at": "2026-01-12T08:30:00.123Z",
+    "mode": "live",
+    "lane": "default",
+    "message_id": f"<{TASK_ID}@academy.example>",
+    "from": "Academy <hello@academy.example>",
+    "to": ["Ada <ada@example.org>"],
+    "cc": [],
+    "bcc": [],
+    "reply_to": [],
+    "subject": None,
+    "template": {"key": "course_enrollment", "locale": None},
+    "category": None,
+    "tags": ["enrollment"],
+    "metadata": {"course": 41},
+    "dedup_key": None,
+    "follows": None,
+    "attachments": [],
+    "scheduled_at": None,
+    "expires_at": None,
+    "next_attempt_at": "2026-01-12T08:30:00.123Z",
+    "sent_at": None,
+}
+SENT = {
+    **EMAIL,
+    "status": "sent",
+    "attempts": 1,
+    "updated_at": "2026-01-12T08:30:00.480Z",
+    "next_attempt_at": None,
+    "sent_at": "2026-01-12T08:30:00.480Z",
+}
+CANCELED = {**EMAIL, "status": "canceled", "next_attempt_at": None}
+PAGE = {"items": [SENT], "next_cursor": None}
+EVENTS = {
+    "items": [
+        {"at": "2026-01-12T08:30:00.123Z", "event": "accepted", "detail": {"recipients": 1, "mode": "live"}},
+        {
+            "at": "2026-01-12T08:30:00.480Z",
+            "event": "sent",
+            "detail": {
+                "attempt": 1,
+                "worker": "mail1:4711:9f3a2c",
+                "phase": "dot",
+                "code": 250,
+                "enhanced": "2.0.0",
+                "text": "2.0.0 Ok: queued as 4XyZ",
+                "host": "smtp.example.org",
+                "queue_id": "4XyZ",
+                "duration_ms": 212,
+            },
+        },
+    ]
+}
+CONTENT = {
+    "subject": "You are enrolled in Tides",
+    "html": "<!doctype html><html>…</html>",
+    "text": "Hello Ada,\n\nyou are enrolled in Tides.\n",
+}
+PREVIEW = {"variables": {"name": "Ada", "course_name": "Tides", "course_url": "https://academy.example/tides"}}
+TEMPLATES = {
+    "items": [
+        {
+            "key": "welcome",
+            "subject": "Welcome to Northwind Academy, Ada",
+            "required": ["name"],
+            "variables": {
+                "name": {
+                    "description": "How to greet the reader.",
+                    "example": "Ada",
+                    "type": "text",
+                    "required": True,
+                    "default": "",
+                }
+            },
+            "example": {"name": "Ada"},
+        }
+    ]
+}
+TRIAL = {"message": "Test email queued", "task_id": TASK_ID}
