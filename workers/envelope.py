@@ -31,8 +31,9 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 HIDDEN = "…"
 """Shown instead of arguments in `inspect`, Flower and logs: they may hold what must not be read there."""
 
-_DOORBELL = '[[],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
-_DOORBELL_BODY = b64encode(_DOORBELL.encode()).decode()
+DOORBELL_BODY = b64encode(b'[[],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]').decode()
+"""The body of every doorbell: no arguments, no canvas."""
+
 _EMBED: dict[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _encode = msgspec.json.Encoder().encode
 _TAGS: tuple[tuple[type, str, Callable[[Any], object]], ...] = (
@@ -83,7 +84,7 @@ def encode(message: Message, *, durable: bool = False, now: datetime | None = No
         "delivery_tag": str(uuid4()),
     }
     if durable:
-        body = _DOORBELL_BODY
+        body = DOORBELL_BODY
     else:
         _set_times(headers, properties, message, now or datetime.now(UTC))
         body = encode_body(message.args, message.kwargs)

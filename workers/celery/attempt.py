@@ -7,14 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery import signals
 from celery.worker import state
 
 from workers.celery.delivery import following
 from workers.celery.redelivery import again
 from workers.envelope import SEPARATOR, encode
 from workers.execution import Delivery, execute
-from workers.policy import DeadLetter, Done, RetryAt, Snoozed, Unknown
+from workers.policy import DeadLetter, RetryAt, Snoozed, Unknown
 
 if TYPE_CHECKING:
     from workers.celery.desk import Desk
@@ -48,6 +47,11 @@ class Attempts:
             if durable or not delivery.durable:
                 request.cancel_attempt(why)
 
+    def revoke_request(self, request: NativeRequest) -> None:
+        """Cancels a running attempt for good; loop thread."""
+        if (found := self.running.get(request.parcel.tag)) is not None:
+            self.revoke(*found)
+
     def revoke(self, request: NativeRequest, delivery: Delivery) -> None:
         """Cancels an attempt for good, or a message before its attempt; loop thread."""
         errand = asyncio.get_running_loop().create_task(self._revoke(request, delivery))
@@ -67,9 +71,8 @@ class Attempts:
     async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         started = time.time()
         request.time_start = started
-        state.task_reserved(request)
-        state.task_accepted(request)
-        self._announce_start(request)
+        self._note_active(request)
+        self.desk.announcer.started(request)
         try:
             outcome = await execute(self.desk.pool.runtime, delivery)  # type: ignore[arg-type]
         except asyncio.CancelledError:
@@ -79,11 +82,22 @@ class Attempts:
             self._settle_broken(parcel, delivery, error)
         else:
             self._settle(parcel, delivery, outcome)
-            self._announce_end(request, outcome, time.time() - started)
+            self.desk.announcer.ended(request, outcome, time.time() - started)
         finally:
             self.running.pop(parcel.tag, None)
-            state.task_ready(request)
+            state.requests.pop(request.id, None)
+            state.active_requests.discard(request)
+            state.reserved_requests.discard(request)
             self.desk.intake.settled()
+
+    def _note_active(self, request: NativeRequest) -> None:
+        """As `celery.worker.state.task_accepted`; reserved as well only where the autoscaler counts them."""
+        state.requests[request.id] = request
+        state.active_requests.add(request)
+        state.total_count[request.name] += 1
+        state.all_total_count[0] += 1
+        if self.desk.consumer.controller.autoscaler is not None:
+            state.reserved_requests.add(request)
 
     def _settle(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
         """A durable message's row has the outcome already; a direct one has nothing but this."""
@@ -120,62 +134,6 @@ class Attempts:
             self.desk.bury(parcel, f"broke {crashes} times: {type(error).__name__}: {error}")
         else:
             holdings.park(parcel, TROUBLE, again(parcel.envelope, crashed=True)[0])
-
-    def _announce_start(self, request: NativeRequest) -> None:
-        if signals.task_received.receivers:
-            signals.task_received.send(sender=self.desk.consumer, request=request)
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(
-                sender=request.task, task_id=request.id, task=request.task, args=request.args, kwargs=request.kwargs
-            )
-        if (send := self._listener()) is not None:
-            retries = request.request_dict.get("retries") or 0
-            send(
-                "task-received",
-                uuid=request.id,
-                name=request.name,
-                args=request.argsrepr,
-                kwargs=request.kwargsrepr,
-                root_id=request.root_id,
-                parent_id=request.parent_id,
-                retries=retries,
-                eta=None,
-                expires=request.expires and request.expires.isoformat(),
-            )
-            send("task-started", uuid=request.id)
-
-    def _announce_end(self, request: NativeRequest, outcome: Outcome, seconds: float) -> None:
-        if signals.task_postrun.receivers:
-            signals.task_postrun.send(
-                sender=request.task,
-                task_id=request.id,
-                task=request.task,
-                args=request.args,
-                kwargs=request.kwargs,
-                retval=getattr(outcome, "result", None),
-                state="SUCCESS" if isinstance(outcome, Done) else "FAILURE",
-            )
-        if (send := self._listener()) is None:
-            return
-        error = f"{(outcome.error or {}).get('type', '')}: {outcome.reason}"
-        match outcome:
-            case Done():
-                send("task-succeeded", uuid=request.id, result=repr(outcome.result)[:1024], runtime=seconds)
-            case RetryAt() | Snoozed():
-                send("task-retried", uuid=request.id, exception=error, traceback=None)
-            case DeadLetter() | Unknown():
-                send("task-failed", uuid=request.id, exception=error, traceback=None)
-            case _:
-                send(
-                    "task-revoked", uuid=request.id, terminated=False, signum=None, expired=outcome.reason == "expired"
-                )
-
-    def _listener(self) -> Any:
-        """The event dispatcher's `send` while somebody watches tasks; its buffer is flushed by the main thread."""
-        dispatcher = self.desk.consumer.event_dispatcher
-        if dispatcher is None or not dispatcher.enabled or (dispatcher.groups and "task" not in dispatcher.groups):
-            return None
-        return dispatcher.send
 
 
 def priority_of(key: str) -> int:

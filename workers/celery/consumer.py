@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-EVENTS_BUFFERED = 10_000
-"""Task events are flushed by the main thread; the loop thread, which sends them, must never do it."""
-
 
 class Tasks(bootsteps.StartStopStep):
     """Opens our intake with the first connection and leaves it alone when the main connection comes and goes."""
@@ -41,8 +38,6 @@ class Tasks(bootsteps.StartStopStep):
         """Again after every reconnect."""
         c.update_strategies()
         c.qos = QoS(lambda **_: None, 0)  # what may be in hand is counted by the intake
-        if c.event_dispatcher is not None:
-            c.event_dispatcher.buffer_limit = EVENTS_BUFFERED
         if c.pool.front is None:
             c.pool.front = Front(c)
         c.task_consumer = c.pool.front

@@ -13,16 +13,18 @@ from workers.policy import RetryAt, Snoozed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-CONTEXT_HEADERS = (
-    "request_id",
-    "tenant_id",
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "parent_id",
-    "root_id",
-    "crashes",
-    "snoozes",
+CONTEXT_HEADERS = frozenset(
+    {
+        "request_id",
+        "tenant_id",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "parent_id",
+        "root_id",
+        "crashes",
+        "snoozes",
+    }
 )
 """What of a message's headers travels on; everything else is Celery's."""
 
@@ -51,7 +53,7 @@ def delivery_of(
         actor=actor,
         args=tuple(args),
         kwargs=kwargs,
-        headers={name: value for name in CONTEXT_HEADERS if (value := headers.get(name)) is not None},
+        headers={name: value for name in CONTEXT_HEADERS & headers.keys() if (value := headers[name]) is not None},
         durable=headers.get("durable") is True,
         retries=headers.get("retries") or 0,
         redelivered=redelivered,

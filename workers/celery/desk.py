@@ -18,6 +18,7 @@ from workers.celery.stock import StockRoute
 from workers.envelope import SEPARATOR
 
 if TYPE_CHECKING:
+    from workers.celery.announce import Announcer
     from workers.celery.holdings import Parcel
     from workers.celery.intake import Intake
     from workers.celery.pool import Pool
@@ -31,15 +32,16 @@ NEAR = 0.02
 class Desk:
     """Handles parcels on the loop thread, one call each, and keeps what is running."""
 
-    def __init__(self, app: Any, pool: Pool, hostname: str) -> None:
-        self.app = app
-        self.pool = pool
-        self.hostname = hostname
-        self.consumer: Any = None
-        """Celery's consumer, for events and strategies; another object after no reconnect: it lives as long."""
-        self.intake: Intake = None  # type: ignore[assignment]
+    def __init__(self, consumer: Any) -> None:
+        self.consumer = consumer
+        self.app = app = consumer.app
+        self.pool: Pool = consumer.pool
+        self.hostname: str = consumer.hostname
+        self.intake: Intake
+        self.announcer: Announcer
         self.attempts = Attempts(self)
         self.stock = StockRoute(self)
+        self._tasks = app.tasks
 
     def handle(self, parcel: Parcel) -> None:
         """Looks at one message and sends it its way; never raises."""
@@ -64,7 +66,7 @@ class Desk:
             self.intake.holdings.park(parcel, wait)
             self.intake.settled()
             return
-        task = self.app.tasks.get(received.name)
+        task = self._tasks.get(received.name)
         if task is None:
             raise Poison(f"no task is named {received.name!r}: is the module that declares it deployed here?")
         args, kwargs, embed = read_body(received)
@@ -92,13 +94,7 @@ class Desk:
         )
 
     def _run(self, parcel: Parcel, received: Received, task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
-        def acknowledge(*_: Any) -> None:
-            self.pool.thread.call_soon(self._ack, parcel)
-
-        def revoke(request: NativeRequest) -> None:
-            self.pool.thread.call_soon(self.attempts.revoke, request, delivery)
-
-        request = NativeRequest(received, args, kwargs, task, self.app, self.hostname, acknowledge, revoke)
+        request = NativeRequest(received, args, kwargs, task, self, parcel)
         queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
         delivery = delivery_of(
             received.id, task.actor.name, args, kwargs, received.headers, queue=queue, redelivered=received.redelivered
@@ -108,6 +104,14 @@ class Desk:
             self.attempts.revoke(request, delivery)
             return
         self.attempts.begin(parcel, request, delivery)
+
+    def ack_soon(self, parcel: Parcel) -> None:
+        """Acknowledges a message; any thread."""
+        self.pool.thread.call_soon(self._ack, parcel)
+
+    def revoke_soon(self, request: NativeRequest) -> None:
+        """Cancels a running message for good; any thread."""
+        self.pool.thread.call_soon(self.attempts.revoke_request, request)
 
     def _ack(self, parcel: Parcel) -> None:
         self.intake.holdings.ack(parcel)

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 from redis import Redis
 
+from workers.celery.announce import Announcer
 from workers.celery.broker_url import redis_url
 from workers.celery.desk import Desk
+from workers.celery.events import TaskEvents
 from workers.celery.intake import Intake
 from workers.celery.keys import Keys
 from workers.celery.watchdog import Watchdog
@@ -31,8 +33,7 @@ class Front:
         self.keys = Keys(app.conf.broker_transport_options.get("global_keyprefix", ""))
         self.owner = f"{c.hostname}#{os.getpid()}-{uuid4().hex[:8]}"
         self.url = redis_url(app) or ""
-        self.desk = Desk(app, pool, c.hostname)
-        self.desk.consumer = c
+        self.desk = Desk(c)
         self._consumed = {queue.name: queue for queue in app.amqp.queues.consume_from.values()}
         self.intake: Intake = pool.thread.run(self._make(), timeout=10)
         self.watchdog = Watchdog(
@@ -58,6 +59,8 @@ class Front:
             lost=self._lose,
         )
         self.desk.intake = intake
+        self.events = TaskEvents(self.desk.app, self.url, self.keys, self.desk.hostname)
+        self.desk.announcer = Announcer(self.desk.consumer, self.events)
         return intake
 
     def _lose(self, parcels: list[Parcel]) -> None:
@@ -134,6 +137,7 @@ class Front:
         for parcel in tuple(self.intake.holdings.in_hand.values()):
             self.intake.holdings.put_back(parcel)
         await self.intake.stop(self.options.farewell)
+        await self.events.close()
 
     def info(self) -> dict[str, Any]:
         """For `inspect stats`."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import kombu.utils.json
 import msgspec
 
+from workers.envelope import DOORBELL_BODY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_ID = 255
 """Characters of a task id; a longer one is an attack or an accident."""
-_PLAIN: dict[str, None] = {}
 _decode = msgspec.json.Decoder().decode
 _decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], dict[str, Any]]).decode
 
@@ -81,9 +82,12 @@ def read_body(received: Received) -> tuple[list[Any], dict[str, Any], dict[str, 
     payload = received.payload
     if payload.get("content-type") != "application/json":
         raise Poison(f"content type {payload.get('content-type')!r} is not accepted, only application/json")
-    if str(payload.get("content-encoding")).lower() not in ("utf-8", "binary"):
-        raise Poison(f"content encoding {payload.get('content-encoding')!r} is not accepted, only utf-8")
+    encoding = payload.get("content-encoding")
+    if encoding != "utf-8" and str(encoding).lower() not in ("utf-8", "binary"):
+        raise Poison(f"content encoding {encoding!r} is not accepted, only utf-8")
     text = payload["body"]
+    if text == DOORBELL_BODY:
+        return [], {}, {}
     try:
         body = b64decode(text, validate=True) if received.properties.get("body_encoding") == "base64" else text.encode()
         if b'"__type__"' in body:

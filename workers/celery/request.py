@@ -12,8 +12,9 @@ from workers.celery.reading import moment
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
+    from workers.celery.desk import Desk
+    from workers.celery.holdings import Parcel
     from workers.celery.reading import Received
 
 
@@ -26,20 +27,18 @@ class NativeRequest(Request):
         args: list[Any],
         kwargs: dict[str, Any],
         task: Any,
-        app: Any,
-        hostname: str,
-        on_ack: Callable[..., None],
-        on_revoke: Callable[[NativeRequest], None],
+        desk: Desk,
+        parcel: Parcel,
     ) -> None:
         headers = received.headers
         self.id = received.id
         self.name = self._type = received.name
         self._task = task
-        self._app = app
-        self._hostname = hostname
-        self._on_ack = on_ack
-        self._on_reject = on_ack
-        self._on_revoke = on_revoke
+        self._app = desk.app
+        self._hostname = desk.hostname
+        self._desk = desk
+        self.parcel = parcel
+        self._on_ack = self._on_reject = self._acknowledge
         self._eventer = None
         self._connection_errors = ()
         self._request_dict = headers
@@ -69,6 +68,9 @@ class NativeRequest(Request):
         self.attempt: asyncio.Task[None] | None = None
         self.why_cancelled: str | None = None
 
+    def _acknowledge(self, *_: Any) -> None:
+        self._desk.ack_soon(self.parcel)
+
     def cancel_attempt(self, why: str) -> None:
         """Cancels the coroutine; loop thread. The first reason counts."""
         if self.attempt is not None:
@@ -78,7 +80,7 @@ class NativeRequest(Request):
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """`revoke(terminate=True)`: whatever the signal, the coroutine is cancelled."""
         number = _signals.signum(signal or "SIGTERM")
-        self._on_revoke(self)
+        self._desk.revoke_soon(self)
         self._announce_revoked("terminated", True, number, False)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
