@@ -18,8 +18,10 @@ from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
 from service.dev.demo import Keys, demo_keys
+from service.dev.facts import Facts
+from service.dev.identity import identity
 from service.dev.plan import LOOPBACK, External, celery, child_environment, ours, secret_of
-from service.dev.postgres import Postgres, write_private
+from service.dev.postgres import Postgres
 from service.dev.schema import Schema
 from service.dev.server import Server, ServerFailed, environment
 from service.dev.stack import DataInUse, Lock, Ports
@@ -59,7 +61,6 @@ class Up:
     def __init__(self, port: int, data: Path, workers: int) -> None:
         self.port = port
         self.data = data
-        self.facts = data / "up.json"
         self.workers = workers
         self.started = time.monotonic()
         self.external = External.of(os.environ)
@@ -67,7 +68,6 @@ class Up:
         self.children: list[Child] = []
         self.servers: list[Child] = []
         self.mailbox: Mailbox | None = None
-        self.mailbox_task: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
         self.signalled = 0.0
 
@@ -108,10 +108,10 @@ class Up:
             raise CannotStart(
                 f"{error}: is `callboard up` running already? Stop that one, or choose another --data"
             ) from None
-        # passwords, keys and mails; PostgreSQL may have to walk through it as nobody
-        self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        # passwords, keys and mails; PostgreSQL may have to walk through it
+        self.data.chmod(0o711 if identity() == "nobody" else 0o700)
         self.ports = Ports(self.data)
-        self.facts.unlink(missing_ok=True)  # of a run that was killed: the file says that all is there
+        (self.data / "up.json").unlink(missing_ok=True)  # of a run that was killed: the file says that all is there
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,8 +160,9 @@ class Up:
         self.ports.save()
         await asyncio.gather(*(child.until_ready(START_TIMEOUT) for child in self.children))
         self._start_beat(env)
-        self._write_facts(env, keys)
-        self._greet(keys)
+        facts = self._facts(env, keys)
+        facts.write(self.data)
+        self._greet(facts)
 
     def _start_servers(self) -> tuple[Callable[[], str], str]:
         """Returns how to get the database's URL, which is known once the server is there, and Redis'."""
@@ -255,52 +256,38 @@ class Up:
         from service.dev.mailbox.mailbox import Mailbox  # noqa: PLC0415 - loads while the children do
 
         self.mailbox = Mailbox(
-            self.data / "mailbox.sqlite3", smtp_port=smtp_port, http_port=http_port, announce=self._announce
+            self.data / "mailbox.sqlite3",
+            smtp_port=smtp_port,
+            http_port=http_port,
+            announce=partial(self._announce, http_port),
         )
         await self.mailbox.start()
 
-    def _announce(self, mail: "Summary") -> None:
-        event = {"event": "mail_received", "subject": mail.subject, "url": f"{self.mailbox_url}/#{mail.id}"}
+    def _announce(self, http_port: int, mail: "Summary") -> None:
+        url = f"http://{LOOPBACK}:{http_port}/#{mail.id}"
+        event = {"event": "mail_received", "subject": mail.subject, "url": url}
         self.terminal.log("mailbox", json.dumps(event))
 
     # what a person needs
 
-    @property
-    def api_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
-
-    @property
-    def mailbox_url(self) -> str | None:
-        return self.mailbox.url if self.mailbox else None
-
-    def _write_facts(self, env: dict[str, str], keys: Keys) -> None:
-        facts = {
-            "api": self.api_url,
-            "console": f"{self.api_url}/console" if find_spec("service.console") else None,
-            "mailbox": self.mailbox_url,
-            "smtp": f"{env['SMTP_HOST']}:{env.get('SMTP_PORT') or 25}",
-            "key": keys.live,
-            "test_key": keys.test,
-            "database_url": env["DATABASE_URL"],
-            "redis_url": env["REDIS_URL"],
-            "pid": os.getpid(),
-        }
-        write_private(self.data / "key", keys.live)  # for a shell: $(cat .callboard/key)
-        write_private(self.facts, json.dumps(facts, indent=2))
-
-    def _greet(self, keys: Keys) -> None:
-        mail = self.mailbox_url or f"real mail goes out through {self.external.smtp}"
-        body = '{"to": "ada@example.org", "subject": "Hello", "text": "It works."}'
-        rows = {"API": self.api_url, "Docs": f"{self.api_url}/schema", "Mailbox": mail}
-        rows |= {"Live key": keys.live, "Test key": keys.test}
-        bold = self.terminal.paint
-        table = "\n".join(f"  {name:<9} {bold(value, 1)}" for name, value in rows.items())
-        self.terminal.say(f"ready after {time.monotonic() - self.started:.1f} s; Ctrl-C stops everything")
-        self.terminal.block(
-            f"\n{table}\n\n  Send a mail:\n\n"
-            f"curl {self.api_url}/v1/emails -H 'Authorization: Bearer {keys.live}' \\\n"
-            f"  -H 'Content-Type: application/json' -d '{body}'\n "
+    def _facts(self, env: dict[str, str], keys: Keys) -> Facts:
+        api = f"http://{LOOPBACK}:{self.port}"
+        return Facts(
+            api=api,
+            console=f"{api}/console" if find_spec("service.console") else None,
+            mailbox=self.mailbox.url if self.mailbox else None,
+            smtp=f"{env['SMTP_HOST']}:{env.get('SMTP_PORT') or 25}",
+            key=keys.live,
+            test_key=keys.test,
+            database_url=env["DATABASE_URL"],
+            redis_url=env["REDIS_URL"],
+            pid=os.getpid(),
         )
+
+    def _greet(self, facts: Facts) -> None:
+        table = "\n".join(f"  {name:<9} {self.terminal.paint(value, 1)}" for name, value in facts.rows().items())
+        self.terminal.say(f"ready after {time.monotonic() - self.started:.1f} s; Ctrl-C stops everything")
+        self.terminal.block(f"\n{table}\n\n  Send a mail:\n\n{facts.curl()}\n ")
 
     # stop
 
@@ -311,7 +298,7 @@ class Up:
         if self.mailbox is not None:
             await self.mailbox.stop()
         await asyncio.gather(*(server.stop(SERVER_STOP_TIMEOUT) for server in reversed(self.servers)))
-        self.facts.unlink(missing_ok=True)
+        (self.data / "up.json").unlink(missing_ok=True)
         self.terminal.say(f"stopped after {time.monotonic() - begun:.1f} s")
 
 

@@ -1,5 +1,6 @@
 """Keeps mails in one SQLite file, the newest ones only."""
 
+import os
 import sqlite3
 import threading
 import uuid
@@ -62,6 +63,7 @@ class Store:
         self.lock = threading.Lock()
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # mails hold links that let people in
         self.db = sqlite3.connect(file or ":memory:", check_same_thread=False, isolation_level=None)
         # survives the death of the process; a power cut may cost the last mails, of a development mailbox
         self.db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {SCHEMA}")

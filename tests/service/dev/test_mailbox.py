@@ -306,6 +306,7 @@ async def test_mails_outlive_the_mailbox(tmp_path: Path) -> None:
         await mailbox.start()
         await send(mailbox, mail(f"mail {number}"))
         await mailbox.stop()
+    assert (tmp_path / "mails.sqlite3").stat().st_mode & 0o777 == 0o600
     store = Store(tmp_path / "mails.sqlite3")
     assert [one.subject for one in store.find().mails] == ["mail 1", "mail 0"]
     store.close()
