@@ -15,6 +15,7 @@ import structlog
 from celery.concurrency.base import BasePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from workers.celery.health import Health
 from workers.celery.job import Job, current_job
 from workers.celery.scope import open_scope
 from workers.celery.slots import Slots
@@ -52,6 +53,8 @@ class Pool(BasePool):
         self.jobs: set[Job] = set()
         self.front: Front | None = None
         """Our own intake, where the broker is Redis; made by our consumer."""
+        self.closing = False
+        self._health: Health | None = None
         self._hub: Any = None
         self._letters: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._reader = threading.Lock()
@@ -65,12 +68,20 @@ class Pool(BasePool):
         _settle_memory()
 
     async def _build_runtime(self) -> Runtime | None:
+        options = self.app.worker_options
+        if options.health_port is not None:
+            self._health = Health(self, options.health_host, options.health_port)
+            await self._health.start()
         factory = self.app.runtime_factory
-        if factory is None:
-            return None
-        runtime: Runtime = await factory()
-        await runtime.start(worker=True)
+        runtime: Runtime | None = None if factory is None else await factory()
+        if runtime is not None:
+            await runtime.start(worker=True)
         return runtime
+
+    @property
+    def running(self) -> int:
+        """How many messages are being run."""
+        return len(self.jobs) + (len(self.front.desk.attempts.running) if self.front is not None else 0)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called whenever Celery's consumer (re)connects."""
@@ -129,6 +140,7 @@ class Pool(BasePool):
     def _end(self, grace: float) -> None:
         if not self.thread.alive:
             return
+        self.closing = True
         if self.front is not None:
             self.front.cancel()
         self._wait(grace)
@@ -166,7 +178,7 @@ class Pool(BasePool):
             self.front.cancel_attempts()
 
     def _close(self) -> None:
-        for close in (self._close_front, self._close_runtime):
+        for close in (self._close_front, self._close_runtime, self._close_health):
             try:
                 close()
             except Exception:
@@ -183,6 +195,10 @@ class Pool(BasePool):
         if self.runtime is not None:
             farewell = self.app.worker_options.farewell
             self.thread.run(self.runtime.stop(timeout=farewell), timeout=farewell * 2)
+
+    def _close_health(self) -> None:
+        if self._health is not None:
+            self.thread.run(self._health.stop(), timeout=1)
 
     def _spawn(self, job: Job) -> None:
         context = contextvars.Context()
@@ -227,7 +243,7 @@ class Pool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()
-        return {**info, "running": self.slots.taken, "loop": type(self.thread.loop).__module__}
+        return {**info, "running": self.running, "loop": type(self.thread.loop).__module__}
 
 
 def _settle_memory() -> None:

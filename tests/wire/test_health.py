@@ -1,0 +1,57 @@
+"""A worker's HTTP answers: alive, ready, measured; and honest when it is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from service.dev.ports import free_port
+from service.dev.stack import Stack
+from tests.wire.process import OURS, Worker, client, eventually
+
+
+def get(port: int, path: str, timeout: float = 2.0) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_worker_tells_that_it_is_alive_ready_and_how_much_it_does(
+    stack: Stack, redis_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with Worker(redis_url, tmp_path, options={**OURS, "health_port": port}) as worker:
+        client(redis_url).send_task("demo.work", args=["a"], queue="default")
+        worker.wait_for("end a")
+        assert get(port, "/live")[0] == 200
+        eventually(lambda: get(port, "/ready")[0] == 200, "it is ready")
+        assert re.search(r"^celery_task_succeeded_total\{.*demo\.work", get(port, "/metrics")[1], re.MULTILINE)
+        assert get(port, "/elsewhere")[0] == 404
+        stack.valkey.pause()
+        try:
+            eventually(lambda: get(port, "/ready", 10)[0] == 503, "without the broker it is not ready", 30)
+            assert json.loads(get(port, "/ready")[1])["broker"] is False
+            assert get(port, "/live")[0] == 200
+        finally:
+            stack.valkey.resume()
+
+
+def test_a_loop_that_stands_still_does_not_answer(redis_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    with Worker(redis_url, tmp_path, options={**OURS, "health_port": port}) as worker:
+        client(redis_url).send_task("demo.block", args=["b", 3.0], queue="default")
+        worker.wait_for("start b")
+        started = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            get(port, "/live", 1.0)
+        assert time.monotonic() - started < 3
+        worker.wait_for("end b")
+        assert get(port, "/live")[0] == 200
