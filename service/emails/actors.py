@@ -76,15 +76,16 @@ def later(stored: Stored) -> Message:
 def verdict(error: SmtpError, attempt: int, age: timedelta) -> Retry | Dead | Uncertain:
     """What a failure of SMTP means for a message of this age; five days are the end of trying."""
     detail: dict[str, Any] = {**error.detail(), "refused": _refused(error.refused)}
+    reason = f"{error.reason} at {error.phase}"  # without the server's words: they may name an address, and are logged
     match error.kind:
         case Kind.TEMPORARY:
             if age > GIVE_UP:
-                return Dead(f"gave up after {age.days} days: {error}", detail)
-            return Retry(wait(error, attempt), str(error), detail)
+                return Dead(f"gave up after {age.days} days: {reason}", detail)
+            return Retry(wait(error, attempt), reason, detail)
         case Kind.PERMANENT:
-            return Dead(str(error), detail)
+            return Dead(reason, detail)
         case Kind.AMBIGUOUS:
-            return Uncertain(str(error), detail)
+            return Uncertain(reason, detail)
         case _:
             assert_never(error.kind)
 

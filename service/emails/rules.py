@@ -6,7 +6,7 @@ together, so that one answer names everything.
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -128,10 +128,11 @@ def _word_faults(text: str, pointer: str) -> Iterator[Fault]:
 def _time_faults(request: EmailRequest, now: datetime) -> Iterator[Fault]:
     start = now
     if (at := request.scheduled_at) is not None:
-        yield from _between(at, "/scheduled_at", now - SKEW, now + HORIZON)
-        start = at if at.tzinfo is not None else now
+        faults = list(_between(at, "/scheduled_at", now - SKEW, now + HORIZON))
+        start = now if faults else max(now, at.astimezone(UTC))
+        yield from faults
     if (until := request.expires_at) is not None:
-        yield from _between(until, "/expires_at", max(start, now), now + 2 * HORIZON)
+        yield from _between(until, "/expires_at", start, now + 2 * HORIZON)
 
 
 def _between(at: datetime, pointer: str, low: datetime, high: datetime) -> Iterator[Fault]:

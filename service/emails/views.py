@@ -175,16 +175,19 @@ def _told(row: RowMapping) -> EmailOut:
     )
 
 
+VERDICTS = {"Retry", "Dead", "Uncertain"}
+
+
 def _error(row: RowMapping, status: Status) -> ErrorOut | None:
     error = row["error"]
     if not error or status is Status.SENT:
         return None
-    code = (row["outcome"] or {}).get("reason") or error.get("type", "error")
-    return ErrorOut(
-        code=code,
-        detail=error.get("message") or error.get("reason") or code,
-        retryable=not status.terminal,
-    )
+    # What the actor said itself stands with the attempt's report; other errors (a crash, a time limit) do not.
+    told = (row["outcome"] or {}) if error.get("type") in VERDICTS else {}
+    words = [str(told[name]) for name in ("code", "text") if told.get(name)]
+    detail = ": ".join(filter(None, (error.get("message") or error.get("reason"), " ".join(words))))
+    code = told.get("reason") or error.get("type", "error")
+    return ErrorOut(code=code, detail=detail or code, retryable=not status.terminal)
 
 
 def _utc(moment: datetime | None) -> Any:

@@ -275,3 +275,20 @@ def checkouts() -> Iterator[list[int]]:
         yield seen
     finally:
         event.remove(Pool, "checkout", count)
+
+
+async def test_no_address_is_logged_not_even_in_the_servers_words(
+    post_to: MakePost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = {"rcpt": [Rule("550 5.1.1 <ada@example.org>: no such user", times=1), Rule("450 4.2.0 <ada@example.org>")]}
+    async with Sink(rules) as sink, post_to(sink) as post:
+        for status in ("failed", "queued"):
+            id = await post.enqueue()
+            await post.work(id)
+            found = await post.look(id)
+            assert found.status == status
+            assert found.error is not None
+            assert "<ada@example.org>" in found.error.detail
+    said = capsys.readouterr()
+    assert "task_dead" in said.out + said.err
+    assert "example.org" not in said.out + said.err

@@ -98,6 +98,13 @@ def test_expiry_must_come_after_the_scheduled_time() -> None:
     assert found == {"/expires_at"}
 
 
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00", "1969-12-31T23:59:59Z"]
+)
+def test_a_time_at_the_edge_of_what_there_is_is_refused(time: str) -> None:
+    assert pointers(scheduled_at=time, expires_at=time) == {"/scheduled_at", "/expires_at"}
+
+
 def test_a_time_just_past_means_now() -> None:
     mail = made(scheduled_at=(datetime.now(UTC) - timedelta(seconds=5)).isoformat())
     assert mail.scheduled_at == mail.created_at
