@@ -76,7 +76,7 @@ def bound(tenant_id: UUID, path: str, filters: Mapping[str, object], sort: str) 
 def seal(secret: bytes, belongs: bytes, key: Sequence[Any]) -> str:
     """Make a cursor."""
     text = msgspec.json.encode(list(key))
-    return base64.urlsafe_b64encode(_mac(secret, belongs, text) + text).decode().rstrip("=")
+    return _text(_mac(secret, belongs, text) + text)
 
 
 def unseal(secret: bytes, belongs: bytes, cursor: str) -> list[Any]:
@@ -85,13 +85,17 @@ def unseal(secret: bytes, belongs: bytes, cursor: str) -> list[Any]:
         raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError):
         raw = b""
-    if len(raw) <= MAC or not hmac.compare_digest(raw[:MAC], _mac(secret, belongs, raw[MAC:])):
+    if _text(raw) != cursor or len(raw) <= MAC or not hmac.compare_digest(raw[:MAC], _mac(secret, belongs, raw[MAC:])):
         raise BadRequest(
             "The cursor is not one of this list: start again without it, and keep the filters unchanged.",
             code="bad-cursor",
         )
     key: list[Any] = msgspec.json.decode(raw[MAC:])
     return key
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _mac(secret: bytes, belongs: bytes, text: bytes) -> bytes:
