@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -288,3 +289,26 @@ async def test_a_doorbell_that_comes_while_postgres_is_away_is_left_to_the_sweep
         outcome = await execute(bench.runtime, Delivery(id=uuid7(), actor="t.behave", durable=True))
     assert isinstance(outcome, Ignored)
     assert "sweeper" in outcome.reason
+
+
+async def test_an_attempt_that_has_ended_is_not_stopped_while_it_settles(
+    bench: Workbench, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = bench.runtime.ledger
+    settling, go, settle = asyncio.Event(), asyncio.Event(), ledger.settle
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        settling.set()
+        await go.wait()
+        return await settle(*args, **kwargs)
+
+    monkeypatch.setattr(ledger, "settle", slowly)
+    id = await make(engine, actor="t.behave")
+    task = asyncio.create_task(execute(bench.runtime, Delivery(id=id, actor="t.behave", durable=True)))
+    await settling.wait()
+    await change(engine, id, lease_until=PAST)
+    await ledger.sweep(lambda messages: None)
+    await bench.runtime._keeper.renew()
+    go.set()
+    assert isinstance(await task, Ignored)
+    assert (await look(engine, id)).state == "queued"

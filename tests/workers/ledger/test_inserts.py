@@ -188,13 +188,24 @@ async def test_a_commit_that_fails_rings_nothing(engine: AsyncEngine) -> None:
 async def test_a_connection_rings_once_its_commit_was_answered(engine: AsyncEngine) -> None:
     bell = Bell(engine)
     async with engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END$$"
+        )
+        await connection.exec_driver_sql(
+            "CREATE CONSTRAINT TRIGGER slowly AFTER INSERT ON messages DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION slowly()"
+        )
+    async with engine.connect() as connection:
         sent = await put(connection, bell)
-        await asyncio.sleep(0.01)
-        assert bell.heard == []
-    for _ in range(200):
-        if bell.heard:
-            break
-        await asyncio.sleep(0.005)
+        commit = asyncio.create_task(connection.commit())
+        await asyncio.sleep(0.1)
+        assert (commit.done(), bell.heard) == (False, []), "rung while Postgres was still committing"
+        await commit
+        for _ in range(200):
+            if bell.heard:
+                break
+            await asyncio.sleep(0.005)
     assert bell.heard == [sent]
 
 
