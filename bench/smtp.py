@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import cast
 
 import aiosmtplib
 import uvloop
@@ -35,8 +36,8 @@ class Server(asyncio.Protocol):
         self.in_data = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        transport.write(b"220 bench.test ESMTP\r\n")
+        self.transport = cast("asyncio.WriteTransport", transport)
+        self.transport.write(b"220 bench.test ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -140,12 +141,13 @@ async def run(way: str, port: int, mails: int, connections: int) -> tuple[float,
 
 
 @contextlib.contextmanager
-def server(delay: float):
+def server(delay: float) -> Iterator[int]:
     """Start the server in a process of its own; yield its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.smtp", "--serve", str(delay)], stdout=subprocess.PIPE, text=True
     )
     try:
+        assert process.stdout is not None
         yield int(process.stdout.readline())
     finally:
         process.kill()

@@ -1,0 +1,82 @@
+"""`memory`: what a worker takes when it is idle, and with a thousand tasks in flight."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from contextlib import ExitStack
+
+from bench import machine, running
+from bench.contestants import OURS, Contestant, chosen
+from bench.options import Options
+from bench.progress import say
+from bench.report import Column, Figures, Report
+from bench.servers import Servers
+
+MIB = 1024 * 1024
+IN_FLIGHT = 1000
+LASTS = 8.0
+"""Seconds a task in flight lasts."""
+IDLE_MOST = 60.0
+EACH_MOST = 10.0
+COLUMNS = (
+    Column("idle", "idle MiB", ",.1f"),
+    Column("busy", "1,000 in flight MiB", ",.1f"),
+    Column("each", "kB a task in flight", ",.1f"),
+)
+
+
+def run(options: Options, servers: Servers) -> list[Report]:
+    """Every contestant that can have a thousand tasks in flight, in turn."""
+    report = Report("memory", "Memory of a worker (PSS of all its processes)", COLUMNS, OURS, "idle")
+    for number in range(options.rounds):
+        for contestant in chosen(options.only):
+            say(f"memory, round {number + 1}/{options.rounds}: {contestant.name}")
+            try:
+                report.add(contestant.name, measure(contestant, options, servers))
+            except (running.Broken, RuntimeError, OSError, subprocess.SubprocessError) as error:
+                report.fail(contestant.name, str(error))
+    if (mine := report.medians().get(OURS)) is not None:
+        report.notes = [
+            verdict("idle", mine["idle"], IDLE_MOST, "MiB"),
+            verdict("in flight", mine["each"], EACH_MOST, "kB each"),
+        ]
+    return [report]
+
+
+def verdict(what: str, value: float, most: float, unit: str) -> str:
+    """Whether a promise in absolute terms is kept."""
+    return f"{'✓' if value <= most else '✗'} {what}: {value:.1f} {unit} (target ≤ {most:g})"
+
+
+def measure(contestant: Contestant, options: Options, servers: Servers) -> Figures:
+    """Idle after its first task, then with a thousand that wait."""
+    slots = contestant.slots.get("hold", 0)
+    servers.clean()
+    with ExitStack() as stack:
+        where = stack.enter_context(running.folder())
+        more = {"REDIS_URL": servers.redis_url}
+        if contestant.database:
+            more["DATABASE_URL"] = stack.enter_context(servers.database())
+        process = stack.enter_context(
+            running.worker(contestant, where, more, slots or contestant.slots["noop"], options.cores)
+        )
+        running.client(contestant, where, more, "fill", "noop", "20")
+        running.wait_for(lambda: where.count() >= 20, process, "the first tasks")
+        time.sleep(1)
+        idle = machine.memory(machine.tree(process.pid)) / MIB
+        if not slots:
+            return {"idle": idle}
+        running.client(contestant, where, more, "fill", "wait", str(IN_FLIGHT), str(LASTS))
+        busy = highest(process, where)
+    return {"idle": idle, "busy": busy, "each": (busy - idle) * MIB / 1000 / IN_FLIGHT}
+
+
+def highest(process: subprocess.Popen[bytes], where: running.Folder) -> float:
+    """The most it takes, in MiB, until the first of the waiting tasks has ended."""
+    most = 0.0
+    deadline = time.monotonic() + LASTS + running.START
+    while where.count() <= 20 and time.monotonic() < deadline:
+        most = max(most, machine.memory(machine.tree(process.pid)) / MIB)
+        time.sleep(0.2)
+    return most
