@@ -10,7 +10,7 @@ from celery import signals
 from service import db, logs, slices
 from service.settings import Settings
 from workers.actor import registry
-from workers.celery import App, create_celery
+from workers.celery import App, WorkerOptions, create_celery
 from workers.publisher import Publisher
 from workers.runtime import Runtime
 
@@ -24,7 +24,8 @@ def make_app(settings: Settings) -> App:
 
     async def open_runtime() -> Runtime:
         engine = db.create_engine(settings, application="callboard-worker")
-        runtime = Runtime(engine, Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix))
+        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
+        runtime = Runtime(engine, publisher, lease=settings.worker_lease)
         runtime.state["settings"] = settings
         runtime.resources.push_async_callback(engine.dispose)
         for warm in (module.warm for module in modules if hasattr(module, "warm")):
@@ -38,6 +39,7 @@ def make_app(settings: Settings) -> App:
         registry,
         queues=settings.queues,
         key_prefix=settings.redis_key_prefix,
+        options=WorkerOptions(lease=settings.worker_lease),
         worker_concurrency=settings.worker_concurrency,
     )
 

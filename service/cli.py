@@ -148,6 +148,23 @@ def status(data: Path) -> None:
 
 
 @callboard.command()
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Runs, each with its faults."
+)
+@click.option("--mails", default=1000, show_default=True, type=click.IntRange(1, 1_000_000), help="Mails of each run.")
+@click.option("--start", default=1, show_default=True, help="The first seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
+def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
+    """Break servers, workers and connections at random while mail flows; count what is lost and what is sent twice.
+
+    It runs on servers of its own, and refuses where the environment names others.
+    """
+    from service.dev.chaos.report import run  # noqa: PLC0415
+
+    _end(run(seeds, mails, start, as_json=as_json))
+
+
+@callboard.command()
 @click.option("--send-to", help="Send one mail there, all the way.")
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @DATA

@@ -218,6 +218,13 @@ class Settings:
     worker_concurrency: int = setting(
         "WORKER_CONCURRENCY", doc="Slots of one worker: attempts at a time.", default=500, parse=count(1, 100_000)
     )
+    worker_lease: float = setting(
+        "WORKER_LEASE",
+        doc="A worker that is not heard of for so long is taken for dead, and its work goes to another.",
+        default=30.0,
+        parse=seconds(4, 3600),
+        unit="s",
+    )
     queues: tuple[str, ...] = setting(
         "QUEUES", doc="Queues a worker serves, by commas; empty for all that actors declare.", default=(), parse=words
     )

@@ -42,15 +42,7 @@ class Mailer:
     @classmethod
     def of(cls, settings: Settings) -> "Mailer":
         """Make the mailer that the settings describe; call it on the loop that uses it."""
-        transport = Transport(
-            settings.smtp_host,
-            settings.smtp_port,
-            username=settings.smtp_username or None,
-            password=settings.smtp_password or None,
-            tls=settings.smtp_tls,
-            verify=settings.smtp_verify,
-            pool_size=settings.smtp_pool_size,
-        )
+        transport = Transport.of(settings)
         return cls(transport, enabled=settings.mail_send, mailbox=settings.smtp_mailbox)
 
     async def send(

@@ -1,0 +1,1 @@
+"""`callboard chaos`: break everything at random while mail flows, then count what was lost and what was sent twice."""

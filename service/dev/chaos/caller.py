@@ -1,0 +1,66 @@
+"""Hands in mails as the documentation tells a client to: with an Idempotency-Key, again until it hears 202."""
+
+import asyncio
+import random
+from collections import Counter
+from uuid import UUID
+
+import httpx
+
+TOO_OFTEN = 90.0  # seconds of trying before a mail counts as one that was never accepted
+REFUSALS = frozenset({409, 429, 503})
+
+
+class Caller:
+    """One client of the API. `accepted`: the ids that each key was answered with; `unexpected`: what must not be."""
+
+    def __init__(self, url: str, key: str, *, timeout: float = 10.0) -> None:
+        self.client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=50),
+        )
+        self.accepted: dict[str, set[UUID]] = {}
+        self.answers: Counter[str] = Counter()
+        self.unexpected: list[str] = []
+
+    async def send(
+        self, key: str, *, subject: str = "Tides", lane: str = "default", patience: float = TOO_OFTEN
+    ) -> None:
+        """Hands in one mail until it is accepted; gives up, and says so in `unexpected`, after `patience` seconds."""
+        body: dict[str, object] = {
+            "to": f"{key}@example.org",
+            "subject": "Tides",
+            "text": f"Mail {key}.\n",
+            "lane": lane,
+        }
+        give_up = asyncio.get_running_loop().time() + patience
+        while not await self.try_once(key, body):
+            if asyncio.get_running_loop().time() > give_up:
+                self.unexpected.append(f"{key} was not accepted within {patience:.0f} s: {dict(self.answers)}")
+                return
+            await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter
+
+    async def try_once(self, key: str, body: dict[str, object]) -> bool:
+        """One request; whether it was accepted."""
+        try:
+            answer = await self.client.post("/v1/emails", json=body, headers={"Idempotency-Key": key})
+        except httpx.TransportError as error:
+            self.answers[type(error).__name__] += 1
+            return False
+        self.answers[str(answer.status_code)] += 1
+        if answer.status_code == 202:
+            self.accepted.setdefault(key, set()).add(UUID(answer.json()["id"].removeprefix("em_")))
+            return True
+        if answer.status_code not in REFUSALS or "retry-after" not in answer.headers:
+            self.unexpected.append(f"{answer.status_code} for {key}: {answer.text[:300]}")
+        return False
+
+    @property
+    def ids(self) -> list[UUID]:
+        """Every id that was accepted so far, in order of acceptance."""
+        return [id for ids in self.accepted.values() for id in ids]
+
+    async def close(self) -> None:
+        await self.client.aclose()

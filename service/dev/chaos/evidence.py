@@ -1,0 +1,117 @@
+"""Reads what the oracle judges: the rows from Postgres, the doorbells from Redis."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import redis.asyncio as redis
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from service.db import address
+from service.dev.chaos.oracle import Row
+from workers.envelope import encode
+from workers.ledger.operators import requeue
+from workers.message import Message
+
+QUEUE = "email"
+ACTOR = "emails.send_email"
+
+ROWS = """
+SELECT m.id, m.state, m.epoch, m.intent, coalesce(e.status, '(no record)') AS status,
+    coalesce(e.message_id, m.id::text) AS message_id, coalesce(m.error::text, '') AS error,
+    (SELECT count(*) FROM message_attempts a WHERE a.message_id = m.id AND a.outcome = 'resent') AS resent
+FROM messages m FULL JOIN emails e USING (id)
+"""
+
+# What the passing of time does: whatever waits for its moment is due.
+DUE = (
+    "UPDATE messages SET due_at = least(due_at, clock_timestamp()), ring_at = clock_timestamp() WHERE state = 'queued'"
+)
+
+QUARANTINED = "SELECT id FROM messages WHERE state = 'dead' AND error ->> 'type' = 'Quarantined'"
+
+UNFINISHED = "SELECT state, count(*) AS many FROM messages WHERE state IN ('queued', 'running') GROUP BY state"
+
+
+class Books:
+    """The database and the Redis of a run, looked at from beside; opened anew after the servers were restarted."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self.database_url = database_url
+        self.redis_url = redis_url
+
+    async def fetch(self, statement: str, *arguments: Any, patience: float = 30.0) -> Sequence[asyncpg.Record]:
+        """Runs one statement on a connection of its own; waits for a Postgres that is starting."""
+        give_up = time.monotonic() + patience
+        while True:
+            try:
+                connection = await asyncpg.connect(self.database_url, timeout=5)
+                try:
+                    return await connection.fetch(statement, *arguments, timeout=30)
+                finally:
+                    await connection.close(timeout=5)
+            except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(0.2)
+
+    async def rows(self) -> dict[UUID, Row]:
+        """Every mail."""
+        found = await self.fetch(ROWS)
+        return {each["id"]: Row(**{name: each[name] for name in Row.__struct_fields__}) for each in found}
+
+    async def unfinished(self) -> Counter[str]:
+        """How many mails wait and run."""
+        return Counter({each["state"]: each["many"] for each in await self.fetch(UNFINISHED)})
+
+    async def make_due(self) -> None:
+        """Lets the time pass that mails wait for: retries, doorbells."""
+        await self.fetch(DUE)
+
+    async def requeue_quarantined(self) -> int:
+        """Queues again what was given up because its workers died, as an operator would; how many there were."""
+        ids = [each["id"] for each in await self.fetch(QUARANTINED)]
+        if not ids:
+            return 0
+        engine = create_async_engine(address(self.database_url)[0])
+        try:
+            return len(await requeue(engine, ids, by="chaos"))
+        finally:
+            await engine.dispose()
+
+    async def doorbells(self) -> tuple[UUID | str, ...]:
+        """What the queues hold, and what workers hold of them."""
+        async with redis.Redis.from_url(self.redis_url) as server:
+            texts: list[Any] = []
+            async for key in server.scan_iter(match="*"):
+                kind = await server.type(key)
+                if kind == b"list":
+                    texts += await server.lrange(key, 0, -1)
+                elif kind == b"hash" and b"unacked" in key:
+                    texts += [text.partition(b"\n")[2] for text in (await cast(Any, server.hgetall(key))).values()]
+            return tuple(_doorbell(text) for text in texts)
+
+    async def ring(self, ids: Sequence[UUID]) -> None:
+        """Pushes doorbells, whether their rows want one or not. Errors of Redis are none of ours."""
+        bells = [encode(Message(id=id, actor=ACTOR, queue=QUEUE), durable=True) for id in ids]
+        if bells:
+            async with redis.Redis.from_url(self.redis_url, socket_timeout=2) as server:
+                await server.lpush(QUEUE, *bells)
+
+    async def flush(self) -> None:
+        """Empties Redis."""
+        async with redis.Redis.from_url(self.redis_url, socket_timeout=2) as server:
+            await server.flushall()
+
+
+def _doorbell(text: bytes) -> UUID | str:
+    try:
+        headers = msgspec.json.decode(text)["headers"]
+        return UUID(headers["id"]) if headers["durable"] is True else text.decode(errors="replace")
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return text.decode(errors="replace")
