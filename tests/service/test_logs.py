@@ -19,9 +19,10 @@ from service.settings import Settings
 @pytest.fixture
 def restored() -> Iterator[None]:
     root = logging.getLogger()
-    before = root.handlers[:], root.level, logs.lean.writer
+    handlers, level, lean = root.handlers[:], root.level, vars(logs.lean).copy()
     yield
-    root.handlers, root.level, logs.lean.writer = before[0], before[1], before[2]
+    root.handlers, root.level = handlers, level
+    vars(logs.lean).update(lean)
     structlog.reset_defaults()
 
 
