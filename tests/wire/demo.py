@@ -17,6 +17,7 @@ from workers.runtime import Runtime
 
 JOURNAL = os.environ.get("JOURNAL", os.devnull)
 URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0")
+PREFIX = os.environ.get("PREFIX", "")
 OPTIONS = WorkerOptions(**json.loads(os.environ.get("WORKER_OPTIONS", "{}")))
 
 
@@ -90,7 +91,7 @@ async def die(tag: str) -> None:
 
 
 async def open_runtime() -> Runtime:
-    return Runtime(None, Publisher(URL))
+    return Runtime(None, Publisher(URL, key_prefix=PREFIX))
 
 
 app = create_celery(
@@ -98,6 +99,7 @@ app = create_celery(
     os.environ.get("RESULTS"),
     open_runtime,
     registry,
+    key_prefix=PREFIX,
     options=OPTIONS,
     worker_concurrency=int(os.environ.get("CONCURRENCY", "50")),
     beat_schedule={"tick": {"task": "demo.work", "schedule": 0.5, "args": ["tick"]}},

@@ -45,7 +45,7 @@ class Worker:
         self.node = f"{name}@test"
         self.journal = folder / "journal"
         self.log = folder / f"{name}.log"
-        options = json.dumps({"grace": 10, "farewell": 2, "lease": 2.0, **env.pop("options", OURS)})
+        options = json.dumps({"grace": 10, "farewell": 2, "lease": 1.0, **env.pop("options", OURS)})
         self.env = {**os.environ, "REDIS_URL": url, "JOURNAL": str(self.journal), "WORKER_OPTIONS": options}
         self.env |= {name: str(value) for name, value in env.items()}
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -13,8 +13,10 @@ from celery import Celery
 
 from service.dev.stack import Stack
 from tests.wire.process import OURS, STOCK, Worker, client, eventually
+from workers.envelope import encode
+from workers.message import Message
 
-LEASE = 2.0
+LEASE = 1.0
 
 
 @pytest.fixture
@@ -67,6 +69,37 @@ def test_sigterm_under_load_loses_nothing_and_runs_nothing_twice(redis_url: str,
         assert starts(second, tags) == [1] * 300
 
 
+def test_shutdown_by_remote_control_is_a_warm_one(redis_url: str, stock: Celery, tmp_path: Path) -> None:
+    with Worker(redis_url, tmp_path) as worker:
+        tags = send(stock, 3, 0.5)
+        eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
+        stock.control.shutdown(destination=[worker.node])
+        assert worker.process is not None
+        assert worker.process.wait(20) == 0
+        assert all_ended(worker, tags)
+
+
+def test_a_key_prefix_is_kept_to(redis_url: str, server: redis.Redis, tmp_path: Path) -> None:
+    stock = client(redis_url)
+    stock.conf.broker_transport_options = {"global_keyprefix": "p:", "priority_steps": [0, 3, 6, 9]}
+    with Worker(redis_url, tmp_path, "-E", PREFIX="p:") as worker:
+        stock.send_task("demo.work", args=["a", 0.5], queue="default")
+        stock.send_task("demo.again", args=["b"], queue="default")
+        worker.wait_for("start a")
+        assert stock.control.inspect([worker.node], timeout=1).active()[worker.node]
+        worker.wait_for("end a", "attempt2 b")
+        eventually(lambda: server.llen("p:workers:dead"), "it is with the dead letters")
+        assert all(key.startswith(b"p:") for key in server.scan_iter())
+
+
+def test_autoscale_follows_the_load(redis_url: str, stock: Celery, tmp_path: Path) -> None:
+    with Worker(redis_url, tmp_path, "--autoscale=20,2") as worker:
+        tags = send(stock, 30, 1.0)
+        inspect = stock.control.inspect([worker.node], timeout=1)
+        eventually(lambda: inspect.stats()[worker.node]["pool"]["max-concurrency"] > 2, "it has grown")
+        eventually(lambda: all_ended(worker, tags), "all have ended")
+
+
 def test_what_outlasts_the_grace_is_given_back_at_once(
     redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
 ) -> None:
@@ -110,20 +143,27 @@ def test_redis_killed_and_restarted_disturbs_nothing_that_runs(
 
 
 def test_sockets_killed_with_tasks_running_run_nothing_twice(
-    redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
+    redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
     with Worker(redis_url, tmp_path) as worker:
-        tags = send(stock, 20, 2.0)
+        tags = send(client(redis_url), 20, 2.0)
         eventually(lambda: sum(starts(worker, tags)) == 20, "they run")
         for _ in range(3):
             server.execute_command("CLIENT", "KILL", "TYPE", "normal")
             server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             time.sleep(0.3)
         eventually(lambda: all_ended(worker, tags), "all have ended")
-        stock.send_task("demo.work", args=["after"], queue="default")
+        server.lpush("default", encode(Message(actor="demo.work", args=("after",))))
         worker.wait_for("end after")
         assert starts(worker, tags) == [1] * 20
-        eventually(lambda: stock.control.inspect([worker.node], timeout=1).ping(), "remote control is back")
+        eventually(lambda: pings(redis_url, worker), "remote control is back")
+
+
+def pings(redis_url: str, worker: Worker) -> bool:
+    try:
+        return bool(client(redis_url).control.inspect([worker.node], timeout=1).ping())
+    except client(redis_url).connection().connection_errors:  # our own connections were killed as well
+        return False
 
 
 def test_a_frozen_redis_is_waited_for(stack: Stack, redis_url: str, stock: Celery, tmp_path: Path) -> None:
@@ -131,7 +171,7 @@ def test_a_frozen_redis_is_waited_for(stack: Stack, redis_url: str, stock: Celer
         tags = send(stock, 10, 2.0)
         eventually(lambda: sum(starts(worker, tags)) == 10, "they run")
         stack.valkey.pause()
-        time.sleep(LEASE * 2)
+        time.sleep(LEASE * 3)
         stack.valkey.resume()
         stock.send_task("demo.work", args=["after"], queue="default")
         eventually(lambda: all_ended(worker, [*tags, "after"]), "all have ended")
@@ -164,11 +204,11 @@ def test_a_full_redis_is_drained(redis_url: str, stock: Celery, server: redis.Re
 
 
 def test_a_worker_frozen_past_its_lease_finds_its_work_taken(redis_url: str, stock: Celery, tmp_path: Path) -> None:
-    first = Worker(redis_url, tmp_path, options={**OURS, "lease": 1.0})
-    second = Worker(redis_url, tmp_path, name="w2", options={**OURS, "lease": 1.0})
+    first = Worker(redis_url, tmp_path)
+    second = Worker(redis_url, tmp_path, name="w2")
     with first, second:
         second.signal(signal.SIGSTOP)
-        tags = send(stock, 3, 6.0)
+        tags = send(stock, 3, 5.0)
         eventually(lambda: sum(starts(first, tags)) == 3, "they run")
         first.signal(signal.SIGSTOP)
         second.signal(signal.SIGCONT)
@@ -185,7 +225,7 @@ def test_a_worker_frozen_past_its_lease_finds_its_work_taken(redis_url: str, sto
 
 def test_a_blocked_loop_keeps_its_lease_and_its_remote_control(redis_url: str, stock: Celery, tmp_path: Path) -> None:
     with Worker(redis_url, tmp_path) as first:
-        stock.send_task("demo.block", args=["b", LEASE * 2], queue="default")
+        stock.send_task("demo.block", args=["b", LEASE * 3], queue="default")
         first.wait_for("start b")
         with Worker(redis_url, tmp_path, name="w2") as second:
             assert stock.control.inspect([first.node], timeout=1).ping()
@@ -201,10 +241,10 @@ def test_a_message_that_kills_its_worker_is_buried_after_three(
 ) -> None:
     sent = stock.send_task("demo.die", args=["d"], queue="default")
     for _ in range(3):
-        worker = Worker(redis_url, tmp_path, options={**OURS, "lease": 1.0})
+        worker = Worker(redis_url, tmp_path)
         with worker.start(until_ready=False):
             eventually(lambda: not worker.alive, "it dies of it")  # noqa: B023
-    with Worker(redis_url, tmp_path, options={**OURS, "lease": 1.0}) as worker:
+    with Worker(redis_url, tmp_path) as worker:
         eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
         stock.send_task("demo.work", args=["after"], queue="default")
         worker.wait_for("end after")

@@ -98,6 +98,8 @@ class Attempts:
         state.all_total_count[0] += 1
         if self.desk.consumer.controller.autoscaler is not None:
             state.reserved_requests.add(request)
+            for callback in self.desk.consumer.on_task_message:
+                self.desk.pool.tell(callback, request)
 
     def _settle(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
         """A durable message's row has the outcome already; a direct one has nothing but this."""

@@ -54,7 +54,7 @@ class Front:
             self.keys,
             self.owner,
             lease=self.options.lease,
-            room=lambda: self.pool.limit,
+            room=self._room,
             handle=self.desk.handle,
             lost=self._lose,
         )
@@ -62,6 +62,12 @@ class Front:
         self.events = TaskEvents(self.desk.app, self.url, self.keys, self.desk.hostname)
         self.desk.announcer = Announcer(self.desk.consumer, self.events)
         return intake
+
+    def _room(self) -> int:
+        """Messages that may be in hand; with `--autoscale` its maximum, or it would never see a reason to grow."""
+        most: int = self.desk.consumer.controller.max_concurrency or 0
+        limit: int = self.pool.limit
+        return max(limit, most)
 
     def _lose(self, parcels: list[Parcel]) -> None:
         """Loop thread: another worker took our messages over; those without a row must not run twice for longer."""
