@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +12,6 @@ from uuid import uuid4
 import pytest
 from celery import Celery, chain, chord, group
 
-from service.dev.ports import free_port
 from service.dev.stack import Stack
 from tests.wire.process import OURS, ROOT, STOCK, Worker, client, eventually
 
@@ -183,38 +181,6 @@ def test_beat_fires_and_the_worker_runs_it(worker: Worker, stock: Celery, tmp_pa
     process = subprocess.Popen(beat, cwd=ROOT, env=worker.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: worker.notes()["end tick"] > before + 1, "two ticks have run")
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def test_flower_lists_the_worker_and_its_task(worker: Worker, stock: Celery, tag: str, tmp_path: Path) -> None:
-    if '"own_consumer": false' in worker.env["WORKER_OPTIONS"]:
-        pytest.skip("Flower talks to the events of both alike")
-    port = free_port()
-    arguments = ["flower", f"--port={port}", "--address=127.0.0.1", "--unauthenticated-api"]
-    env = {**worker.env, "FLOWER_UNAUTHENTICATED_API": "true"}
-    command = [sys.executable, "-m", "celery", "-A", "tests.wire.demo", *arguments]
-    with (tmp_path / "flower.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
-    try:
-        read = lambda path: urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).read().decode()  # noqa: E731
-
-        def shows(path: str, text: str) -> bool:
-            try:
-                return text in read(path)
-            except OSError:
-                return False
-
-        eventually(lambda: shows("/api/workers?refresh=1", worker.node), "Flower lists the worker", 30)
-        sent: list[str] = []
-
-        def knows_one() -> bool:  # it asks for events when it has found the worker
-            sent.append(stock.send_task("demo.work", args=[tag], queue="default").id)
-            time.sleep(0.5)
-            return any(shows(f"/api/task/info/{id}", "SUCCESS") for id in sent)
-
-        eventually(knows_one, "Flower knows a task", 30)
     finally:
         process.terminate()
         process.wait(10)

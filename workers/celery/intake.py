@@ -163,8 +163,7 @@ class Intake:
             self._doubt = True  # until the answer is here, messages may be ours without our knowing
         replies = await self._link.call(commands, REPLY)
         if await self._load_scripts(replies):
-            self._doubt = False
-            return 0, 0.0
+            return await self._round_trip(want)
         if refusal := next((reply for reply in replies if isinstance(reply, ResponseError)), None):
             raise BrokerUnavailable(f"the broker refused: {refusal}")
         self._note_up()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from celery import signals
 from celery.concurrency.base import BasePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -63,6 +64,7 @@ class Pool(BasePool):
 
     def on_start(self) -> None:
         """Starts the loop thread and builds the Runtime on it."""
+        signals.worker_shutting_down.connect(self._wake_hub)
         self.thread.start()
         self.runtime = self.thread.run(self._build_runtime(), timeout=60)
         _settle_memory()
@@ -86,6 +88,12 @@ class Pool(BasePool):
     def register_with_event_loop(self, hub: Any) -> None:
         """Called whenever Celery's consumer (re)connects."""
         self._hub = hub
+
+    def _wake_hub(self, **_: Any) -> None:
+        """A signal asks for the end: do not sleep over it. A signal handler may take no lock, so not `call_soon`."""
+        waker = getattr(self._hub, "_waker", None)
+        if waker is not None:
+            waker.wake()
 
     def on_apply(
         self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
