@@ -161,6 +161,10 @@ def mails(running: Running) -> list[dict[str, Any]]:
 def test_up_tells_where_everything_is(up: Running) -> None:
     assert f"http://127.0.0.1:{up.port}" in up.log
     assert up.about["mailbox"] in up.log
+    [shown] = [block for block in blocks("text") if "Ctrl-C" in block]
+    names = re.findall(r"^  (\S+(?: \S+)?)  ", shown, re.MULTILINE)
+    assert len(names) == 5
+    assert [name for name in names if f"  {name} " not in up.log] == []
     ready = httpx.get(f"http://127.0.0.1:{up.port}/health/ready", timeout=10)
     assert ready.status_code == 200, ready.text
 
@@ -179,12 +183,12 @@ def test_the_curl_line_sends_one_mail_however_often_it_is_run(up: Running) -> No
     assert "Ada" in mail["Subject"]
 
 
-def test_status_and_trace_tell_what_happened(up: Running) -> None:
-    callboard = command("callboard=").partition("=")[2].strip('"')
-    assert run(up.clone, command("$callboard status").replace("$callboard", callboard)).stdout
+def test_status_trace_and_doctor_tell_what_happened(up: Running) -> None:
+    assert run(up.clone, command("python3 start status")).stdout
     request_id = curl(up, command("curl").replace("welcome-ada", "another")).headers["X-Request-ID"]
-    trace = command("$callboard trace").replace("$callboard", callboard).replace("REQUEST_ID", request_id)
+    trace = command("python3 start trace").replace("REQUEST_ID", request_id)
     up.until(lambda: "email" in run(up.clone, trace).stdout or None, "the story of the request")
+    assert "SMTP" in run(up.clone, command("python3 start doctor")).stdout
 
 
 def test_the_load_of_an_app_leaves_no_mail_behind(up: Running) -> None:
@@ -206,6 +210,11 @@ def test_the_test_command_runs_the_tests(clone: Path) -> None:
     """One file of the suite: the whole suite would run this test again."""
     ended = run(clone, command("python3 start test"), "tests/layout/test_names.py")
     assert re.search(r"\d+ passed", ended.stdout), ended.stdout
+
+
+def test_the_chaos_command_knows_its_options(clone: Path) -> None:
+    """tests/faults runs what it does."""
+    assert "Usage: callboard chaos" in run(clone, command("python3 start chaos"), "--help").stdout
 
 
 def test_the_actor_of_the_readme_is_an_actor() -> None:
