@@ -131,11 +131,14 @@ def keys_revoke(key_id: str, data: Path) -> None:
 @callboard.command()
 @click.argument("request_id")
 @DATA
-def trace(request_id: str, data: Path) -> None:
-    """Tell the whole story of a request: records, tasks, attempts, the mail server's replies."""
+def trace(request_id: str, data: Path, *, as_json: bool) -> None:
+    """Tell the whole story of a request: records, tasks, attempts, the mail server's replies.
+
+    Into a pipe or a file it writes one line per fact, without colours.
+    """
     from service.trace import run  # noqa: PLC0415
 
-    _run(run, settings(data), request_id)
+    _run(run, settings(data), request_id, as_json=as_json)
 
 
 @callboard.command()
@@ -155,6 +158,7 @@ def status(data: Path) -> None:
 @click.option("--start", default=1, show_default=True, help="The first seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as `GET /v1/requests/{id}` answers it.")
     """Break servers, workers and connections at random while mail flows; count what is lost and what is sent twice.
 
     It runs on servers of its own, and refuses where the environment names others.

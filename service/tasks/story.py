@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.story import Event, Story
 from service.tasks.reading import TaskReport, arrivals, tasks_of
+from service.tasks.telling import milliseconds, once_each, task_events
 
 MAX_TASKS = 500
+ARRIVAL = "request_received"
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ async def tell(
     tasks = await tasks_of(connection, tenant_id, request_id, MAX_TASKS + 1)
     complete, tasks = len(tasks) <= MAX_TASKS, tasks[:MAX_TASKS]
     came = await arrivals(connection, [task.id for task in tasks])
-    events = [Event(datetime.fromisoformat(at), "request_received", request_id, {"route": route}) for route, at in came]
+    events = [Event(datetime.fromisoformat(at), ARRIVAL, request_id, {"route": route}) for route, at in came]
     for told in stories:
         events += await told(connection, tenant_id, request_id)
     for task in tasks:
@@ -52,39 +54,18 @@ async def tell(
 
 
 def arrange(request_id: str, tasks: list[TaskReport], events: Iterable[Event], complete: bool = True) -> RequestStory:
-    """Put events in order and measure them from the first."""
-    ordered = sorted(events, key=lambda event: event.at)
-    first, last = ordered[0].at, ordered[-1].at
-    moments = [Moment(event.at, _ms(first, event.at), event.what, event.id, event.detail) for event in ordered]
-    return RequestStory(request_id, first, last, _ms(first, last), complete, tasks, moments)
+    """Put events in order, each fact once, and measure them from the first: the request's arrival, where it is known.
+
+    Some times are known to the millisecond only, and may seem to lie before the arrival that caused them.
+    """
+    every = once_each(events)
+    first = min((event.at for event in every if event.what == ARRIVAL), default=min(event.at for event in every))
+    ordered = sorted(every, key=lambda event: (max(event.at, first), event.what != ARRIVAL))
+    moments = [_moment(event, first) for event in ordered]
+    ended = max(first, ordered[-1].at)
+    return RequestStory(request_id, first, ended, milliseconds(first, ended), complete, tasks, moments)
 
 
-def task_events(task: TaskReport) -> list[Event]:
-    """Tell a task: queued, each attempt, and how it ended."""
-    name, id_ = task.name, str(task.id)
-    queued = {"task": name, "queue": task.queue, "priority": task.priority}
-    events = [Event(task.created_at, "task_queued", id_, queued)]
-    for attempt in task.history:
-        detail = {"task": name, "attempt": attempt.number} | _given(worker=attempt.worker)
-        if attempt.started_at is not None:
-            events.append(Event(attempt.started_at, "attempt_started", id_, detail))
-        more = _given(ms=attempt.started_at and _ms(attempt.started_at, attempt.ended_at), detail=attempt.detail)
-        events.append(Event(attempt.ended_at, f"attempt_{attempt.outcome}", id_, detail | more))
-    if task.started_at is not None and all(task.started_at > attempt.ended_at for attempt in task.history):
-        events.append(Event(task.started_at, "attempt_started", id_, {"task": name} | _given(worker=task.worker)))
-    if task.finished_at is not None:
-        events.append(Event(task.finished_at, f"task_{task.state}", id_, _ending(task)))
-    return events
-
-
-def _ending(task: TaskReport) -> dict[str, Any]:
-    took = _given(ms=_ms(task.started_at, task.finished_at)) if task.started_at and task.finished_at else {}
-    return {"task": task.name} | took | _given(outcome=task.outcome, error=task.error)
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _ms(start: datetime, end: datetime) -> float:
-    return round((end - start).total_seconds() * 1000, 1)
+def _moment(event: Event, first: datetime) -> Moment:
+    offset = milliseconds(first, max(event.at, first))
+    return Moment(event.at, offset, event.what, event.id, event.detail)

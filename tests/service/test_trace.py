@@ -1,6 +1,7 @@
 """`callboard trace` and `callboard status`, as a terminal shows them."""
 
 import io
+import json
 from typing import Any
 
 import httpx
@@ -32,6 +33,15 @@ async def test_the_story_is_a_timeline(api: httpx.AsyncClient, engine: AsyncEngi
     assert "emails.send_email" in text
     assert "POST /v1/emails" in text
     assert "\x1b[31m" not in text
+
+
+async def test_the_story_of_a_mail_as_json_is_the_apis(
+    api: httpx.AsyncClient, engine: AsyncEngine, settings: Settings
+) -> None:
+    await store(engine, "r-9")
+    stream, console = screen()
+    assert await trace.run(settings, "r-9", console, as_json=True) == 0
+    assert json.loads(stream.getvalue()) == (await api.get("/v1/requests/r-9")).json()
 
 
 async def test_a_request_nobody_knows_is_said_plainly(settings: Settings) -> None:
