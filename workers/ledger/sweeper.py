@@ -35,10 +35,11 @@ _GATE = f"(SELECT pg_try_advisory_xact_lock({LOCK}))"
 
 _MESSAGE = "m.id, m.actor, m.queue, m.priority, m.headers::text AS headers, m.tenant_id, m.state"
 
+# An index is bounded by statement_timestamp(): clock_timestamp() is volatile, so it would be read to its end.
 RING = f"""
 WITH due AS (
     SELECT id, rings AS rung FROM messages
-    WHERE {_GATE} AND state = 'queued' AND ring_at <= clock_timestamp()
+    WHERE {_GATE} AND state = 'queued' AND ring_at <= statement_timestamp()
     ORDER BY ring_at LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -52,7 +53,7 @@ RETURNING {_MESSAGE}, due.rung, extract(epoch FROM clock_timestamp() - m.due_at)
 EXPIRE = f"""
 WITH late AS (
     SELECT id FROM messages
-    WHERE {_GATE} AND state = 'queued' AND expires_at <= clock_timestamp()
+    WHERE {_GATE} AND state = 'queued' AND expires_at <= statement_timestamp()
     ORDER BY expires_at LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -122,7 +123,7 @@ RESEND = f"""
 WITH grace_over AS (
     SELECT id FROM messages
     WHERE {_GATE} AND state = 'uncertain' AND uncertain_policy = 'resend'
-        AND finished_at < clock_timestamp() - make_interval(secs => $2)
+        AND finished_at < statement_timestamp() - make_interval(secs => $2)
         AND (
             SELECT count(*) FROM message_attempts a WHERE a.message_id = messages.id AND a.outcome = 'resent'
         ) < messages.max_crashes
