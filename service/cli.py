@@ -24,11 +24,15 @@ DATA = click.option(
 def settings(data: Path | None = None) -> "Settings":
     """Read the settings, or end with every fault named.
 
-    Where DATABASE_URL is not set, the servers that `up` runs in the folder `data` are taken.
+    Where DATABASE_URL is not set, the servers that `up` runs in the folder `data` are taken, the mail server among
+    them unless SMTP_HOST names another.
     """
-    from service.settings import Settings, SettingsError, running  # noqa: PLC0415
+    from service.settings import Settings, SettingsError, is_mail, running  # noqa: PLC0415
 
-    found = dict(os.environ) if data is None or "DATABASE_URL" in os.environ else {**os.environ, **running(data)}
+    found = dict(os.environ)
+    if data is not None and "DATABASE_URL" not in found:
+        mail_is_named = "SMTP_HOST" in found
+        found |= {name: value for name, value in running(data).items() if not (mail_is_named and is_mail(name))}
     try:
         return Settings.from_env(found)
     except SettingsError as error:
@@ -128,8 +132,34 @@ def keys_revoke(key_id: str, data: Path) -> None:
     _run(revoke, settings(data), key_id)
 
 
+@callboard.group()
+def new() -> None:
+    """Write the files of a slice, or of an actor, into this checkout."""
+
+
+@new.command("slice")
+@click.argument("name")
+@click.option("--record", help="What one of them is called; by default NAME without its plural.")
+def new_slice(name: str, record: str | None) -> None:
+    """Write the slice NAME, such as `notes`: table, migration, actor, routes and tests, all working."""
+    from service.new.command import make_slice, run  # noqa: PLC0415
+
+    _end(run(make_slice, name, record=record))
+
+
+@new.command("actor")
+@click.argument("slice_name", metavar="SLICE")
+@click.argument("name")
+def new_actor(slice_name: str, name: str) -> None:
+    """Add the actor NAME, and a test of it, to SLICE."""
+    from service.new.command import make_actor, run  # noqa: PLC0415
+
+    _end(run(make_actor, slice_name, name))
+
+
 @callboard.command()
 @click.argument("request_id")
+@click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as `GET /v1/requests/{id}` answers it.")
 @DATA
 def trace(request_id: str, data: Path, *, as_json: bool) -> None:
     """Tell the whole story of a request: records, tasks, attempts, the mail server's replies.
@@ -158,7 +188,6 @@ def status(data: Path) -> None:
 @click.option("--start", default=1, show_default=True, help="The first seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
-@click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as `GET /v1/requests/{id}` answers it.")
     """Break servers, workers and connections at random while mail flows; count what is lost and what is sent twice.
 
     It runs on servers of its own, and refuses where the environment names others.
@@ -173,7 +202,7 @@ def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @DATA
 def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
-    """Test the way to the mail server step by step, and say how to mend what fails."""
+    """Test Postgres, Redis and the way to the mail server step by step, and say how to mend what fails."""
     from service.doctor import run  # noqa: PLC0415
 
     _end(run(settings(data), as_json=as_json, send_to=send_to))

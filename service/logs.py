@@ -198,7 +198,7 @@ def _configure_stdlib(writer: Writer, shared: list[Any], render: list[Any], leve
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "asyncio", "sqlalchemy.engine"):
+    for noisy in ("httpx", "httpcore", "asyncio", "sqlalchemy.engine", "alembic.runtime.plugins"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 

@@ -14,6 +14,7 @@ import service
 from service.dev.server import ServerFailed
 
 PACKAGE = Path(service.__file__).parent
+TABLE = "SELECT to_regclass('alembic_version') IS NOT NULL"  # asked first: a missing table is an ERROR in Postgres' log
 VERSION = "SELECT version_num FROM alembic_version"
 
 
@@ -46,9 +47,7 @@ async def current(url: str) -> str | None:
             f"The database at {where.hostname}:{where.port or 5432} does not let us in: {error}. Check DATABASE_URL."
         ) from error
     try:
-        found = await connection.fetchval(VERSION)
-    except asyncpg.UndefinedTableError:
-        return None
+        found = await connection.fetchval(VERSION) if await connection.fetchval(TABLE) else None
     finally:
         await connection.close()
     return None if found is None else str(found)

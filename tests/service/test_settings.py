@@ -67,5 +67,11 @@ def test_the_servers_of_up_are_found(tmp_path: Path) -> None:
     assert running(tmp_path) == {}
     (tmp_path / "up.json").write_text('{"database_url": "postgresql://x/y", "redis_url": "redis://x", "pid": 1}')
     assert running(tmp_path) == {"DATABASE_URL": "postgresql://x/y", "REDIS_URL": "redis://x"}
+    mail = '"smtp": "127.0.0.1:1025"'
+    (tmp_path / "up.json").write_text(f'{{{mail}, "mailbox": "http://127.0.0.1:8025"}}')
+    found = running(tmp_path)
+    assert (found["SMTP_HOST"], found["SMTP_PORT"], found["SMTP_TLS"]) == ("127.0.0.1", "1025", "none")
+    (tmp_path / "up.json").write_text(f'{{{mail}, "mailbox": null}}')
+    assert running(tmp_path) == {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1025"}
     (tmp_path / "up.json").write_text("{")
     assert running(tmp_path) == {}

@@ -138,6 +138,12 @@ def test_a_person_sees_aligned_lines_without_colour_in_a_file(up: Up) -> None:
     assert "Ctrl-C stops everything" in up.said
 
 
+def test_the_first_start_shows_no_line_that_looks_like_trouble(up: Up) -> None:
+    up.facts()
+    for noise in ("alembic_version", "setup plugin", "ERROR"):
+        assert noise not in up.said
+
+
 def test_a_mail_goes_all_the_way_to_the_mailbox(up: Up) -> None:
     facts = up.facts()
     assert send(facts, "all the way").status_code == 202

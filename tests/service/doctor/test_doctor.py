@@ -2,14 +2,18 @@
 
 import io
 import json
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 from rich.console import Console
 
 from service import doctor
+from service.cli import callboard
 from service.doctor import Mark, Section
 from service.settings import Settings
 from tests.faults.sink import Rule, Sink
@@ -151,3 +155,15 @@ def test_the_command_ends_with_0_where_all_is_well(database: str, redis_url: str
     assert code == 0, text
     assert "weaken a promise" in text
     assert [mail["Subject"] for mail in mailbox.messages] == ["A test mail of callboard doctor"]
+
+
+def test_the_command_takes_the_servers_of_up(database: str, redis_url: str, mailbox: Any, tmp_path: Path) -> None:
+    smtp = f"{mailbox.host}:{mailbox.port}"
+    running = {"database_url": database, "redis_url": redis_url, "smtp": smtp, "mailbox": "http://127.0.0.1:1"}
+    (tmp_path / "up.json").write_text(json.dumps(running))
+    bare = dict.fromkeys(name for name in os.environ if name.startswith(("SMTP_", "DATABASE_", "REDIS_")))
+    runner = CliRunner(env={**bare, "DATABASE_URL": None, "SMTP_HOST": None})
+    got = runner.invoke(callboard, ["doctor", "--json", "--data", str(tmp_path)])
+    assert got.exit_code == 0, got.output
+    other = CliRunner(env={**bare, "DATABASE_URL": None, "SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1"})
+    assert other.invoke(callboard, ["doctor", "--json", "--data", str(tmp_path)]).exit_code == 1
