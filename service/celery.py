@@ -39,7 +39,11 @@ def make_app(settings: Settings) -> App:
         registry,
         queues=settings.queues,
         key_prefix=settings.redis_key_prefix,
-        options=WorkerOptions(lease=settings.worker_lease),
+        options=WorkerOptions(
+            lease=settings.worker_lease,
+            grace=settings.worker_grace,
+            health_port=settings.worker_health_port or None,
+        ),
         worker_concurrency=settings.worker_concurrency,
     )
 

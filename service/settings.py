@@ -225,6 +225,19 @@ class Settings:
         parse=seconds(4, 3600),
         unit="s",
     )
+    worker_grace: float = setting(
+        "WORKER_GRACE",
+        doc="After SIGTERM: how long running attempts may go on before they are cancelled and given back.",
+        default=25.0,
+        parse=seconds(0, 86_400),
+        unit="s",
+    )
+    worker_health_port: int = setting(
+        "WORKER_HEALTH_PORT",
+        doc="Where a worker answers /live, /ready and /metrics; 0 for nowhere.",
+        default=0,
+        parse=count(0, 65535),
+    )
     queues: tuple[str, ...] = setting(
         "QUEUES", doc="Queues a worker serves, by commas; empty for all that actors declare.", default=(), parse=words
     )

@@ -70,7 +70,8 @@ class TaskEvents:
     async def _publish(self) -> None:
         try:
             while self._events:
-                await asyncio.sleep(GATHER)
+                if len(self._events) < BATCH:
+                    await asyncio.sleep(GATHER)
                 batch, self._events = self._events[:BATCH], self._events[BATCH:]
                 await self._link.call([("PUBLISH", self._topic, self._message(batch))], 5.0)
         except BrokerUnavailable as error:
