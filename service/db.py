@@ -1,5 +1,6 @@
 """Postgres for the service: the declarative base, the engine of one loop, sessions, and the transaction boundary."""
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -12,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 from service.settings import Settings
+from workers.errors import NoRuntime
+from workers.runtime import Runtime
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -94,6 +97,18 @@ def transaction(maker: Sessions) -> AbstractAsyncContextManager[AsyncSession]:
     A failed COMMIT raises; whether it took effect is then unknown to anybody but Postgres.
     """
     return maker.begin()
+
+
+async def session() -> AsyncIterator[AsyncSession]:
+    """Provide an actor with the transaction of its attempt: `session: Annotated[AsyncSession, Depends(session)]`.
+
+    It commits when the attempt ends well and rolls back when it does not. Raises NoRuntime without a database.
+    """
+    engine = Runtime.of_loop().engine
+    if engine is None:
+        raise NoRuntime("this Runtime was made without an engine: it has no sessions")
+    async with transaction(sessions(engine)) as opened:
+        yield opened
 
 
 def is_away(error: BaseException) -> bool:

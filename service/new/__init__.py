@@ -1,0 +1,1 @@
+"""`callboard new`: writes the files of a slice, or an actor into one, in the style of the house."""
