@@ -84,17 +84,22 @@ class Books:
         finally:
             await engine.dispose()
 
-    async def doorbells(self) -> tuple[UUID | str, ...]:
-        """What the queues hold, and what workers hold of them."""
+    async def held(self) -> dict[str, list[Any]]:
+        """The messages in Redis, by key: those that wait in lists, and those that workers hold."""
+        found: dict[str, list[Any]] = {}
         async with redis.Redis.from_url(self.redis_url) as server:
-            texts: list[Any] = []
             async for key in server.scan_iter(match="*"):
                 kind = await server.type(key)
                 if kind == b"list":
-                    texts += await server.lrange(key, 0, -1)
+                    found[key.decode()] = await server.lrange(key, 0, -1)
                 elif kind == b"hash" and b"unacked" in key:
-                    texts += [text.partition(b"\n")[2] for text in (await cast(Any, server.hgetall(key))).values()]
-            return tuple(_doorbell(text) for text in texts)
+                    held = (await cast(Any, server.hgetall(key))).values()
+                    found[key.decode()] = [text.partition(b"\n")[2] for text in held]
+        return found
+
+    async def doorbells(self) -> tuple[UUID | str, ...]:
+        """What the queues hold, and what workers hold of them."""
+        return tuple(_doorbell(text) for texts in (await self.held()).values() for text in texts)
 
     async def ring(self, ids: Sequence[UUID]) -> None:
         """Pushes doorbells, whether their rows want one or not. Errors of Redis are none of ours."""

@@ -85,7 +85,8 @@ class Site:
         while not await condition():
             if time.monotonic() > give_up:
                 logs = "\n".join(f"--- {each.name}\n{each.last_lines(25)}" for each in self.fleet.members)
-                raise NotInTime(f"not within {timeout:.0f} s: {what}\n{await self.books.unfinished()}\n{logs}")
+                left = f"{dict(await self.books.unfinished())}; in Redis: {await self.books.held()}"
+                raise NotInTime(f"not within {timeout:.0f} s: {what}\n{left}\n{logs}")
             await asyncio.sleep(0.1)
 
     async def drain(self, bound: float = DRAIN) -> float:

@@ -1,0 +1,140 @@
+"""Workers die, freeze and stop at the worst moments: nothing is lost, nothing is sent twice."""
+
+import asyncio
+import random
+import signal
+
+import pytest
+
+from service.dev.chaos.fleet import by_hand
+from service.dev.chaos.sink import Rule
+from service.dev.chaos.site import Site
+from tests.faults.judging import eventually, hand_in, in_state, judge, received, row, sent, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_kill_9_in_the_midst_of_mail_again_and_again(site: Site) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    for worker in [*site.fleet.workers, site.fleet.workers[0]]:
+        jobs = asyncio.create_task(hand_in(site, 40))
+        await asyncio.sleep(dice.uniform(0.05, 0.6))
+        await by_hand(worker.kill)
+        await by_hand(worker.start)
+        await jobs
+    await judge(site)
+
+
+async def test_sigterm_under_load_ends_with_0_leaves_no_doubt_and_sends_nothing_afterwards(site: Site) -> None:
+    first, second = site.fleet.workers
+    await by_hand(second.kill)
+    jobs = asyncio.create_task(hand_in(site, 100))
+    await eventually(lambda: len(site.sink.mails) % 7 == 3 or jobs.done(), "mail flows")
+    first.signal(signal.SIGTERM)
+    assert await by_hand(first.ended, 60) == 0
+    at_its_end = len(site.sink.mails)
+    ids = await jobs
+    await asyncio.sleep(0.5)
+    assert len(site.sink.mails) == at_its_end
+    rows = await site.books.rows()
+    assert {rows[id].state for id in ids} <= {"queued", "done"}
+    await by_hand(first.start)
+    await sent(site, ids)
+    await by_hand(second.start)
+    await judge(site)
+
+
+async def test_sigkill_before_sigterm_is_done(site: Site) -> None:
+    jobs = asyncio.create_task(hand_in(site, 60))
+    await asyncio.sleep(0.3)
+    for worker in site.fleet.workers:
+        worker.signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        await by_hand(worker.kill)
+        await by_hand(worker.start)
+    await jobs
+    await judge(site)
+
+
+async def test_a_zombie_that_lost_its_lease_never_writes_the_dot(site: Site) -> None:
+    """It is frozen while the server makes it wait for 354; the mail goes to another; then it wakes up."""
+    first, second = site.fleet.workers
+    await by_hand(second.kill)
+    site.sink.rules["data"] = [Rule(delay=1.0, times=1)]
+    (id,) = await hand_in(site, 1)
+    before = len(site.sink.sessions)
+    await until(site, [id], in_state("running"), "it runs")
+    await eventually(
+        lambda: any("DATA" in each.verbs[-1:] for each in site.sink.sessions[before - 1 :]), "DATA is said"
+    )
+    first.pause()
+    await by_hand(second.start)
+    await sent(site, [id])
+    first.resume()
+    await asyncio.sleep(2)
+    mail = await row(site, id)
+    assert received(site, mail) == 1
+    assert mail.epoch == 2
+    await judge(site)
+
+
+async def test_frozen_between_fence_and_dot_it_is_in_doubt_and_never_sent_by_another(site: Site) -> None:
+    first, second = site.fleet.workers
+    await by_hand(second.kill)
+    site.sink.rules["data"] = [Rule(delay=0.5, times=1)]
+    (id,) = await hand_in(site, 1)
+    await until(site, [id], in_state("running"), "it runs")
+    site.proxies["db"].latency = 0.7  # the fence takes so long each way
+
+    async def fenced() -> bool:
+        return (await row(site, id)).intent
+
+    await site.until(fenced, "intent is announced")
+    first.pause()
+    site.proxies["db"].heal()
+    await by_hand(second.start)
+    async with asyncio.timeout(60):
+        while (await row(site, id)).state == "running":
+            await site.hasten()
+            await asyncio.sleep(0.5)
+    assert (await row(site, id)).state == "uncertain"
+    assert received(site, await row(site, id)) == 0
+    first.resume()
+    await asyncio.sleep(2)
+    mail = await row(site, id)
+    assert (mail.state, received(site, mail)) in {("uncertain", 0), ("uncertain", 1), ("done", 1)}
+    await judge(site)
+
+
+async def test_a_mail_that_kills_its_workers_is_set_aside_and_can_be_queued_again(site: Site) -> None:
+    for worker in site.fleet.workers[1:]:
+        await by_hand(worker.kill)
+    site.sink.rules["data"] = [Rule(then="hang")]
+    (id,) = await hand_in(site, 1)
+    worker = site.fleet.workers[0]
+    for death in (1, 2, 3):
+        await until(site, [id], lambda mail, death=death: mail.epoch == death, f"attempt {death} begins")
+        await by_hand(worker.kill)
+        await by_hand(worker.start)
+    await until(site, [id], in_state("dead"), "it is set aside")
+    assert "Quarantined" in (await row(site, id)).error
+    others = await hand_in(site, 5)
+    site.sink.rules.clear()
+    await sent(site, others)
+    assert await site.books.requeue_quarantined() == 1
+    await sent(site, [id])
+    await judge(site)
+
+
+async def test_an_api_killed_between_its_answer_and_the_doorbell_loses_nothing(site: Site) -> None:
+    await by_hand(site.stack.valkey.kill)  # so that no doorbell can leave
+    try:
+        ids = await hand_in(site, 20)
+        await by_hand(site.fleet.api.kill)
+    finally:
+        await by_hand(site.stack.valkey.start)
+    await by_hand(site.fleet.api.start)
+    await sent(site, ids)
+    await judge(site)
