@@ -63,7 +63,6 @@ async def mail() -> None:
     if "transport" not in state:
         state["transport"] = Transport("127.0.0.1", SMTP_PORT, bounds=Bounds(size=kit.CONCURRENT))
     await state["transport"].send(SENDER, [RECIPIENT], MAIL, current().fence if FENCED else no_fence)
-    kit.tick()
 
 
 ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "wait": wait, "pong": pong, "mail": mail}

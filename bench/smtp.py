@@ -1,13 +1,10 @@
-"""Mails per second, and CPU per mail, of ways to hand mail to one server: `python -m bench.smtp`.
+"""`smtp`: mails per second, and CPU for each, of ways to hand mail to one server, with and without a worker.
 
-The server is a process of its own that takes any mail and answers the final dot after a delay. Each way runs in every
-round, in turn; the table shows medians.
+The server is a process of its own that takes any mail and answers the final dot after a delay.
 """
 
-import argparse
 import asyncio
 import contextlib
-import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +14,12 @@ from typing import cast
 import aiosmtplib
 import uvloop
 
+from bench import mails
+from bench.options import Options
+from bench.peers import kit
+from bench.progress import say
+from bench.report import Column, Report, Target
+from bench.servers import Servers
 from service.emails.smtp import Transport
 from service.emails.smtp.pool import Bounds
 
@@ -48,6 +51,7 @@ class Server(asyncio.Protocol):
                 if not dot:
                     break
                 self.buffer, self.in_data = rest, False
+                kit.tick()
                 self.later(b"250 2.0.0 Ok: queued as BENCH\r\n")
                 continue
             line, end, rest = self.buffer.partition(b"\r\n")
@@ -122,15 +126,18 @@ async def ours(port: int, connections: int, mails_per_connection: int) -> AsyncI
     await transport.close()
 
 
+OURS = "ours, connections kept"
+CONNECTIONS = mails.CONNECTIONS
+COLUMNS = (Column("rate", "mails/s"), Column("cpu", "CPU µs/mail"))
 WAYS = {
     "aiosmtplib, a connection per mail": library_each,
     "aiosmtplib, connections kept": library_kept,
     "ours, a connection per mail": lambda port, connections: ours(port, connections, 1),
-    "ours, connections kept": lambda port, connections: ours(port, connections, 1_000_000),
+    OURS: lambda port, connections: ours(port, connections, 1_000_000),
 }
 
 
-async def run(way: str, port: int, mails: int, connections: int) -> tuple[float, float]:
+async def run_way(way: str, port: int, mails: int, connections: int) -> tuple[float, float]:
     """Send the mails; return mails per second and CPU milliseconds per mail."""
     async with WAYS[way](port, connections) as send:
         await asyncio.gather(*(send() for _ in range(connections)))
@@ -154,28 +161,29 @@ def server(delay: float) -> Iterator[int]:
         process.wait()
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--mails", type=int, default=2000)
-    parser.add_argument("--connections", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    if args.serve is not None:
-        uvloop.run(serve(args.serve))
-        return
-    print(f"{'server':>7}  {'way':<35} {'mails/s':>9} {'CPU ms/mail':>12}")
-    for delay in (0.0, 0.2):
-        results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-        with server(delay) as port:
-            for _ in range(args.rounds):
-                for way, figures in results.items():
-                    figures.append(uvloop.run(run(way, port, args.mails, args.connections)))
-        for way, figures in results.items():
-            rate, cpu = (statistics.median(column) for column in zip(*figures, strict=True))
-            print(f"{delay * 1000:>4.0f} ms  {way:<35} {rate:>9,.0f} {cpu:>12.3f}", flush=True)
+def transports(options: Options) -> Report:
+    """Each way to hand mails over from one loop, without any queue."""
+    title = f"Handing mails to a server that takes 200 ms, {CONNECTIONS} connections, without any queue"
+    report = Report("transports", title, COLUMNS, OURS, "cpu")
+    count = 500 if options.quick else 2000
+    with server(mails.DELAY) as port:
+        for number in range(options.rounds):
+            for way in WAYS:
+                say(f"smtp, round {number + 1}/{options.rounds}: {way}")
+                rate, cpu = uvloop.run(run_way(way, port, count, CONNECTIONS))
+                report.add(way, {"rate": rate, "cpu": cpu * 1000})
+    report.targets = [
+        Target(OURS, "cpu", ("aiosmtplib, connections kept",), most=0.5, less_is_better=True, text="CPU for each mail")
+    ]
+    return report
+
+
+def run(options: Options, servers: Servers) -> list[Report]:
+    """`smtp`: our transport beside aiosmtplib, then our worker beside Celery's threads and smtplib."""
+    return [transports(options), *mails.run(options, servers)]
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] != ["--serve"]:
+        sys.exit("python -m bench smtp")
+    uvloop.run(serve(float(sys.argv[2])))
