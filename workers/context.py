@@ -49,7 +49,7 @@ class Marks(Protocol):
 
     async def fence(self) -> None: ...
 
-    async def progress(self, done: int, total: int | None) -> None: ...
+    async def progress(self, done: int, total: int | None, note: str) -> None: ...
 
 
 class Unmarked:
@@ -58,7 +58,7 @@ class Unmarked:
     async def fence(self) -> None:
         return
 
-    async def progress(self, done: int, total: int | None) -> None:
+    async def progress(self, done: int, total: int | None, note: str) -> None:
         return
 
 
@@ -168,9 +168,9 @@ class Context:
         await self.marks.fence()
         self.fenced = True
 
-    async def progress(self, done: int, total: int | None = None) -> None:
-        """Note how far the attempt is, for whoever polls."""
-        await self.marks.progress(done, total)
+    async def progress(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Note how far the attempt is, and what it is at, for whoever polls."""
+        await self.marks.progress(done, total, note)
 
     def report(self, **detail: Any) -> None:
         """Keep JSON values with the attempt and, once it ends, with the message's outcome."""

@@ -170,8 +170,8 @@ class Row:
     async def fence(self) -> None:
         await self._runtime.ledger.fence(self._claim)
 
-    async def progress(self, done: int, total: int | None) -> None:
-        await self._runtime.ledger.progress(self._claim, done, total)
+    async def progress(self, done: int, total: int | None, note: str) -> None:
+        await self._runtime.ledger.progress(self._claim, done, total, note)
 
 
 def _durable_context(runtime: Runtime, actor: Actor[..., Any], claim: Claim, delivery: Delivery) -> Context:

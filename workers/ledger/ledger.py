@@ -106,9 +106,9 @@ class Ledger:
         """Give back what has not passed its fence, at no cost to its attempts; the ids that were ours to give."""
         return await leases.release(self._engine, held, only_canceled=only_canceled)
 
-    async def progress(self, claim: Claim, done: int, total: int | None = None) -> None:
-        """Note how far an attempt is."""
-        await self._progress.submit(Progress(claim.id, claim.epoch, done, total))
+    async def progress(self, claim: Claim, done: int, total: int | None = None, note: str = "") -> None:
+        """Note how far an attempt is, and what it is at."""
+        await self._progress.submit(Progress(claim.id, claim.epoch, done, total, note))
 
     async def cancel(self, id: UUID, tenant_id: UUID | None = None) -> Canceling:
         """Cancel a message; see operators.cancel."""

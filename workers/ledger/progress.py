@@ -24,12 +24,17 @@ UPDATE messages m SET progress = word.progress::jsonb FROM word WHERE m.id = wor
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """So many of so many are done."""
+    """So many of so many are done; `note` says what is being done."""
 
     id: UUID
     epoch: int
     done: int
     total: int | None = None
+    note: str = ""
+
+    def words(self) -> dict[str, object]:
+        """What is stored; without a note there is none."""
+        return {"done": self.done, "total": self.total, **({"note": self.note} if self.note else {})}
 
 
 async def progress(engine: AsyncEngine, words: list[Progress]) -> list[None]:
@@ -40,6 +45,6 @@ async def progress(engine: AsyncEngine, words: list[Progress]) -> list[None]:
         PROGRESS,
         [word.id for word in last.values()],
         [word.epoch for word in last.values()],
-        [storable({"done": word.done, "total": word.total}) for word in last.values()],
+        [storable(word.words()) for word in last.values()],
     )
     return [None] * len(words)
