@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -43,9 +44,11 @@ def command(beginning: str, page: str = "README.md") -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment of somebody who has set nothing."""
+    """The environment of somebody who has set nothing; not ours, whose Python comes first and has no pip."""
     settings = {name for item in fields(Settings) for name in item.metadata["names"]}
-    return {name: value for name, value in os.environ.items() if name not in settings | OWN}
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != Path(sys.prefix, "bin")]
+    kept = {name: value for name, value in os.environ.items() if name not in settings | OWN}
+    return {**kept, "PATH": os.pathsep.join(path)} if sys.prefix != sys.base_prefix else kept
 
 
 def run(clone: Path, line: str, *more: str) -> subprocess.CompletedProcess[str]:
