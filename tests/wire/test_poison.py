@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import redis
 
 from service.dev.stack import Stack
-from tests.wire.process import Worker, client, eventually
+from tests.wire.process import ROOT, Worker, client, eventually
 from workers.envelope import encode, encode_body
 from workers.message import Message
 
@@ -120,6 +122,14 @@ def test_what_cannot_run_is_buried_with_its_reason(
 def test_what_is_odd_harms_nobody(case: str, worker: Worker, stack: Stack, server: redis.Redis) -> None:
     server.lpush("default", SURVIVED[case])
     runs_the_next(worker, stack, case.replace(" ", "-"))
+
+
+def test_the_command_line_knows_the_dead_letters(worker: Worker, stack: Stack, server: redis.Redis) -> None:
+    server.lpush("default", BURIED["unknown task"])
+    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 5)
+    command = [sys.executable, "-m", "celery", "-A", "tests.wire.demo", "inspect", "-d", worker.node, "dead", "5"]
+    answer = subprocess.run(command, cwd=ROOT, env=worker.env, capture_output=True, text=True, check=True)
+    assert "demo.nobody" in answer.stdout
 
 
 def test_a_dead_letter_can_be_put_back(worker: Worker, stack: Stack, server: redis.Redis) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from workers.celery import control  # noqa: F401 - `celery inspect|control` and the worker find its commands
 from workers.celery.binding import bind, route
 from workers.celery.bridge import bridged, is_async
 from workers.celery.options import WorkerOptions

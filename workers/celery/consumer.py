@@ -16,7 +16,6 @@ from celery.worker.consumer.control import Control as StockControl
 from celery.worker.consumer.mingle import Mingle
 from kombu.common import QoS
 
-from workers.celery import control  # noqa: F401 - registers its commands
 from workers.celery.front import Front
 
 if TYPE_CHECKING:

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 REMEMBER = 86_400
 """Seconds for which a worker that wakes up late can learn that it was taken for dead."""
+INHERITED = b"r:"
+"""How the fields begin that TAKE puts into our hands."""
 STALL = 1.0
 """Seconds without an answer from the loop after which its stack is logged."""
 
@@ -53,6 +55,8 @@ class Watchdog:
         self._over = threading.Event()
         self._asked = 0.0
         self._stalled = False
+        self._doubt = False
+        """An answer of Redis was lost: what dead workers held may be in our hands without our knowing."""
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +79,7 @@ class Watchdog:
                     self._renew()
                     self._take_over()
                 except (RedisError, OSError) as error:
+                    self._doubt = True
                     log.warning("lease_not_renewed", error=str(error))
                     next_round = time.monotonic() + min(1.0, self._lease / 10)
                 except Exception:
@@ -87,6 +92,9 @@ class Watchdog:
 
     def _take_over(self) -> None:
         """Puts back, one by one, what dead workers held: to be served next, marked as redelivered."""
+        if self._doubt:
+            self._put_back_the_rest()
+            self._doubt = False
         while not self._over.is_set():
             me = self._owner()
             mine = self._keys.unacked(me)
@@ -100,6 +108,15 @@ class Watchdog:
             for i in range(0, len(held), 2):
                 key, _, envelope = held[i + 1].partition(b"\n")
                 self._redeliver(mine, held[i], key, envelope)
+
+    def _put_back_the_rest(self) -> None:
+        """What was taken over before an answer was lost, and has not been put back."""
+        mine = self._keys.unacked(self._owner())
+        held: Any = self._redis.hgetall(mine)
+        for name, value in held.items():
+            if name.startswith(INHERITED):
+                key, _, envelope = value.partition(b"\n")
+                self._redeliver(mine, name, key, envelope)
 
     def _redeliver(self, mine: str, name: bytes, key: bytes, envelope: bytes) -> None:
         following, crashes, durable = again(envelope, crashed=True)
