@@ -11,6 +11,7 @@ await send_email(email.id)                                 # just the function
 
 from workers.actor import Actor, Registry, actor, registry
 from workers.context import Context, Correlation, correlation, current
+from workers.cron import Cron
 from workers.dependencies import Depends, injected
 from workers.errors import (
     BadArguments,
@@ -55,6 +56,7 @@ __all__ = [
     "Canceling",
     "Context",
     "Correlation",
+    "Cron",
     "Dead",
     "DeadLetter",
     "DeclarationError",

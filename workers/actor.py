@@ -11,9 +11,11 @@ from contextlib import AsyncExitStack
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from workers.arguments import Parameters
+from workers.context import Correlation, correlation
+from workers.cron import Cron, Scheduled, request_id, tick_id, timetable
 from workers.dependencies import dependencies, provide
 from workers.errors import DeclarationError, UnknownActor
-from workers.message import Priority
+from workers.message import Message, Priority
 from workers.middleware.base import declared
 from workers.options import Check, extras, policy, priority
 from workers.policy import Backoff, Policy
@@ -40,6 +42,9 @@ class Registry:
                 raise DeclarationError(f"actor {name!r} is declared twice: {_place(other)} and {_place(actor)}")
         self._actors[actor.name] = actor
         self._names.update(dict.fromkeys((actor.name, *actor.aliases), actor.name))
+        timetable.pop(actor.name, None)
+        if actor.cron is not None:
+            timetable[actor.name] = Scheduled(actor.cron, actor.at_tick)
 
     def get(self, name: str) -> Actor[Any, Any]:
         """The actor of this name or alias; raises UnknownActor."""
@@ -52,6 +57,7 @@ class Registry:
         """Forget an actor and its aliases, if there is one of this name."""
         if (known := self._names.get(name)) is not None:
             del self._actors[known]
+            timetable.pop(known, None)
             self._names = {alias: actor for alias, actor in self._names.items() if actor != known}
 
     def __contains__(self, name: object) -> bool:
@@ -91,6 +97,7 @@ class Actor(Sender[P], Generic[P, R]):
         self.queue = _name(check, "queue", queue)
         self.aliases = tuple(_name(check, "aliases", alias) for alias in aliases)
         self.priority: Priority = priority(check, given.pop("priority", Priority.NORMAL))
+        self.cron: Cron | None = self._cron(check, given.pop("cron", None))
         known = Policy.__struct_fields__
         self.policy = policy(check, {option: value for option, value in given.items() if option in known})
         self.extra = extras(check, {option: value for option, value in given.items() if option not in known}, declared)
@@ -113,6 +120,26 @@ class Actor(Sender[P], Generic[P, R]):
             opened = await provide(missing, stack)
             answer: Any = self.fn(*args, **kwargs, **opened)
             return await answer if self.is_async else answer
+
+    def at_tick(self, tick: dt.datetime) -> Message:
+        """The message of one firing of this actor's cron: the same id whoever makes it."""
+        here = correlation.set(Correlation(request_id=request_id(self.name, tick)))
+        try:
+            return self.options(id=tick_id(self.name, tick)).message()  # type: ignore[call-arg]
+        finally:
+            correlation.reset(here)
+
+    def _cron(self, check: Check, value: Any) -> Cron | None:
+        if value is None:
+            return None
+        if not isinstance(value, Cron):
+            check.fault("cron", f"{value!r} is not a Cron('minute hour day month weekday', tz=…)")
+            return None
+        try:
+            self.parameters.signature.bind()
+        except TypeError as error:
+            check.fault("cron", f"a firing gives no arguments, but there is a {error}")
+        return value
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Celery's `delay`: blocks; for code that has no event loop. Returns Celery's AsyncResult."""
@@ -174,6 +201,7 @@ def actor(
     expires: float | dt.timedelta | None = None,
     uncertain: str = "hold",
     result: float | dt.timedelta | None = None,
+    cron: Cron | None = None,
     **options: Any,
 ) -> Declarer: ...
 
@@ -183,8 +211,8 @@ def actor(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Options: `name` (`<slice>.<function>`), `aliases`, `queue`, `priority`; `max_retries`, `backoff`, `retry_when`
     (retries so far, exception), `throws` (final at once); `max_crashes`, `max_snoozes`; `time_limit`, `grace`,
-    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); and whatever middleware declares.
-    Raises DeclarationError, naming every fault. A `def` actor runs in a thread of the worker.
+    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); `cron`; and whatever middleware
+    declares. Raises DeclarationError, naming every fault. A `def` actor runs in a thread of the worker.
     """
     if fn is None:
         return functools.partial(_declare, options)

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from workers.context import Context
+from workers.cron import timetable
 from workers.ledger import Claim
 from workers.ledger.sweeper import Depth
 
@@ -86,8 +87,17 @@ class Keeper:
             if self._held.get(id) is held[id] and (not renewal.held or renewal.cancel):
                 held[id].cancel(CANCELED if renewal.held else LOST)
 
+    async def fire(self) -> None:
+        """Send what the calendar asks for; an error is logged, and does not keep the sweep."""
+        try:
+            if fired := await self._runtime.ledger.fire(timetable):
+                self._runtime.publisher.ring(fired)
+        except Exception as error:
+            log.warning("cron_failed", error=repr(error))
+
     async def sweep(self) -> bool:
         """Sweep once; whether there is more to do at once."""
+        await self.fire()
         swept = await self._runtime.ledger.sweep(self._runtime.publisher.ring, depth=self._depth)
         for message in swept.reclaimed:
             self._runtime.lost(message)

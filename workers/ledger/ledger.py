@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,9 @@ import structlog
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from workers.cron import Scheduled
 from workers.errors import LeaseLost, Overloaded
-from workers.ledger import claims, fences, inserts, leases, operators, progress, settles, sweeper
+from workers.ledger import claims, fences, inserts, leases, operators, progress, settles, sweeper, ticks
 from workers.ledger.batcher import Batcher, poisoned
 from workers.ledger.claims import Bell, Claim
 from workers.ledger.leases import Renewal
@@ -127,6 +128,10 @@ class Ledger:
     async def sweep(self, ring: Ring, *, depth: Depth | None = None, doubt: float = sweeper.DOUBT) -> Swept:
         """Do the sweeper's duties once."""
         return await sweeper.sweep(self._engine, ring, depth=depth, doubt=doubt)
+
+    async def fire(self, scheduled: Mapping[str, Scheduled]) -> list[Message]:
+        """Insert what the calendar asks for, once per tick; what is new, to be rung for."""
+        return await ticks.fire(self._engine, scheduled)
 
     async def close(self) -> None:
         """Answer what was handed in; take nothing more."""

@@ -1,4 +1,4 @@
-"""The ledger's two tables, as the rest of the code sees them; the migration `20261122_ledger` makes them."""
+"""The ledger's tables, as the rest of the code sees them; the migrations make them."""
 
 from __future__ import annotations
 
@@ -77,6 +77,14 @@ messages = sa.Table(
     sa.Column("created_at", _moment, nullable=False, server_default=_clock),
     sa.Column("started_at", _moment),
     sa.Column("finished_at", _moment),
+    sa.Column("follow", pg.JSONB),
+    sa.Column("result_until", _moment),
+    sa.Column("frees_key", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("gate", sa.Text),
+    sa.Column("admitted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("slots", sa.Integer),
+    sa.Column("pace", sa.Integer),
+    sa.Column("period", sa.Double),
     sa.CheckConstraint(f"state IN ({_states})", name="messages_state"),
     sa.CheckConstraint("uncertain_policy IN ('hold', 'resend')", name="messages_uncertain_policy"),
     sa.CheckConstraint("state <> 'running' OR (lease_until IS NOT NULL AND worker IS NOT NULL)", name="messages_lease"),
@@ -103,6 +111,18 @@ messages = sa.Table(
         postgresql_nulls_not_distinct=True,
         postgresql_where=sa.text("key IS NOT NULL AND state IN ('queued', 'running', 'uncertain', 'held')"),
     ),
+    sa.Index(
+        "messages_waiting",
+        "gate",
+        "id",
+        postgresql_where=sa.text("gate IS NOT NULL AND NOT admitted AND state = 'queued'"),
+    ),
+    sa.Index(
+        "messages_admitted",
+        "gate",
+        postgresql_where=sa.text("gate IS NOT NULL AND admitted AND state IN ('queued', 'running')"),
+    ),
+    sa.Index("messages_results", "result_until", postgresql_where=sa.text("result_until IS NOT NULL")),
     postgresql_with={"fillfactor": 70},
 )
 
@@ -118,3 +138,44 @@ attempts = sa.Table(
     sa.Column("detail", pg.JSONB),
 )
 """One row for every attempt that ended other than as a plain success with nothing to report, and for every requeue."""
+
+crons = sa.Table(
+    "message_crons",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("tick", _moment, nullable=False),
+)
+"""The last tick of each actor that runs by the calendar; before its first, the moment it was first seen."""
+
+groups = sa.Table(
+    "message_groups",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("members", pg.ARRAY(sa.Uuid), nullable=False),
+    sa.Column("pending", sa.Integer, nullable=False),
+    sa.Column("callback", pg.JSONB),
+    sa.Column("created_at", _moment, nullable=False, server_default=_clock),
+)
+"""What a group still waits for, and the message that follows when nothing is pending; -1: it never will."""
+
+keys = sa.Table(
+    "message_keys",
+    metadata,
+    sa.Column("tenant_id", sa.Uuid),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("until", _moment, nullable=False),
+    sa.Column("message_id", sa.Uuid, nullable=False),
+    sa.Index("message_keys_key", "tenant_id", "actor", "key", unique=True, postgresql_nulls_not_distinct=True),
+    sa.Index("message_keys_until", "until"),
+)
+"""Keys that are taken for a time, whatever becomes of their messages."""
+
+starts = sa.Table(
+    "message_starts",
+    metadata,
+    sa.Column("gate", sa.Text, nullable=False),
+    sa.Column("until", _moment, nullable=False),
+    sa.Index("message_starts_gate", "gate", "until"),
+)
+"""The starts of messages whose actors have a rate, each until it no longer counts."""
