@@ -73,7 +73,7 @@ def _words(checkout: Checkout, name: str, record: str | None) -> Words:
         faults += names.record_faults(record, "the record")
         if record == name:
             faults.append(f"the record {record!r} is called as the slice is: name one of what it stores")
-    elif one in names.SPOKEN_FOR:
+    elif not faults and one in names.SPOKEN_FOR:
         faults.append(f"one of {name!r} would be {one!r}, which is spoken for: name it with --record")
     if faults:
         raise Refused(faults)
