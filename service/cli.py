@@ -172,6 +172,50 @@ def trace(request_id: str, data: Path, *, as_json: bool) -> None:
 
 
 @callboard.command()
+@click.option("--actor", help="Only this actor's, such as emails.send_email.")
+@click.option("--error", help="Only those whose last error is of this type.")
+@click.option("--state", type=click.Choice(["dead", "uncertain", "held"]), help="Only these.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@DATA
+def dead(data: Path, **chosen: Any) -> None:
+    """List the dead letters: tasks out of attempts, or in doubt, that wait for a person."""
+    from service.tasks.commands import show  # noqa: PLC0415
+
+    _run(show, settings(data), **chosen)
+
+
+@callboard.command()
+@click.argument("ids", nargs=-1)
+@click.option("--actor", help="All of this actor.")
+@click.option("--error", help="All whose last error is of this type.")
+@click.option(
+    "--state",
+    default="dead",
+    show_default=True,
+    type=click.Choice(["dead", "uncertain", "held"]),
+    help="With --actor or --error: those in this state. An uncertain one may be done twice.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@DATA
+def requeue(ids: tuple[str, ...], data: Path, **chosen: Any) -> None:
+    """Queue dead letters again: IDS (of tasks or records), or at most 1,000 by --actor and --error."""
+    from service.tasks.commands import requeue as run  # noqa: PLC0415
+
+    _run(run, settings(data), ids, **chosen)
+
+
+@callboard.command()
+@click.argument("id")
+@DATA
+def cancel(id: str, data: Path) -> None:
+    """Cancel the task ID (or that of a record, such as em_…) unless it has passed its point of no return."""
+    from service.tasks.commands import cancel as run  # noqa: PLC0415
+
+    _run(run, settings(data), id)
+
+
+@callboard.command()
 @DATA
 def status(data: Path) -> None:
     """Show whether Postgres, Redis and the schema are well, and what waits in the queues."""

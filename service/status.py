@@ -1,18 +1,19 @@
 """`callboard status`: is everything well, and what waits."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import redis.asyncio
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db, migrate
 from service.settings import Settings
+from service.tasks.queues import QueueReport, Queues
+from service.timeline import humane
 from service.web.health import Ready, examine
-from service.web.metrics import HELD, QUEUES
-from workers.message import Priority
+from service.web.metrics import HELD
 
 COLORS = {"ready": "green", "degraded": "yellow", "unready": "red"}
 
@@ -26,7 +27,8 @@ async def run(settings: Settings, console: Console | None = None) -> int:
         found = await examine(engine, client, migrate.head())
         out.print(_health(found))
         if found.status != "unready":
-            out.print(await _queues(engine))
+            out.print(_queues(await Queues(engine, client, settings.redis_key_prefix).report()))
+            out.print(await _held(engine))
     finally:
         await client.aclose()
         await engine.dispose()
@@ -41,14 +43,26 @@ def _health(found: Ready) -> Group:
     return Group(Text(found.status, f"bold {COLORS[found.status]}"), table)
 
 
-async def _queues(engine: AsyncEngine) -> Any:
+def _queues(found: Sequence[QueueReport]) -> RenderableType:
+    busy = [report for report in found if report.due or report.scheduled or report.running or report.arrivals]
+    if not busy:
+        return Text("nothing waits", "dim")
+    heads = "queue", "priority", "due", "later", "running", "oldest", "arrive/s", "doorbells"
+    table = Table(box=None, pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for report in busy:
+        oldest = "-" if report.oldest_age is None else humane(report.oldest_age * 1000)
+        bells = "?" if report.doorbells is None else str(report.doorbells)
+        counts = str(report.due), str(report.scheduled), str(report.running), oldest, f"{report.arrivals:g}", bells
+        table.add_row(report.queue, report.priority, *counts)
+    return table
+
+
+async def _held(engine: AsyncEngine) -> Text:
     async with engine.connect() as connection:
-        waiting = (await connection.execute(QUEUES)).all()
-        states = ["running", "dead", "uncertain", "held"]
-        held = (await connection.execute(HELD, {"states": states})).all()
-    table = Table("queue", "priority", "due", "later", "oldest", box=None, pad_edge=False)
-    for row in sorted(waiting, key=lambda row: (row.queue, row.priority)):
-        oldest = f"{max(row.oldest, 0):.0f} s" if row.due else "-"
-        table.add_row(row.queue, Priority.of(row.priority), str(row.due), str(row.waiting - row.due), oldest)
-    others = "  ".join(f"{row.state} {row.held} ({row.queue})" for row in held)
-    return Group(table if waiting else Text("nothing waits", "dim"), Text(others))
+        held = (await connection.execute(HELD, {"states": ["dead", "uncertain", "held"]})).all()
+    if not held:
+        return Text("")
+    counts = "  ".join(f"{row.held} {row.state} ({row.queue})" for row in held)
+    return Text.assemble((counts, "red"), "  `callboard dead` lists them")

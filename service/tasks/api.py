@@ -1,17 +1,26 @@
-"""`/v1/tasks`, `/v1/requests` and `/v1/dead-letters`: what became of it, and what to do about it."""
+"""`/v1/tasks`, `/v1/requests`, `/v1/dead-letters` and `/v1/queues`: what became of it, and what to do about it."""
 
 import re
 from typing import Any
 
+import msgspec
 from litestar import Router, get
 from litestar.params import FromPath
 
 from service.errors import NotFound
-from service.tasks.examples import STORY, TASK
+from service.tasks.examples import QUEUE, STORY, TASK
 from service.tasks.operations import cancel, list_dead_letters, requeue
+from service.tasks.queues import QueueReport, Queues
 from service.tasks.reading import TaskReport, task, unknown_task, uuid_of
 from service.tasks.story import RequestStory, tell
 from service.web import Request, examples, require
+
+
+class QueueList(msgspec.Struct, frozen=True):
+    """Every queue and priority."""
+
+    items: list[QueueReport]
+
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -53,4 +62,25 @@ async def read_request(request: Request, request_id: FromPath[str]) -> RequestSt
     return found
 
 
-routers: list[Any] = [Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue])]
+@get(
+    "/v1/queues",
+    guards=[require("queues:read")],
+    summary="What waits and what runs",
+    tags=["Tasks"],
+    opt=examples(answer={"items": [QUEUE]}),
+)
+async def list_queues(request: Request) -> QueueList:
+    """Tell the depth, the age of the oldest, what is in flight and the rates of each queue and priority.
+
+    Queues are shared: the numbers are those of all tenants, at most a second old.
+    """
+    state = request.app.state
+    known: Queues | None = state.runtime.state.get("queues")
+    if known is None:
+        known = state.runtime.state["queues"] = Queues(state.engine, state.redis, state.settings.redis_key_prefix)
+    return QueueList(await known.report())
+
+
+routers: list[Any] = [
+    Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue, list_queues])
+]

@@ -61,3 +61,15 @@ STORY: dict[str, Any] = {
         },
     ],
 }
+
+QUEUE: dict[str, Any] = {
+    "queue": "email",
+    "priority": "normal",
+    "due": 12,
+    "scheduled": 340,
+    "running": 48,
+    "oldest_age": 0.214,
+    "doorbells": 12,
+    "arrivals": 91.5,
+    "departures": 90.8,
+}

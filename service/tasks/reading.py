@@ -86,18 +86,21 @@ async def tenants_of(connection: AsyncConnection, request_id: str) -> list[UUID]
 
 async def dead_letters(
     connection: AsyncConnection,
-    tenant_id: UUID,
+    tenant_id: UUID | None,
     *,
-    actor: str | None,
-    state: str | None,
-    after: UUID | None,
+    actor: str | None = None,
+    state: str | None = None,
+    error: str | None = None,
+    after: UUID | None = None,
     limit: int,
 ) -> list[TaskReport]:
-    """Read a tenant's messages that wait for a person, newest first, below the id `after`."""
-    where = [
-        messages.c.tenant_id == tenant_id,
-        messages.c.state.in_([state] if state else ["dead", "uncertain", "held"]),
-    ]
+    """Read messages that wait for a person, newest first, below the id `after`; for None those of all tenants.
+
+    `error` is the type of the last error.
+    """
+    where: list[sa.ColumnElement[bool]] = [messages.c.state.in_([state] if state else ["dead", "uncertain", "held"])]
+    where += [messages.c.tenant_id == tenant_id] if tenant_id is not None else []
+    where += [messages.c.error["type"].astext == error] if error is not None else []
     where += [messages.c.actor == actor] if actor is not None else []
     where += [messages.c.id < after] if after is not None else []
     return await _tasks(connection, *where, limit=limit, newest_first=True)

@@ -1,0 +1,150 @@
+"""What `callboard dead`, `callboard requeue` and `callboard cancel` do, for all tenants."""
+
+import getpass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import assert_never
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import db
+from service.settings import Settings
+from service.tasks.reading import TaskReport, dead_letters
+from workers.ledger import Canceling, Ledger
+
+MAX_SHOWN = 1000
+
+
+async def show(
+    settings: Settings,
+    *,
+    actor: str | None = None,
+    error: str | None = None,
+    state: str | None = None,
+    limit: int = 50,
+    as_json: bool = False,
+    console: Console | None = None,
+) -> int:
+    """List what waits for a person, the newest first."""
+    async with _engine(settings) as engine, engine.connect() as connection:
+        found = await dead_letters(connection, None, actor=actor, error=error, state=state, limit=limit + 1)
+    if as_json:
+        click.echo(msgspec.json.encode(found[:limit]).decode())
+        return 0
+    out = console or Console()
+    if not found:
+        out.print("Nothing waits for a person.")
+    elif out.is_terminal:
+        for report in found[:limit]:
+            out.print(_drawn(report))
+        out.print(Text(_advice(len(found), limit), "dim"))
+    else:
+        for report in found[:limit]:
+            line = f"{report.id} {report.state} {report.name} {report.updated_at.isoformat()} {reason(report)}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+async def requeue(
+    settings: Settings,
+    ids: Sequence[str] = (),
+    *,
+    actor: str | None = None,
+    error: str | None = None,
+    state: str = "dead",
+    yes: bool = False,
+) -> int:
+    """Queue dead letters again: `ids` whatever their state, or at most 1,000 chosen by `actor`, `error`, `state`.
+
+    1 where one of `ids` was left: it is none, or not any more, or another message of its key is at work.
+    """
+    if not ids and actor is None and error is None:
+        raise click.UsageError("Name the ids, or choose by --actor or --error.")
+    async with _engine(settings) as engine:
+        wanted = [task_id(text) for text in ids] or await _chosen(engine, actor, error, state)
+        if not wanted:
+            click.echo("There is nothing to queue again.")
+            return 0
+        if not ids and not yes and not click.confirm(f"Queue {len(wanted)} again?", default=False):
+            return 1
+        ledger = Ledger(engine)
+        try:
+            moved = await ledger.requeue(wanted, by=f"cli:{getpass.getuser()}", reason="command line")
+        finally:
+            await ledger.close()
+    for id_ in wanted:
+        click.echo(f"{id_} {'queued again' if id_ in moved else 'left as it is'}")
+    return 0 if len(moved) == len(wanted) else 1
+
+
+async def cancel(settings: Settings, id: str) -> int:
+    """Cancel a task; 1 where there is none, or it is too late."""
+    wanted = task_id(id)
+    async with _engine(settings) as engine:
+        ledger = Ledger(engine)
+        try:
+            told = await ledger.cancel(wanted)
+        finally:
+            await ledger.close()
+    match told:
+        case Canceling.CANCELED:
+            click.echo(f"{wanted} canceled")
+        case Canceling.REQUESTED:
+            click.echo(f"{wanted} runs; it is stopped within ten seconds")
+        case Canceling.REFUSED:
+            click.echo(f"{wanted} has ended, or passed its point of no return", err=True)
+        case Canceling.UNKNOWN:
+            click.echo(f"There is no task {wanted}", err=True)
+        case _:
+            assert_never(told)
+    return 0 if told in (Canceling.CANCELED, Canceling.REQUESTED) else 1
+
+
+def task_id(text: str) -> UUID:
+    """Read a task's id in any spelling: a uuid, or a record's id such as `em_…`."""
+    try:
+        return UUID(text.rpartition("_")[2])
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an id such as `callboard dead` shows.") from None
+
+
+def reason(report: TaskReport) -> str:
+    """The last error in one line."""
+    error = report.error if isinstance(report.error, dict) else {"message": report.error}
+    words = [str(error[name]) for name in ("type", "message") if error.get(name)]
+    return "".join(character if character.isprintable() else " " for character in ": ".join(words))[:300]
+
+
+async def _chosen(engine: AsyncEngine, actor: str | None, error: str | None, state: str) -> list[UUID]:
+    async with engine.connect() as connection:
+        found = await dead_letters(connection, None, actor=actor, error=error, state=state, limit=MAX_SHOWN)
+    return [report.id for report in found]
+
+
+def _drawn(report: TaskReport) -> Group:
+    line = Text.assemble(str(report.id), "  ", (report.state, "red" if report.state == "dead" else "yellow"))
+    line.append(f"  {report.name}")
+    tries = report.attempts + report.crashes
+    more = f"{report.updated_at:%Y-%m-%d %H:%M:%S} UTC  {tries} tries  request {report.request_id or 'unknown'}"
+    words = "\n".join(filter(None, [more, reason(report)]))
+    return Group(line, Padding(Text(words, "dim", overflow="fold"), (0, 0, 0, 4)))
+
+
+def _advice(found: int, limit: int) -> str:
+    more = "There are more: --limit shows them. " if found > limit else ""
+    return f"{more}`callboard requeue ID…` queues them again; `callboard trace REQUEST` tells their story."
+
+
+@asynccontextmanager
+async def _engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = db.create_engine(settings, application="callboard-cli")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()

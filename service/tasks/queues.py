@@ -1,0 +1,189 @@
+"""What waits in each queue, what runs, how fast it comes and goes: counted from the ledger, and Redis' lists."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from workers.actor import registry
+from workers.envelope import list_key
+from workers.message import Priority
+
+log = structlog.get_logger("service.tasks")
+
+FRESH = 1.0  # seconds that an answer is given again
+SHARE = 10  # an answer that took long is given again for so many times as long: nobody can keep Postgres busy
+WINDOW = 10.0  # seconds over which arrivals are counted
+OLDEST_LOOK = 60.0  # seconds: an earlier look than that tells nothing of the rate now
+
+WAITING = text(
+    "SELECT queue, priority, count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due,"
+    " count(*) FILTER (WHERE due_at > clock_timestamp()) AS scheduled, 0 AS running,"
+    " extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest"
+    " FROM messages WHERE state = 'queued' GROUP BY queue, priority"
+    " UNION ALL SELECT queue, priority, 0, 0, count(*), NULL"
+    " FROM messages WHERE state = 'running' GROUP BY queue, priority"
+)
+ARRIVED = text("SELECT queue, priority, count(*) AS arrived FROM messages WHERE id >= :since GROUP BY queue, priority")
+
+
+class Place(NamedTuple):
+    """A queue and the number of a priority."""
+
+    queue: str
+    priority: int
+
+
+class Seen(NamedTuple):
+    """What is open in one place; `oldest` in seconds."""
+
+    due: int
+    scheduled: int
+    running: int
+    oldest: float | None
+
+    @property
+    def open(self) -> int:
+        """All that has not ended."""
+        return self.due + self.scheduled + self.running
+
+
+NOTHING = Seen(0, 0, 0, None)
+
+
+class QueueReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One priority of one queue, of all tenants.
+
+    `due`: may start now. `scheduled`: wait for their time. `running`: in flight. `oldest_age`: seconds since the first
+    of those due was due. `doorbells`: entries of the Redis list that wakes the workers, null without Redis.
+    `arrivals`: new ones per second over ten seconds. `departures`: those that ended, per second since the look before,
+    null where there was none within a minute.
+    """
+
+    queue: str
+    priority: str
+    due: int
+    scheduled: int
+    running: int
+    oldest_age: float | None
+    doorbells: int | None
+    arrivals: float
+    departures: float | None
+
+
+class _Look(msgspec.Struct):
+    """What was seen at one moment (monotonic seconds and the clock's)."""
+
+    at: float
+    clock: float
+    seen: dict[Place, Seen]
+    reports: list[QueueReport]
+    until: float
+
+
+class Queues:
+    """Counts, at most once a second whoever asks; each caller gets the newest answer."""
+
+    def __init__(self, engine: AsyncEngine, redis: Redis, prefix: str = "") -> None:
+        self._engine = engine
+        self._redis = redis
+        self._prefix = prefix
+        self._look: _Look | None = None
+        self._lock = asyncio.Lock()
+
+    async def report(self) -> list[QueueReport]:
+        """Report each queue and priority where anything is, and each that an actor uses. Raises what Postgres does."""
+        async with self._lock:
+            if self._look is None or self._look.until < time.monotonic():
+                self._look = await self._count(self._look)
+            return self._look.reports
+
+    async def _count(self, before: _Look | None) -> _Look:
+        at, clock = time.monotonic(), time.time()
+        if before is not None and at - before.at > OLDEST_LOOK:
+            before = None
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(WAITING)).all()
+            arrived = (await connection.execute(ARRIVED, {"since": first_id(clock - WINDOW)})).all()
+            since = (await connection.execute(ARRIVED, {"since": first_id(before.clock)})).all() if before else []
+        seen = dict.fromkeys(declared() | _counts(arrived).keys() | _counts(since).keys(), NOTHING) | _seen(found)
+        bells = await self._bells(sorted(seen))
+        left = _departures(before, at, seen, _counts(since))
+        reports = [_report(place, seen[place], bells, _counts(arrived), left) for place in sorted(seen)]
+        now = time.monotonic()
+        return _Look(at, clock, seen, reports, now + max(FRESH, (now - at) * SHARE))
+
+    async def _bells(self, places: Sequence[Place]) -> dict[Place, int]:
+        """Ask for the length of every list at once; empty where Redis does not answer."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for place in places:
+                    pipe.llen(list_key(place.queue, place.priority, self._prefix))
+                return dict(zip(places, await pipe.execute(), strict=True)) if places else {}
+        except (RedisError, OSError) as error:
+            log.warning("doorbells_unknown", error=type(error).__name__)
+            return {}
+
+
+def declared() -> set[Place]:
+    """The queues and priorities of the actors of this process."""
+    return {Place(actor.queue, Priority(actor.priority).number) for actor in registry}
+
+
+def first_id(clock: float) -> UUID:
+    """The least UUIDv7 of a moment (seconds since 1970): ids sort by time, so it stands for "since then"."""
+    return UUID(int=max(0, int(clock * 1000)) << 80)
+
+
+def _seen(rows: Iterable[Any]) -> dict[Place, Seen]:
+    found: dict[Place, Seen] = {}
+    for row in rows:
+        place = Place(row.queue, row.priority)
+        due, scheduled, running, oldest = found.get(place, NOTHING)
+        oldest = row.oldest if row.due else oldest
+        found[place] = Seen(due + row.due, scheduled + row.scheduled, running + row.running, oldest)
+    return found
+
+
+def _departures(
+    before: _Look | None, at: float, now: Mapping[Place, Seen], came: Mapping[Place, int]
+) -> dict[Place, float]:
+    """What was there and what came, less what is there now, has ended (or was queued again, which counts against)."""
+    if before is None:
+        return {}
+    took = max(at - before.at, 0.001)
+    were = {place: before.seen.get(place, NOTHING).open + came.get(place, 0) for place in now}
+    return {place: max(0.0, (were[place] - seen.open) / took) for place, seen in now.items()}
+
+
+def _counts(rows: Iterable[Any]) -> dict[Place, int]:
+    return {Place(row.queue, row.priority): row.arrived for row in rows}
+
+
+def _report(
+    place: Place,
+    seen: Seen,
+    bells: Mapping[Place, int],
+    arrivals: Mapping[Place, int],
+    departures: Mapping[Place, float],
+) -> QueueReport:
+    left = departures.get(place)
+    return QueueReport(
+        queue=place.queue,
+        priority=Priority.of(place.priority).value,
+        due=seen.due,
+        scheduled=seen.scheduled,
+        running=seen.running,
+        oldest_age=None if seen.oldest is None else round(max(seen.oldest, 0.0), 3),
+        doorbells=bells.get(place),
+        arrivals=round(arrivals.get(place, 0) / WINDOW, 1),
+        departures=None if left is None else round(left, 1),
+    )

@@ -1,0 +1,79 @@
+"""`callboard dead`, `requeue` and `cancel`, on real rows."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.cli import callboard
+from service.settings import Settings
+from tests.service.tasks.test_api import change, run_and_fail, store
+from workers.message import Message
+
+
+@pytest.fixture
+def command(settings: Settings, api: httpx.AsyncClient) -> Any:
+    where = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
+
+    async def run(*arguments: str, **more: Any) -> Result:
+        return await asyncio.to_thread(CliRunner(env=where).invoke, callboard, arguments, **more)
+
+    return run
+
+
+async def dead_one(engine: AsyncEngine, error: str = "SmtpError") -> Message:
+    message = await store(engine, "r-7")
+    await run_and_fail(engine, message)
+    told = json.dumps({"type": error, "message": "550 \u001b[31mno"})
+    await change(engine, message, f"state='dead', finished_at=clock_timestamp(), error='{told}'")
+    return message
+
+
+async def test_dead_letters_are_listed(command: Any, engine: AsyncEngine) -> None:
+    assert "Nothing waits" in (await command("dead")).output
+    message, other = await dead_one(engine), await dead_one(engine, "Other")
+    shown = (await command("dead")).output
+    assert message.task_id in shown
+    assert "SmtpError: 550" in shown
+    assert "\x1b" not in shown
+    found = json.loads((await command("dead", "--json", "--error", "Other")).output)
+    assert [report["task_id"] for report in found] == [other.task_id]
+
+
+async def test_one_is_queued_again_once(command: Any, engine: AsyncEngine, api: httpx.AsyncClient) -> None:
+    message = await dead_one(engine)
+    got = await command("requeue", f"em_{message.id.hex}")
+    assert (got.exit_code, got.output.split()[0]) == (0, message.task_id), got.output
+    again = await command("requeue", message.task_id)
+    assert (again.exit_code, "left as it is" in again.output) == (1, True)
+    told = (await api.get(f"/v1/tasks/{message.task_id}")).json()
+    assert (told["state"], told["history"][-1]["outcome"]) == ("queued", "requeued")
+    assert told["history"][-1]["detail"]["by"].startswith("cli:")
+
+
+async def test_many_are_chosen_by_error_after_a_question(command: Any, engine: AsyncEngine) -> None:
+    first, second, other = await dead_one(engine), await dead_one(engine), await dead_one(engine, "Other")
+    assert (await command("requeue", "--error", "SmtpError", input="n\n")).exit_code == 1
+    got = await command("requeue", "--error", "SmtpError", "--yes")
+    assert got.exit_code == 0
+    assert first.task_id in got.output
+    assert second.task_id in got.output
+    assert other.task_id not in got.output
+    assert "nothing" in (await command("requeue", "--error", "SmtpError", "--yes")).output
+
+
+async def test_nothing_chosen_and_no_id_are_said(command: Any) -> None:
+    assert (await command("requeue")).exit_code == 2
+    assert (await command("requeue", "nonsense")).exit_code == 2
+    assert (await command("cancel", "nonsense")).exit_code == 2
+
+
+async def test_a_task_is_cancelled_once_it_is_known_and_waits(command: Any, engine: AsyncEngine) -> None:
+    message = await store(engine)
+    assert (await command("cancel", message.task_id)).output == f"{message.task_id} canceled\n"
+    assert (await command("cancel", message.task_id)).exit_code in (0, 1)
+    assert (await command("cancel", "0199f6d6-c3a1-712f-a0d5-f1f0a9c1e7b2")).exit_code == 1

@@ -1,0 +1,80 @@
+"""What waits, what runs, how fast: over HTTP, counted from real rows and real lists."""
+
+from typing import Any
+
+import httpx
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.dev.stack import Stack
+from service.settings import Settings
+from service.tasks.queues import Queues
+from tests.service.conftest import MakeKey
+from tests.service.tasks.test_api import change, run_and_fail, store
+from tests.service.web.test_hostile import problem
+from workers.envelope import list_key
+from workers.message import Priority
+
+
+def at(items: list[dict[str, Any]], queue: str, priority: str = "normal") -> dict[str, Any]:
+    return next(item for item in items if (item["queue"], item["priority"]) == (queue, priority))
+
+
+async def test_every_queue_is_told_by_priority(api: httpx.AsyncClient, engine: AsyncEngine, redis_url: str) -> None:
+    for _ in range(3):
+        await store(engine, queue="email")
+    later = await store(engine, queue="email")
+    await change(engine, later, "due_at = now() + interval '1 h'")
+    urgent = await store(engine, queue="email", priority=Priority.HIGH)
+    await change(
+        engine,
+        urgent,
+        "state='running', epoch=1, worker='w@1', lease_until=now()+interval '30 s', started_at=clock_timestamp()",
+    )
+    async with Redis.from_url(redis_url) as redis:
+        await redis.lpush(list_key("email", Priority.NORMAL.number), "a", "b")
+    items = (await api.get("/v1/queues")).json()["items"]
+    normal, high = at(items, "email"), at(items, "email", "high")
+    assert (normal["due"], normal["scheduled"], normal["running"], normal["doorbells"]) == (3, 1, 0, 2)
+    assert (high["due"], high["running"], high["oldest_age"]) == (0, 1, None)
+    assert 0 <= normal["oldest_age"] < 60
+    assert (normal["arrivals"], high["arrivals"], normal["departures"]) == (0.4, 0.1, None)
+
+
+async def test_what_ended_since_the_look_before_is_the_rate(
+    api: httpx.AsyncClient, engine: AsyncEngine, redis_url: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("service.tasks.queues.FRESH", 0.0)
+    monkeypatch.setattr("service.tasks.queues.SHARE", 0)
+    async with Redis.from_url(redis_url) as redis:
+        queues = Queues(engine, redis)
+        messages = [await store(engine, queue="email") for _ in range(4)]
+        await queues.report()
+        for message in messages[:2]:
+            await run_and_fail(engine, message)
+            await change(engine, message, "state='canceled', finished_at=clock_timestamp()")
+        told = next(report for report in await queues.report() if report.queue == "email" and report.due)
+    assert told.departures is not None
+    assert told.departures > 0
+    assert told.due == 2
+
+
+async def test_an_answer_is_given_again_for_a_second(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    first = (await api.get("/v1/queues")).json()
+    await store(engine, queue="email")
+    assert (await api.get("/v1/queues")).json() == first
+
+
+async def test_without_redis_the_ledger_is_told(api: httpx.AsyncClient, engine: AsyncEngine, stack: Stack) -> None:
+    await store(engine, queue="email")
+    stack.valkey.kill()
+    try:
+        told = at((await api.get("/v1/queues")).json()["items"], "email")
+    finally:
+        stack.valkey.start()
+    assert (told["due"], told["doorbells"]) == (1, None)
+
+
+async def test_it_takes_the_scope(api: httpx.AsyncClient, make_key: MakeKey, settings: Settings) -> None:
+    bare = {"Authorization": f"Bearer {await make_key('emails:send')}"}
+    assert problem(await api.get("/v1/queues", headers=bare), 403)["code"] == "scope-missing"
