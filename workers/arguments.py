@@ -44,7 +44,8 @@ class Parameters:
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Check a call against the signature and make its values plain JSON ones; TypeError names what does not fit."""
-        self.signature.bind(*args, **kwargs)
+        if kwargs or len(args) != self._count:
+            self.signature.bind(*args, **kwargs)
         return tuple(_plain(value) for value in args), {name: _plain(value) for name, value in kwargs.items()}
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

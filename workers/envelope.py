@@ -13,9 +13,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
+from uuid_utils.compat import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

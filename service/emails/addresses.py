@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import email_validator
 import msgspec
+from email_validator.rfc_constants import CASE_INSENSITIVE_MAILBOX_NAMES
 
 from service.emails.characters import BIDI, problem
 from service.emails.faults import Fault, Refused
 
 MAX_INPUT = 1000  # characters looked at; an addr-spec has at most 254 octets (RFC 5321 4.5.3.1.3, erratum 1690)
+MAX_PLAIN = 250  # characters of local part and domain, in both its forms: below every limit of the validator
 MAX_NAME = 320  # characters of a display name
 MAX_LOCAL = 64  # octets (RFC 5321 4.5.3.1.1)
 
 _BARE = re.compile(r'[^\s<>(),:;\[\]\\"]+')
+_PLAIN_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5321 4.1.2
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)" *<([^<>]*)>')
 _PLAIN_NAME = re.compile(r'([^<>"(),:;@\[\]\\]*)<([^<>]*)>')
 # Reached from inside one network only (RFC 6762, RFC 8375, ICANN's .internal), or by no one (.invalid, .onion, .arpa).
@@ -147,6 +151,32 @@ def _explain(addr_spec: str, private: bool) -> str:
 
 
 def _build(name: str, addr_spec: str, private: bool) -> Address:
+    local, _, domain = addr_spec.partition("@")
+    found = _domain(domain, private) if _is_plain(local) else None
+    if found is None or len(local) + len(found.addr_spec) + len(found.domain.encode()) > MAX_PLAIN:
+        return _read(name, addr_spec, private)
+    return msgspec.structs.replace(found, name=name, local=local, addr_spec=local + found.addr_spec[1:])
+
+
+def _is_plain(local: str) -> bool:
+    """Whether the validator would leave a local part exactly as it is."""
+    return (
+        len(local) <= MAX_LOCAL
+        and _PLAIN_LOCAL.fullmatch(local) is not None
+        and local.lower() not in CASE_INSENSITIVE_MAILBOX_NAMES
+    )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _domain(domain: str, private: bool) -> Address | None:
+    """The mailbox `x` of a domain; None where the domain is refused. Mail goes to few domains: each is read once."""
+    try:
+        return _read("", f"x@{domain}", private)
+    except AddressRefused:
+        return None
+
+
+def _read(name: str, addr_spec: str, private: bool) -> Address:
     below = ""
     if _is_private(domain := addr_spec.partition("@")[2]):
         if not private:

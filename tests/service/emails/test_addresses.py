@@ -1,10 +1,14 @@
 """An address is exactly one mailbox we would write to, or an error that says why not."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.emails import addresses
 from service.emails.addresses import (
+    Address,
     AddressesRefused,
     AddressRefused,
     parse_address,
@@ -163,3 +167,49 @@ def test_whatever_is_read_is_safe_in_an_envelope_and_reads_the_same_again(text: 
     assert address.addr_spec.count("@") == 1
     assert len(address.addr_spec.encode()) <= 254
     assert parse_address(address.addr_spec).addr_spec == address.addr_spec
+
+
+PLAIN_LOCALS = (
+    "ada",
+    "a.b+c",
+    "POSTMASTER",
+    "Abuse",
+    "!#$%&'*+/=?^_`{|}~-",
+    "x" * 64,
+    "x" * 65,
+    ".a",
+    "a..b",
+    "a.",
+    "é",
+)
+DOMAINS = (
+    "example.org",
+    "EXAMPLE.org",
+    "bücher.example",
+    "xn--bcher-kva.example",
+    "a.test",
+    "localhost",
+    "x.internal",
+    "[127.0.0.1]",
+    "-bad.example",
+    "a..example",
+    "e" * 64 + ".example",
+    ".".join(["d" * 60] * 4) + ".org",
+    "例え.テスト",
+    "раypal.example",
+    "",
+)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("local", PLAIN_LOCALS)
+def test_a_domain_seen_before_changes_no_answer(local: str, domain: str, private: bool) -> None:
+    def answer(read: Callable[[str, str, bool], Address]) -> Address | tuple[str, str]:
+        try:
+            return read("", f"{local}@{domain}", private)
+        except AddressRefused as error:
+            return error.code, str(error)
+
+    assert answer(addresses._build) == answer(addresses._read)
+    assert answer(addresses._build) == answer(addresses._read)
