@@ -12,7 +12,7 @@ class Proxy:
     """Stands between a client and a server; an async context manager. Settings act on open connections too."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._upstream = (host, port)
+        self.upstream = (host, port)
         self.host, self.port = "127.0.0.1", 0
         self.latency = 0.0
         self.connections = 0
@@ -70,7 +70,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream)
+            upstream_reader, upstream_writer = await asyncio.open_connection(*self.upstream)
         except OSError:
             writer.transport.abort()
             return
