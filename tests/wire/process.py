@@ -26,6 +26,11 @@ def client(url: str, **conf: Any) -> Celery:
     return app
 
 
+def inspect(app: Celery, worker: Worker) -> Any:
+    """Remote control of one worker, answered as soon as it answers."""
+    return app.control.inspect([worker.node], timeout=5, limit=1)
+
+
 def eventually(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
     """Waits until the condition holds, and returns what it returned."""
     deadline = time.monotonic() + timeout

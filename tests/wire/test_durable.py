@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.wire.durable import flaky, work
-from tests.wire.process import OURS, STOCK, Worker, client, eventually
+from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
 from workers.message import Message
 from workers.publisher import Publisher
 from workers.runtime import Runtime
@@ -99,7 +99,7 @@ async def test_revoking_a_running_row_cancels_it(
         stock = client(redis_url)
         [message] = await enqueue(engine, ["a"], 30)
         worker.wait_for("start a")
-        [active] = stock.control.inspect([worker.node], timeout=1).active()[worker.node]
+        [active] = inspect(stock, worker).active()[worker.node]
         assert active["id"] == message.task_id
         stock.control.revoke(message.task_id, terminate=True)
         await all_are(engine, "canceled")

@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 
 from service.dev.stack import Stack
-from tests.wire.process import OURS, STOCK, Worker, client, eventually
+from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
 from workers.envelope import encode
 from workers.message import Message
 
@@ -86,7 +86,7 @@ def test_a_key_prefix_is_kept_to(redis_url: str, server: redis.Redis, tmp_path: 
         stock.send_task("demo.work", args=["a", 0.5], queue="default")
         stock.send_task("demo.again", args=["b"], queue="default")
         worker.wait_for("start a")
-        assert stock.control.inspect([worker.node], timeout=1).active()[worker.node]
+        assert inspect(stock, worker).active()[worker.node]
         worker.wait_for("end a", "attempt2 b")
         eventually(lambda: server.llen("p:workers:dead"), "it is with the dead letters")
         assert all(key.startswith(b"p:") for key in server.scan_iter())
@@ -95,8 +95,8 @@ def test_a_key_prefix_is_kept_to(redis_url: str, server: redis.Redis, tmp_path: 
 def test_autoscale_follows_the_load(redis_url: str, stock: Celery, tmp_path: Path) -> None:
     with Worker(redis_url, tmp_path, "--autoscale=20,2") as worker:
         tags = send(stock, 30, 1.0)
-        inspect = stock.control.inspect([worker.node], timeout=1)
-        eventually(lambda: inspect.stats()[worker.node]["pool"]["max-concurrency"] > 2, "it has grown")
+        ask = inspect(stock, worker)
+        eventually(lambda: ask.stats()[worker.node]["pool"]["max-concurrency"] > 2, "it has grown")
         eventually(lambda: all_ended(worker, tags), "all have ended")
 
 
@@ -121,8 +121,24 @@ def test_sigquit_gives_everything_back(redis_url: str, stock: Celery, server: re
         eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
         worker.signal(signal.SIGQUIT)
         assert worker.process is not None
-        worker.process.wait(20)
+        worker.process.wait(5)
     assert server.llen("default") == 3
+
+
+def test_sigquit_cuts_the_grace_of_a_sigterm_short(
+    redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, options={**OURS, "lease": 60.0, "grace": 60.0}) as worker:
+        tags = send(stock, 3, 30.0)
+        eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
+        worker.signal(signal.SIGTERM)
+        time.sleep(1)
+        assert worker.alive
+        worker.signal(signal.SIGQUIT)
+        assert worker.process is not None
+        worker.process.wait(10)
+    assert server.llen("default") == 3
+    assert not server.exists("workers:owners")
 
 
 def test_redis_killed_and_restarted_disturbs_nothing_that_runs(
@@ -161,7 +177,7 @@ def test_sockets_killed_with_tasks_running_run_nothing_twice(
 
 def pings(redis_url: str, worker: Worker) -> bool:
     try:
-        return bool(client(redis_url).control.inspect([worker.node], timeout=1).ping())
+        return bool(inspect(client(redis_url), worker).ping())
     except client(redis_url).connection().connection_errors:  # our own connections were killed as well
         return False
 
@@ -228,7 +244,7 @@ def test_a_blocked_loop_keeps_its_lease_and_its_remote_control(redis_url: str, s
         stock.send_task("demo.block", args=["b", LEASE * 3], queue="default")
         first.wait_for("start b")
         with Worker(redis_url, tmp_path, name="w2") as second:
-            assert stock.control.inspect([first.node], timeout=1).ping()
+            assert inspect(stock, first).ping()
             first.wait_for("end b")
             time.sleep(0.5)
             assert second.notes()["start b"] == 1
@@ -248,7 +264,7 @@ def test_a_message_that_kills_its_worker_is_buried_after_three(
         eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
         stock.send_task("demo.work", args=["after"], queue="default")
         worker.wait_for("end after")
-        [letter] = stock.control.inspect([worker.node], timeout=2)._request("dead")[worker.node]
+        [letter] = inspect(stock, worker)._request("dead")[worker.node]
         assert letter["id"] == sent.id
         assert "died 3 times" in letter["reason"]
     assert worker.notes()["start d"] == 3

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from service.dev.stack import Stack
-from tests.wire.process import ROOT, Worker, client, eventually
+from tests.wire.process import ROOT, Worker, client, eventually, inspect
 from workers.envelope import encode, encode_body
 from workers.message import Message
 
@@ -114,7 +114,7 @@ def test_what_cannot_run_is_buried_with_its_reason(
     server.lpush("default", BURIED[case])
     eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 5)
     runs_the_next(worker, stack, case.replace(" ", "-"))
-    [letter] = client(stack.redis_url).control.inspect([worker.node], timeout=2)._request("dead")[worker.node]
+    [letter] = inspect(client(stack.redis_url), worker)._request("dead")[worker.node]
     assert letter["reason"]
 
 

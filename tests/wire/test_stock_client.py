@@ -13,7 +13,7 @@ import pytest
 from celery import Celery, chain, chord, group
 
 from service.dev.stack import Stack
-from tests.wire.process import OURS, ROOT, STOCK, Worker, client, eventually
+from tests.wire.process import OURS, ROOT, STOCK, Worker, client, eventually, inspect
 
 
 @pytest.fixture(scope="module", params=[OURS, STOCK], ids=["our-consumer", "celery-consumer"])
@@ -108,31 +108,31 @@ def test_the_soft_limit_cancels_and_the_hard_limit_frees_the_slot(worker: Worker
     with pytest.raises(Exception, match="TimeLimitExceeded"):
         hardly.get(timeout=10)
     worker.wait_for(f"cancelled {tag}")
-    eventually(lambda: not stock.control.inspect([worker.node], timeout=1).active()[worker.node], "nothing runs")
+    eventually(lambda: not inspect(stock, worker).active()[worker.node], "nothing runs")
 
 
 def test_inspect_answers(worker: Worker, stock: Celery, tag: str) -> None:
     sent = stock.send_task("demo.work", args=[tag, 5.0], queue="default")
     worker.wait_for(f"start {tag}")
-    inspect = stock.control.inspect([worker.node], timeout=1)
-    assert inspect.ping() == {worker.node: {"ok": "pong"}}
-    assert "demo.work" in inspect.registered()[worker.node]
-    [active] = inspect.active()[worker.node]
+    ask = inspect(stock, worker)
+    assert ask.ping() == {worker.node: {"ok": "pong"}}
+    assert "demo.work" in ask.registered()[worker.node]
+    [active] = ask.active()[worker.node]
     assert (active["id"], active["name"]) == (sent.id, "demo.work")
-    assert inspect.query_task(sent.id)[worker.node][sent.id][0] == "active"
-    stats = inspect.stats()[worker.node]
+    assert ask.query_task(sent.id)[worker.node][sent.id][0] == "active"
+    stats = ask.stats()[worker.node]
     assert stats["pool"]["max-concurrency"] == 50
     assert stats["total"]["demo.work"] >= 1
-    assert {queue["name"] for queue in inspect.active_queues()[worker.node]} == {"default", "urgent"}
+    assert {queue["name"] for queue in ask.active_queues()[worker.node]} == {"default", "urgent"}
     stock.control.revoke(sent.id, terminate=True)
-    eventually(lambda: not inspect.active()[worker.node], "the task is gone")
+    eventually(lambda: not ask.active()[worker.node], "the task is gone")
     assert not worker.notes()[f"end {tag}"]
 
 
 def test_what_is_revoked_before_it_starts_never_runs(worker: Worker, stock: Celery, tag: str) -> None:
     sent = uuid4()
     stock.control.revoke(str(sent))
-    eventually(lambda: str(sent) in stock.control.inspect([worker.node], timeout=1).revoked()[worker.node], "revoked")
+    eventually(lambda: str(sent) in inspect(stock, worker).revoked()[worker.node], "revoked")
     stock.send_task("demo.work", args=[tag], queue="default", task_id=str(sent))
     stock.send_task("demo.work", args=[f"{tag}b"], queue="default")
     worker.wait_for(f"end {tag}b")
@@ -141,22 +141,22 @@ def test_what_is_revoked_before_it_starts_never_runs(worker: Worker, stock: Cele
 
 def test_a_scheduled_task_is_listed(worker: Worker, stock: Celery, tag: str) -> None:
     sent = stock.send_task("demo.work", args=[tag], queue="default", countdown=300)
-    inspect = stock.control.inspect([worker.node], timeout=1)
-    listed = eventually(lambda: inspect.scheduled()[worker.node], "something is scheduled")
+    ask = inspect(stock, worker)
+    listed = eventually(lambda: ask.scheduled()[worker.node], "something is scheduled")
     assert sent.id in [entry["request"]["id"] for entry in listed]
 
 
 def test_queues_come_and_go_by_remote_control(worker: Worker, stock: Celery, tag: str) -> None:
-    stock.control.add_consumer(f"extra{tag}", destination=[worker.node], reply=True)
+    stock.control.add_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=5, limit=1)
     stock.send_task("demo.work", args=[tag], queue=f"extra{tag}")
     worker.wait_for(f"end {tag}")
-    stock.control.cancel_consumer(f"extra{tag}", destination=[worker.node], reply=True)
-    names = lambda: {q["name"] for q in stock.control.inspect([worker.node], timeout=1).active_queues()[worker.node]}  # noqa: E731
+    stock.control.cancel_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=5, limit=1)
+    names = lambda: {q["name"] for q in inspect(stock, worker).active_queues()[worker.node]}  # noqa: E731
     eventually(lambda: f"extra{tag}" not in names(), "the queue is gone")
 
 
 def test_a_rate_limit_set_by_remote_control_holds(worker: Worker, stock: Celery, tag: str) -> None:
-    stock.control.rate_limit("demo.work", "2/s", destination=[worker.node], reply=True)
+    stock.control.rate_limit("demo.work", "2/s", destination=[worker.node], reply=True, timeout=5, limit=1)
     try:
         started = time.monotonic()
         for n in range(5):
@@ -164,14 +164,14 @@ def test_a_rate_limit_set_by_remote_control_holds(worker: Worker, stock: Celery,
         worker.wait_for(*(f"end {tag}{n}" for n in range(5)))
         assert time.monotonic() - started > 1.5
     finally:
-        stock.control.rate_limit("demo.work", 0, destination=[worker.node], reply=True)
+        stock.control.rate_limit("demo.work", 0, destination=[worker.node], reply=True, timeout=5, limit=1)
 
 
 def test_the_pool_grows_and_shrinks_by_remote_control(worker: Worker, stock: Celery) -> None:
-    size = lambda: stock.control.inspect([worker.node], timeout=1).stats()[worker.node]["pool"]["max-concurrency"]  # noqa: E731
-    stock.control.pool_grow(3, destination=[worker.node], reply=True)
+    size = lambda: inspect(stock, worker).stats()[worker.node]["pool"]["max-concurrency"]  # noqa: E731
+    stock.control.pool_grow(3, destination=[worker.node], reply=True, timeout=5, limit=1)
     assert size() == 53
-    stock.control.pool_shrink(3, destination=[worker.node], reply=True)
+    stock.control.pool_shrink(3, destination=[worker.node], reply=True, timeout=5, limit=1)
     assert size() == 50
 
 

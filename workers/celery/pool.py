@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import signals
 from celery.concurrency.base import BasePool
+from celery.worker import state
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from workers.celery.health import Health
@@ -55,10 +56,11 @@ class Pool(BasePool):
         self.front: Front | None = None
         """Our own intake, where the broker is Redis; made by our consumer."""
         self.closing = False
+        self._hurry = False
         self._health: Health | None = None
         self._hub: Any = None
         self._letters: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._reader = threading.Lock()
+        self._reader = threading.RLock()  # a signal handler may read in the middle of reading
         self._threads = ThreadPoolExecutor(min(MAX_THREADS, self.limit), thread_name_prefix="task")
         self._tell_thread = ThreadPoolExecutor(1, thread_name_prefix="tell")
 
@@ -139,14 +141,15 @@ class Pool(BasePool):
 
     def on_stop(self) -> None:
         """Waits for what runs, cancels it when the grace is over, settles, closes the Runtime and the loop."""
-        self._end(self.app.worker_options.grace)
+        self._end(0 if state.should_terminate else self.app.worker_options.grace)
 
     def on_terminate(self) -> None:
         """As on_stop, without the grace."""
         self._end(0)
 
     def _end(self, grace: float) -> None:
-        if not self.thread.alive:
+        if self.closing:  # a second signal, handled in the middle of the first one's wait: that one hurries up
+            self._hurry = True
             return
         self.closing = True
         if self.front is not None:
@@ -154,6 +157,7 @@ class Pool(BasePool):
         self._wait(grace)
         if self._busy:
             self._cancel()
+            self._hurry = False
             self._wait(self.app.worker_options.farewell)
         self._close()
 
@@ -163,7 +167,7 @@ class Pool(BasePool):
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._busy and time.monotonic() < deadline:
+        while self._busy and time.monotonic() < deadline and not self._hurry:
             self._tell_hub()
             time.sleep(0.01)
         self._tell_hub()
