@@ -104,7 +104,7 @@ def dramatiq(kind: str, rates: Mapping[str, int], slots: Mapping[str, int]) -> C
         rates,
         slots,
         "dramatiq",
-        {"BENCH_KIND": kind, "dramatiq_queue_prefetch": "1000"},
+        {"BENCH_KIND": kind, "dramatiq_queue_prefetch": "100"},
         publishes=kind == "threads",
     )
 
@@ -134,12 +134,12 @@ CONTESTANTS: tuple[Contestant, ...] = (
     ours(DURABLE, '{"own_consumer": true}', {"noop": 2_500, "wait": 2_500}, database=True, publishes=False),
     ours(POOL, '{"own_consumer": false}', {"noop": 700, "wait": 600}, publishes=False),
     celery("prefork", {"noop": 700}, {"noop": PREFORK_CHILDREN, "pong": PREFORK_CHILDREN}, publishes=True),
-    celery("threads", {"noop": 700, "wait": 380}, {"noop": 10, "wait": 100, "pong": 10, "hold": 1000}),
+    celery("threads", {"noop": 1_000, "wait": 380}, {"noop": 10, "wait": 100, "pong": 10, "hold": 1000}),
     celery("gevent", {"noop": 560, "wait": 100}, {"noop": 100, "wait": 1000, "pong": 100, "hold": 1000}),
     taskiq("streams"),
     taskiq("list"),
-    dramatiq("threads", {"noop": 2_000, "wait": 600}, {"noop": 8, "wait": 100, "pong": 8, "hold": 1000}),
-    dramatiq("asyncio", {"noop": 1_600, "wait": 900}, {"noop": 8, "wait": 200, "pong": 8, "hold": 1000}),
+    dramatiq("threads", {"noop": 5_000, "wait": 600}, {"noop": 8, "wait": 100, "pong": 8, "hold": 1000}),
+    dramatiq("asyncio", {"noop": 4_000, "wait": 900}, {"noop": 8, "wait": 200, "pong": 8, "hold": 1000}),
     simple(
         "arq",
         ("{bin}/arq", "arq_app.WorkerSettings", "--custom-log-dict", "quiet.ARQ"),
@@ -150,7 +150,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     simple(
         "huey",
         ("{bin}/huey_consumer", "huey_app.huey", "-w", "{slots}", "-k", "thread", "-q"),
-        {"noop": 2_000, "wait": 700},
+        {"noop": 4_500, "wait": 700},
         {"noop": 8, "wait": 100, "pong": 8, "hold": 1000},
         promise="at most once",
     ),

@@ -19,6 +19,7 @@ import mmap
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -52,13 +53,21 @@ class Counter:
         self.latencies.write(f"{time.monotonic() - sent}\n")
 
 
-@functools.cache
+_counters: dict[int, Counter] = {}
+_making = threading.Lock()
+
+
 def counter() -> Counter:
-    """This process's counter, made with the first task."""
-    return Counter()
+    """This process's counter, made with the first task; a fork makes its own."""
+    found = _counters.get(_pid())
+    if found is None:
+        with _making:
+            found = _counters.get(_pid()) or _counters.setdefault(_pid(), Counter())
+    return found
 
 
-os.register_at_fork(after_in_child=counter.cache_clear)
+_pid = functools.cache(os.getpid)
+os.register_at_fork(after_in_child=_pid.cache_clear)
 
 
 def tick() -> None:
