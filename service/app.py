@@ -17,6 +17,7 @@ from service.access.keys import Keyring
 from service.settings import Settings
 from service.web import health, openapi, pages, problems
 from service.web.edge import Edge
+from service.web.limits import Limiter
 from service.web.metrics import HttpMetrics, LedgerMetrics
 from service.web.principal import Doorman, admit
 from service.web.request import Request
@@ -85,6 +86,9 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         state.engine, state.sessions = engine, db.sessions(engine)
         state.publisher, state.runtime = publisher, runtime
         state.keyring = Keyring(engine)
+        if (limiter := Limiter.of(settings, state.registry)) is not None:
+            state.limiter = limiter
+            stack.push_async_callback(limiter.close)
         state.schema_head = migrate.head()
         state.stories = slices.stories()
         state.intakes = {}

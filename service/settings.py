@@ -248,6 +248,26 @@ class Settings:
         parse=count(60, 31_536_000),
         unit="s",
     )
+    rate_limit_key: int = setting(
+        "RATE_LIMIT_KEY",
+        doc="Requests of one API key within RATE_LIMIT_WINDOW, then 429; 0 for no limit.",
+        default=0,
+        parse=count(0, 1_000_000_000),
+    )
+    rate_limit_tenant: int = setting(
+        "RATE_LIMIT_TENANT",
+        doc="Requests of one tenant's live keys, and of its test keys, within RATE_LIMIT_WINDOW, then 429; 0 for no"
+        " limit.",
+        default=0,
+        parse=count(0, 1_000_000_000),
+    )
+    rate_limit_window: float = setting(
+        "RATE_LIMIT_WINDOW",
+        doc="Over how long the requests of a rate limit may be spread.",
+        default=60.0,
+        parse=seconds(1, 86_400),
+        unit="s",
+    )
     body_limit: int = setting(
         "BODY_LIMIT",
         doc="The largest request body, then 413.",

@@ -61,7 +61,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], stamp]
+                message["headers"] = [*message["headers"], stamp, *cast("Any", scope).get("limits", ())]
             await send(message)
 
         self.metrics.begin()

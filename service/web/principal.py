@@ -13,7 +13,8 @@ from litestar.plugins.base import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import Guard
 
-from service.errors import Forbidden, Unauthenticated
+from service.errors import Forbidden, TooManyRequests, Unauthenticated
+from service.web.limits import Caller, Limiter
 from workers.context import correlation
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -61,12 +62,27 @@ def require(*scopes: str) -> Guard:
 
 
 async def authorize(connection: Connection, scopes: Sequence[str]) -> None:
-    """Let pass a caller with a good key that has every one of `scopes`. Raises Unauthenticated, Forbidden."""
+    """Let pass a caller with a good key that has every one of `scopes` and requests left of its rate.
+
+    Raises Unauthenticated, Forbidden, TooManyRequests.
+    """
     caller = await authenticate(connection)
+    limiter: Limiter | None = connection.app.state.get("limiter")
+    if limiter is not None:
+        await _count(connection, limiter, caller)
     if missing := [scope for scope in scopes if not caller.may(scope)]:
         raise Forbidden(
             f"The key lacks {', '.join(missing)}; make one with `callboard keys create --scope {missing[0]}`.",
             code="scope-missing",
+        )
+
+
+async def _count(connection: Connection, limiter: Limiter, caller: Principal) -> None:
+    verdict = await limiter.check(Caller(caller.tenant_id, caller.key_id, caller.mode))
+    connection.scope["limits"] = verdict.fields  # type: ignore[typeddict-unknown-key]  # the edge adds them
+    if not verdict.allowed:
+        raise TooManyRequests(
+            f"{verdict.spent} are used up; try again after `Retry-After` seconds.", retry_after=verdict.retry_after
         )
 
 
