@@ -190,6 +190,17 @@ class Settings:
         default=False,
         parse=flag,
     )
+    llm_base_url: str = setting(
+        "LLM_BASE_URL",
+        doc="An OpenAI-compatible endpoint, such as https://api.openai.com/v1; empty: activities are made offline.",
+        default="",
+        parse=url("http", "https"),
+    )
+    llm_api_key: str = setting("LLM_API_KEY", doc="The key to it.", default="", shown=False)
+    llm_model: str = setting("LLM_MODEL", doc="The model to ask there.", default="gpt-4o-mini")
+    llm_timeout: float = setting(
+        "LLM_TIMEOUT", doc="For one whole answer of the model.", default=60.0, parse=seconds(0.1, 280), unit="s"
+    )
     secret_key: str = setting(
         "SECRET_KEY",
         doc="Signs cursors and links; the same in every process. Without it each process makes its own.",

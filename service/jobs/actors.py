@@ -1,0 +1,76 @@
+"""What the jobs slice does: makes activities, and turns the month; and the names by which Celery clients knew both."""
+
+from typing import Any
+
+from service.jobs import offline, prompt, views
+from service.jobs.activities import COUNT, Activities, ActivitiesInput
+from service.jobs.parameters import uuid_of
+from service.jobs.quotas import turn_month
+from service.jobs.types import job
+from service.jobs.workshop import Workshop
+from workers.actor import actor
+from workers.context import current
+from workers.cron import Cron
+from workers.errors import Dead, NoRuntime
+from workers.policy import Backoff
+from workers.runtime import Runtime
+
+
+@job(
+    "activities.generate",
+    input=ActivitiesInput,
+    result=Activities,
+    plan="team",
+    trust=20,
+    max_retries=5,
+    backoff=Backoff(min=2, max=300),
+    time_limit=600,
+)
+async def generate(input: ActivitiesInput) -> Activities:
+    """Make three activities for a team: by the model of LLM_BASE_URL, or offline where there is none.
+
+    A test key's job asks no model. `time_limit` covers two answers of the longest LLM_TIMEOUT.
+    """
+    context, chat = current(), Workshop.of_loop().chat
+    if chat is None or context.headers.get("mode") == "test":
+        made = offline.pick(input)
+        await context.progress(COUNT, COUNT, "made offline")
+        return Activities(provider="offline", model=None, activities=made)
+
+    async def note(what: str) -> None:
+        await context.progress(0, COUNT, what)
+
+    made = await prompt.converse(chat, input, note)
+    await context.progress(COUNT, COUNT, f"made by {chat.model}")
+    return Activities(provider="llm", model=chat.model, activities=made)
+
+
+@actor(name="reset_quotas_task", cron=Cron("0 0 1 * *"), result=3600)
+async def reset_quotas() -> dict[str, int]:
+    """Turn the month; see quotas.turn_month."""
+    engine = Runtime.of_loop().engine
+    if engine is None:
+        raise NoRuntime("quotas are in Postgres: this Runtime was made without an engine")
+    async with engine.begin() as connection:
+        opened, forgotten = await turn_month(connection)
+    current().log.info("quotas_turned", opened=opened, forgotten=forgotten)
+    return {"opened": opened, "forgotten": forgotten}
+
+
+@actor(name="generate_custom_activities_task", result=3600)
+async def generate_custom_activities(job_id: str) -> dict[str, Any]:
+    """Ring for a stored job, by its id in either spelling (`jb_…` or the task's): a free worker takes it up at once.
+
+    Harmless at any time: a job that runs, has ended or is not due is left alone. Answers its id and status.
+    """
+    runtime = Runtime.of_loop()
+    if runtime.engine is None:
+        raise NoRuntime("jobs are in Postgres: this Runtime was made without an engine")
+    async with runtime.engine.connect() as connection:
+        found = await views.doorbell(connection, uuid_of(job_id))
+    if found is None:
+        raise Dead(f"there is no job {job_id}", {"reason": "no_such_job"})
+    status, message = found
+    if message is not None:
+        runtime.publisher.ring([message])
+    return {"job_id": job_id, "status": status}

@@ -1,0 +1,110 @@
+"""A job's changes as server-sent events, read from Postgres: a stream that is cut or moved loses nothing."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import msgspec
+
+from service.errors import TooManyRequests
+from service.jobs.schemas import JobOut
+from service.jobs.views import etag
+from workers.runtime import Runtime
+
+KEY = "jobs.streams"
+SOONEST, LATEST = 0.1, 1.0  # seconds between two looks; the pause grows while nothing changes
+QUIET = 15.0  # seconds after which a comment keeps the line open
+MOST = 500  # streams of one tenant in one process
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+Look = Callable[[], Awaitable[JobOut]]
+
+
+class Streams:
+    """The streams of one process; they end when it stops."""
+
+    def __init__(self) -> None:
+        self._open: dict[UUID, int] = {}
+        self._stopping = asyncio.Event()
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> "Streams":
+        """The streams of a runtime; told to end when it stops."""
+        found: Streams | None = runtime.state.get(KEY)
+        if found is None:
+            found = runtime.state[KEY] = cls()
+            runtime.resources.push_async_callback(found.close)
+        return found
+
+    @contextmanager
+    def one(self, tenant_id: UUID) -> Iterator[None]:
+        """Count a stream of a tenant. Raises TooManyRequests."""
+        self.check(tenant_id)
+        self._open[tenant_id] = self._open.get(tenant_id, 0) + 1
+        try:
+            yield
+        finally:
+            self._open[tenant_id] -= 1
+            if not self._open[tenant_id]:
+                del self._open[tenant_id]
+
+    def check(self, tenant_id: UUID) -> None:
+        """Raise TooManyRequests where a tenant has as many streams as it may."""
+        if self._open.get(tenant_id, 0) >= MOST:
+            raise TooManyRequests(f"{MOST} streams are open already: poll instead.", retry_after=5)
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait; True as soon as the process stops."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End every stream, and give them a second to say so."""
+        self._stopping.set()
+        for _ in range(20):
+            if not self._open:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def follow(
+    runtime: Runtime, streams: Streams, tenant_id: UUID, look: Look, seen: str
+) -> AsyncGenerator[bytes, None]:
+    """Write an event for each change, until the job has ended; `seen` is the event the caller had last.
+
+    Each look is a connection taken and given back, and is finished though the caller leaves in the middle of it: a
+    cancelled statement would cost the pool its connection.
+    """
+    with streams.one(tenant_id):
+        pause, quiet = SOONEST, 0.0
+        while True:
+            job = await runtime.to_the_end(_look(look))
+            if (tag := event_id(job)) != seen:
+                seen, pause, quiet = tag, SOONEST, 0.0
+                yield frame(job, tag)
+            elif quiet >= QUIET:
+                quiet = 0.0
+                yield b": nothing new\n\n"
+            if job.status.terminal or await streams.pause(pause):
+                return
+            quiet += pause
+            pause = min(pause * 1.25, LATEST)
+
+
+async def _look(look: Look) -> JobOut:
+    return await look()
+
+
+def event_id(job: JobOut) -> str:
+    """Make the id of an event: the job's entity tag without its frame."""
+    return etag(job)[3:-1]
+
+
+def frame(job: JobOut, id: str) -> bytes:
+    """Write one event: its name is the job's status, its data the job."""
+    return b"event: %s\nid: %s\ndata: %s\n\n" % (job.status.encode(), id.encode(), msgspec.json.encode(job))

@@ -1,0 +1,114 @@
+"""Declare a type of job beside the actor that does it.
+
+@job("activities.generate", input=ActivitiesInput, result=Activities, plan="team", trust=20)
+async def generate(input: ActivitiesInput) -> Activities: ...
+
+That is an actor of the same name on the queue `jobs`, and a type that `POST /v1/jobs` takes.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.jobs.models import QUEUE
+from workers.actor import Actor, actor
+from workers.errors import DeclarationError
+
+I = TypeVar("I", bound=msgspec.Struct)  # noqa: E741
+R = TypeVar("R", bound="Result")
+
+KEPT = 86_400.0  # seconds that the message, and Celery's result backend, keep a result; the job keeps it
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of what a type of job takes: unknown fields are refused."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of what a type of job gives."""
+
+    def __json__(self) -> Any:
+        """The result as plain JSON values."""
+        return msgspec.to_builtins(self)
+
+
+class JobType(msgspec.Struct, frozen=True, kw_only=True):
+    """A type of job: what it takes and gives, what it costs, and what an organization needs for it.
+
+    `plan`: the least plan, None for any, and then for callers without an organization too. `trust`: the least trust
+    score, 0 to 100. `cost`: what it takes of the month's quota when it completes.
+    """
+
+    name: str
+    input: type[Input]
+    result: type[Result]
+    actor: Actor[..., Any]
+    plan: str | None = None
+    trust: int = 0
+    cost: int = 1
+
+    @property
+    def needs_organization(self) -> bool:
+        """Whether somebody must pay for it."""
+        return self.plan is not None or self.trust > 0
+
+
+_types: dict[str, JobType] = {}
+
+
+def job_types() -> dict[str, JobType]:
+    """The declared types by name."""
+    return _types
+
+
+def job(
+    name: str,
+    *,
+    input: type[I],
+    result: type[R],
+    plan: str | None = None,
+    trust: int = 0,
+    cost: int = 1,
+    **options: Any,
+) -> Callable[[Callable[[I], Awaitable[R]]], Actor[[I], Any]]:
+    """Make a type of job, and its actor, of an async function from `input` to `result`; `options` are an actor's.
+
+    Raises DeclarationError where the function does not fit.
+    """
+
+    def declare(fn: Callable[[I], Awaitable[R]]) -> Actor[[I], Any]:
+        _check(f"job {name}", fn, (input, result), trust=trust, cost=cost)
+        made = actor(name=name, queue=QUEUE, result=KEPT, **options)(fn)
+        _types[name] = JobType(
+            name=name,
+            input=input,  # type: ignore[arg-type]  # _check has looked
+            result=result,
+            actor=made,
+            plan=plan,
+            trust=trust,
+            cost=cost,
+        )
+        return made
+
+    return declare
+
+
+def _check(subject: str, fn: Callable[..., Any], shapes: tuple[type, type], *, trust: int, cost: int) -> None:
+    faults: list[str] = []
+    input, result = shapes
+    if not inspect.iscoroutinefunction(fn):
+        faults.append("the function must be `async def`")
+    if len(inspect.signature(fn).parameters) != 1:
+        faults.append("the function takes its input and nothing else; what it needs besides, it asks `current()` for")
+    if not issubclass(input, Input):
+        faults.append("input: derive it from service.jobs.types.Input")
+    if not issubclass(result, Result):
+        faults.append("result: derive it from service.jobs.types.Result")
+    if not 0 <= trust <= 100:
+        faults.append(f"trust: {trust} is not from 0 to 100")
+    if not 0 <= cost <= 1000:
+        faults.append(f"cost: {cost} is not from 0 to 1000")
+    if faults:
+        raise DeclarationError(f"{subject}: {'; '.join(faults)}")
