@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
+from kombu.exceptions import OperationalError
 
 from workers.celery.bridge import wait_for
 from workers.celery.delivery import delivery_of, following
@@ -20,6 +21,10 @@ from workers.runtime import Runtime
 if TYPE_CHECKING:
     from workers.actor import Actor
     from workers.celery.app import App
+
+
+_CANVAS = ("chain", "chord", "group", "callbacks", "errbacks")
+"""The parts of a request that say what is to follow it."""
 
 
 class ActorTask(Task):
@@ -57,10 +62,20 @@ class ActorTask(Task):
             await self._send_again(runtime, following(delivery, outcome, info.get("priority") or 0))
         return conclude(outcome)
 
+    def _signature_again(self, message: Any) -> Any:
+        """The message with the rest of its canvas, which only Celery's own signature carries on."""
+        headers = {name: value for name, value in message.headers.items() if name not in ("parent_id", "root_id")}
+        return self.signature_from_request(
+            None, message.args, message.kwargs, countdown=message.delay, headers=headers, retries=headers.pop("retries")
+        )
+
     async def _send_again(self, runtime: Runtime, message: Any) -> None:
         try:
-            await runtime.publisher.publish([message])
-        except BrokerUnavailable as error:
+            if any(getattr(self.request, part) for part in _CANVAS):
+                await asyncio.to_thread(self._signature_again(message).apply_async)
+            else:
+                await runtime.publisher.publish([message])
+        except (BrokerUnavailable, OperationalError) as error:
             await asyncio.sleep(1)  # the broker is down: do not spin on the message we put back
             raise Reject(error, requeue=True) from error
 
