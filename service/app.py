@@ -26,6 +26,8 @@ from workers.runtime import Runtime
 
 log = structlog.get_logger("service.app")
 
+SILENCE = 0.1  # seconds without a word of Postgres, then a connection is asked before it is used
+
 
 def serve() -> ASGIApp:
     """Make the application of a server process: settings from the environment, logs set up. For granian's factory."""
@@ -74,6 +76,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
             application="callboard-api",
             pool_timeout=settings.db_pool_timeout,
             statement_timeout=settings.db_statement_timeout,
+            ping_after=SILENCE,
         )
         stack.push_async_callback(engine.dispose)
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
@@ -85,7 +88,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(state.redis.aclose)
         state.engine, state.sessions = engine, db.sessions(engine)
         state.publisher, state.runtime = publisher, runtime
-        state.keyring = Keyring(engine)
+        state.keyring = Keyring(engine, settings.db_accept_timeout)
         if (limiter := Limiter.of(settings, state.registry)) is not None:
             state.limiter = limiter
             stack.push_async_callback(limiter.close)

@@ -1,12 +1,13 @@
 """Postgres for the service: the declarative base, the engine of one loop, sessions, and the transaction boundary."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
 from sqlalchemy import MetaData, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -52,11 +53,14 @@ def create_engine(
     application: str = "callboard",
     pool_timeout: float = 30.0,
     statement_timeout: float = 30.0,
+    ping_after: float | None = None,
 ) -> AsyncEngine:
     """Make the engine of the running loop; call it on the loop that uses it, never before a fork.
 
     `pool_timeout` and `statement_timeout` are in seconds. A connection that the server closed is noticed at checkout
-    without a round trip, so a restart of Postgres costs no failed request once it is back.
+    without a round trip, so a restart of Postgres costs no failed request once it is back. With `ping_after`, one that
+    is checked out when Postgres was not heard of for so many seconds has to answer within DB_CONNECT_TIMEOUT first:
+    otherwise a frozen server, or a line that swallows everything, holds the caller up for a whole statement timeout.
     """
     where, arguments = address(settings.database_url)
     engine = create_async_engine(
@@ -77,13 +81,42 @@ def create_engine(
             },
         },
     )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    _Pulse(ping_after, settings.db_connect_timeout).watch(engine.sync_engine)
     return engine
 
 
-def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    if dbapi_connection.driver_connection.is_closed():
-        raise DisconnectionError
+class _Pulse:
+    """Knows when Postgres was last heard of, whichever connection it was, and asks a silent one before it is used."""
+
+    def __init__(self, ping_after: float | None, patience: float) -> None:
+        self._ping_after = ping_after
+        self._patience = patience
+        self._heard = 0.0
+
+    def watch(self, engine: Engine) -> None:
+        """Listen to the engine's pool."""
+        event.listen(engine, "checkout", self._checkout)
+        event.listen(engine, "connect", self._hear)
+        event.listen(engine, "checkin", self._hear)
+
+    def _hear(self, dbapi_connection: Any, _record: Any) -> None:
+        if dbapi_connection is not None:  # None: it failed and is gone
+            self._heard = time.monotonic()
+
+    def _checkout(self, dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        driver: asyncpg.Connection = dbapi_connection.driver_connection
+        if driver.is_closed():
+            raise DisconnectionError
+        if self._ping_after is None or time.monotonic() - self._heard < self._ping_after:
+            return
+        try:
+            dbapi_connection.run_async(lambda connection: connection.execute("SELECT 1", timeout=self._patience))
+        except TimeoutError:
+            driver.terminate()  # a polite farewell would wait for the same silence
+            raise
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise DisconnectionError from error
+        self._hear(dbapi_connection, record)
 
 
 def sessions(engine: AsyncEngine) -> Sessions:

@@ -135,7 +135,11 @@ class Settings:
         "DB_POOL_SIZE", doc="Postgres connections of one process.", default=10, parse=count(1, 1000)
     )
     db_connect_timeout: float = setting(
-        "DB_CONNECT_TIMEOUT", doc="To open a connection to Postgres.", default=1.0, parse=seconds(0.1, 60), unit="s"
+        "DB_CONNECT_TIMEOUT",
+        doc="To open a connection to Postgres, or to hear from a silent one.",
+        default=1.0,
+        parse=seconds(0.1, 60),
+        unit="s",
     )
     db_pool_timeout: float = setting(
         "DB_POOL_TIMEOUT",
@@ -148,6 +152,13 @@ class Settings:
         "DB_STATEMENT_TIMEOUT",
         doc="For one statement of the API, then 503.",
         default=5.0,
+        parse=seconds(0.1, 600),
+        unit="s",
+    )
+    db_accept_timeout: float = setting(
+        "DB_ACCEPT_TIMEOUT",
+        doc="To look a key up, and to store what a request asks for, then 503: whether it is stored is then unknown.",
+        default=2.0,
         parse=seconds(0.1, 600),
         unit="s",
     )

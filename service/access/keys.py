@@ -37,8 +37,9 @@ class Keyring:
     A key that is not whole is refused without a look. Answers, also "unknown", are kept for 4 seconds.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, patience: float = 2.0) -> None:
         self._engine = engine
+        self._patience = patience
         self._cache: dict[bytes, tuple[float, Principal | None]] = {}
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._used: set[UUID] = set()
@@ -60,7 +61,8 @@ class Keyring:
         if task is None:  # a hundred requests that miss together ask once
             task = self._looking[hashed] = asyncio.create_task(self._look(hashed))
             task.add_done_callback(lambda _: self._looking.pop(hashed, None))
-        return await asyncio.shield(task)
+        async with asyncio.timeout(self._patience):
+            return await asyncio.shield(task)
 
     async def _look(self, hashed: bytes) -> Principal | None:
         async with self._engine.connect() as connection:

@@ -73,7 +73,9 @@ async def accept(request: Request, table: Table, submission: Submission) -> Acce
     if intake is None:
         state = request.app.state
         ring: Callable[[Sequence[Message]], None] = state.publisher.ring
-        intake = intakes[table.name] = Intake(state.engine, table, ring, state.settings.db_statement_timeout)
+        intake = intakes[table.name] = Intake(
+            state.engine, table, ring, state.settings.db_statement_timeout, state.settings.db_accept_timeout
+        )
     once = await idempotency(request)
     return await intake.submit(once, _marked(request, submission))
 
@@ -90,7 +92,10 @@ def _marked(request: Request, submission: Submission) -> Submission:
 
 
 class Intake:
-    """Takes the submissions of one table, at most 200 to a batch and two batches at a time."""
+    """Takes the submissions of one table, at most 200 to a batch and two batches at a time.
+
+    `timeout` bounds each statement, `patience` how long one submission waits (both in seconds).
+    """
 
     def __init__(
         self,
@@ -98,19 +103,21 @@ class Intake:
         table: Table,
         ring: Callable[[Sequence[Message]], None],
         timeout: float = 5.0,
+        patience: float = 2.0,
     ) -> None:
         self._engine = engine
         self._table = table
         self._ring = ring
         self._timeout = timeout
+        self._patience = patience
         self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush)
 
     async def submit(self, once: Once | None, submission: Submission) -> Accepted:
         """Store a submission. A caller that is cancelled before its batch leaves stores nothing.
 
-        Raises TimeoutError where Postgres does not answer in time: then nobody knows whether it is stored.
+        Raises TimeoutError where it is not stored within `patience` seconds: then nobody knows whether it will be.
         """
-        async with asyncio.timeout(self._timeout + 1.0):
+        async with asyncio.timeout(self._patience):
             return await self._batcher.submit(_Item(once, submission))
 
     async def close(self) -> None:

@@ -1,7 +1,9 @@
 """Postgres or Redis away: 503 soon, or accepted all the same; and well again by itself."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 
 import httpx
 import psutil
@@ -9,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.app import SILENCE
 from service.dev.stack import Stack
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
@@ -55,27 +58,57 @@ async def test_a_restart_of_postgres_between_two_requests_costs_no_request(
     assert {answer.status_code for answer in answers} == {201}
 
 
+@contextlib.contextmanager
+def frozen(stack: Stack) -> Iterator[None]:
+    """Postgres with every backend, each of which is a process of its own, stopped in the middle of what it does."""
+    every = [psutil.Process(stack.postgres.pid), *psutil.Process(stack.postgres.pid).children()]
+    for process in every:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in every:
+            process.resume()
+
+
 async def test_postgres_frozen_is_503_for_all_that_wait(
     settings: Settings, make_key: MakeKey, books: None, stack: Stack
 ) -> None:
     where = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
-    quick = Settings.from_env({**where, "DB_STATEMENT_TIMEOUT": "0.5"})
+    quick = Settings.from_env({**where, "DB_ACCEPT_TIMEOUT": "0.5"})
     async with client_of(quick, routers=[router]) as shelf:
         shelf.headers["Authorization"] = f"Bearer {await make_key()}"
         await until_accepted(shelf)
-        every = [psutil.Process(stack.postgres.pid), *psutil.Process(stack.postgres.pid).children()]
-        for process in every:  # each backend is a process of its own
-            process.suspend()
-        try:
+        with frozen(stack):
             async with asyncio.timeout(10):
                 jobs = [shelf.post("/v1/books", json={"title": "t"}) for _ in range(1000)]
                 answers = await asyncio.gather(*jobs)
-        finally:
-            for process in every:
-                process.resume()
         for answer in answers:
             problem(answer, 503)
         await until_accepted(shelf)
+
+
+async def test_postgres_frozen_while_nobody_asked_is_503_on_every_route_soon(
+    shelf: httpx.AsyncClient, stack: Stack, make_key: MakeKey
+) -> None:
+    unseen = {"Authorization": f"Bearer {await make_key()}"}
+    await until_accepted(shelf)
+    assert (await shelf.post("/v1/notes", json={"title": "t"})).status_code == 201
+    await asyncio.sleep(SILENCE + 0.2)
+    with frozen(stack):
+        # the statement timeout, 5 s and more, is not what ends these
+        async with asyncio.timeout(4):
+            answers = await asyncio.gather(
+                shelf.post("/v1/books", json={"title": "t"}),
+                shelf.post("/v1/books", json={"title": "t"}, headers={"Idempotency-Key": "k"}),
+                shelf.post("/v1/notes", json={"title": "t"}),
+                shelf.post("/v1/notes", json={"title": "t"}, headers={"Idempotency-Key": "k-2"}),
+                shelf.get("/v1/books"),
+                shelf.get("/v1/whoami", headers=unseen),
+            )
+    for answer in answers:
+        assert problem(answer, 503)["code"] == "database-away"
+    await until_accepted(shelf)
 
 
 async def test_a_used_up_pool_is_503_within_the_pool_timeout(
