@@ -10,6 +10,7 @@ await send_email(email.id)                                 # just the function
 """
 
 from workers.actor import Actor, Registry, actor, registry
+from workers.compose import Group, Pipeline, group, pipeline
 from workers.context import Context, Correlation, correlation, current
 from workers.cron import Cron
 from workers.dependencies import Depends, injected
@@ -18,6 +19,8 @@ from workers.errors import (
     BrokerUnavailable,
     Dead,
     DeclarationError,
+    Duplicate,
+    DurableOnly,
     LeaseLost,
     NoRuntime,
     Overloaded,
@@ -30,6 +33,7 @@ from workers.errors import (
 )
 from workers.execution import Delivery, execute
 from workers.ledger import Canceling, Ledger, State
+from workers.limits import Concurrency, Debounce, Rate, Unique
 from workers.message import Message, Priority
 from workers.middleware import Middleware
 from workers.policy import (
@@ -54,16 +58,21 @@ __all__ = [
     "BrokerUnavailable",
     "Canceled",
     "Canceling",
+    "Concurrency",
     "Context",
     "Correlation",
     "Cron",
     "Dead",
     "DeadLetter",
+    "Debounce",
     "DeclarationError",
     "Delivery",
     "Depends",
     "Done",
+    "Duplicate",
+    "DurableOnly",
     "Expired",
+    "Group",
     "Ignored",
     "LeaseLost",
     "Ledger",
@@ -72,8 +81,10 @@ __all__ = [
     "NoRuntime",
     "Outcome",
     "Overloaded",
+    "Pipeline",
     "Policy",
     "Priority",
+    "Rate",
     "Registry",
     "Retry",
     "RetryAt",
@@ -83,6 +94,7 @@ __all__ = [
     "State",
     "TimeLimitExceeded",
     "Uncertain",
+    "Unique",
     "Unknown",
     "UnknownActor",
     "WorkersError",
@@ -90,6 +102,8 @@ __all__ = [
     "correlation",
     "current",
     "execute",
+    "group",
     "injected",
+    "pipeline",
     "registry",
 ]

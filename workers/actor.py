@@ -15,9 +15,11 @@ from workers.context import Correlation, correlation
 from workers.cron import Cron, Scheduled, request_id, tick_id, timetable
 from workers.dependencies import dependencies, provide
 from workers.errors import DeclarationError, UnknownActor
+from workers.extras import extras_of
+from workers.limits import Concurrency, Debounce, Rate, Unique
 from workers.message import Message, Priority
 from workers.middleware.base import declared
-from workers.options import Check, extras, policy, priority
+from workers.options import Check, middleware_options, policy, priority
 from workers.policy import Backoff, Policy
 from workers.sender import Sender
 
@@ -98,9 +100,14 @@ class Actor(Sender[P], Generic[P, R]):
         self.aliases = tuple(_name(check, "aliases", alias) for alias in aliases)
         self.priority: Priority = priority(check, given.pop("priority", Priority.NORMAL))
         self.cron: Cron | None = self._cron(check, given.pop("cron", None))
+        self.extras = extras_of(check, given)
+        if self.cron is not None and self.extras is not None and self.extras.limits.debounce is not None:
+            check.fault("debounce", "a tick waits for nobody; leave it out beside `cron`")
         known = Policy.__struct_fields__
         self.policy = policy(check, {option: value for option, value in given.items() if option in known})
-        self.extra = extras(check, {option: value for option, value in given.items() if option not in known}, declared)
+        self.extra = middleware_options(
+            check, {option: value for option, value in given.items() if option not in known}, declared
+        )
         """The options that middleware declares, as this actor gives them."""
         if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
             check.fault("function", "it is a generator; an actor runs to its end and returns")
@@ -163,6 +170,8 @@ class Actor(Sender[P], Generic[P, R]):
         return self._celery().signature(*args, **kwargs)
 
     def _celery(self) -> Any:
+        if self.extras is not None:
+            self.extras.direct(self.name)
         if self.task is None:
             raise RuntimeError(
                 f"actor {self.name} is bound to no Celery app: make one with workers.celery.create_celery"
@@ -202,6 +211,12 @@ def actor(
     uncertain: str = "hold",
     result: float | dt.timedelta | None = None,
     cron: Cron | None = None,
+    unique: Unique | bool | None = None,
+    debounce: Debounce | None = None,
+    concurrency: Concurrency | int | None = None,
+    rate: Rate | str | None = None,
+    on_success: Actor[Any, Any] | None = None,
+    on_dead: Actor[Any, Any] | None = None,
     **options: Any,
 ) -> Declarer: ...
 
@@ -211,8 +226,9 @@ def actor(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Options: `name` (`<slice>.<function>`), `aliases`, `queue`, `priority`; `max_retries`, `backoff`, `retry_when`
     (retries so far, exception), `throws` (final at once); `max_crashes`, `max_snoozes`; `time_limit`, `grace`,
-    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); `cron`; and whatever middleware
-    declares. Raises DeclarationError, naming every fault. A `def` actor runs in a thread of the worker.
+    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); `cron`; `unique`, `debounce`,
+    `concurrency`, `rate`; `on_success`, `on_dead` (other actors); and whatever middleware declares.
+    Raises DeclarationError, naming every fault. A `def` actor runs in a thread of the worker.
     """
     if fn is None:
         return functools.partial(_declare, options)

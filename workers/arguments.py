@@ -48,6 +48,20 @@ class Parameters:
             self.signature.bind(*args, **kwargs)
         return tuple(_plain(value) for value in args), {name: _plain(value) for name, value in kwargs.items()}
 
+    def encode_partly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """As `encode`, for a call that lacks its last positional argument as yet."""
+        if not self.takes(*args, None, **kwargs):
+            self.signature.bind(*args, **kwargs)
+        return tuple(_plain(value) for value in args), {name: _plain(value) for name, value in kwargs.items()}
+
+    def takes(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the function can be called so, whatever the types."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError:
+            return False
+        return True
+
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Turn plain values back into the annotated types; BadArguments names every one that does not fit."""
         if not kwargs and len(args) == self._count:

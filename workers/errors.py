@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 
 class WorkersError(Exception):
@@ -29,6 +30,18 @@ class BrokerUnavailable(WorkersError):
 
 class Overloaded(WorkersError):
     """A bounded buffer is full: more work is waiting than the process may hold."""
+
+
+class Duplicate(WorkersError):
+    """An unfinished message, or one of the last `seconds`, bears this message's key; `id` is that one's."""
+
+    def __init__(self, actor: str, key: str, id: UUID | None) -> None:
+        super().__init__(f"{actor}: key {key!r} is taken by message {id}")
+        self.id = id
+
+
+class DurableOnly(WorkersError, TypeError):
+    """What was asked for needs a row in the ledger: enqueue it."""
 
 
 class NoRuntime(WorkersError, RuntimeError):

@@ -12,14 +12,16 @@ import msgspec
 import structlog
 
 from workers.actor import Actor, registry
-from workers.context import Context
+from workers.context import Context, correlation
 from workers.dependencies import provide
 from workers.errors import UnknownActor
+from workers.extras import Extras
 from workers.keeper import CANCELED
-from workers.ledger import Claim
+from workers.ledger import Claim, State
 from workers.ledger.statement import unanswered
+from workers.message import Gate, Message, Priority
 from workers.middleware.metrics import IGNORED
-from workers.policy import Canceled, Done, Ignored, Outcome, Unknown
+from workers.policy import Canceled, DeadLetter, Done, Ignored, Outcome, Unknown
 from workers.threads import in_thread
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
         return await _durable(runtime, delivery)
     context = _direct_context(actor, delivery)
     outcome = await _run(runtime, context, delivery.args, delivery.kwargs)
+    if actor.extras is not None:
+        await _follow(runtime, actor.extras, context, outcome)
     runtime.concluded(context, outcome)
     return outcome
 
@@ -131,11 +135,47 @@ async def _call(runtime: Runtime, context: Context) -> Outcome:
 async def _settle(runtime: Runtime, claim: Claim, context: Context, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Ignored):
         return await _stopped(runtime, claim, context, outcome)
-    keep = context.actor.policy.result is not None
+    keep = context.actor.policy.result is not None or claim.follow is not None
     state = await runtime.ledger.settle(claim, outcome, fenced=context.fenced, report=context.detail, keep=keep)
+    if claim.follow is not None or claim.gate is not None:
+        _wake(runtime, claim, state)
     if state is None:
         return Ignored(reason="the message was taken from this attempt before it could settle", error=outcome.error)
     return Canceled(reason=CANCELED) if state == "canceled" else outcome
+
+
+def _wake(runtime: Runtime, claim: Claim, state: State | None) -> None:
+    """Ring for what the settling has put, and let in what waited for this one to end; the sweeper would do it too."""
+    if claim.gate is not None:
+        runtime.admit_soon([claim.gate])
+    if state is State.DONE and claim.follow is not None:
+        specs = [each for each in claim.follow.get("success", ()) if not {"delay", "due_at"} & each.keys()]
+        runtime.ring([_put(each) for each in specs])
+
+
+def _put(spec: dict[str, Any]) -> Message:
+    return Message(
+        id=UUID(spec["id"]),
+        actor=spec["actor"],
+        queue=spec["queue"],
+        priority=Priority.of(spec["priority"]),
+        gate=Gate(name=spec["gate"]) if "gate" in spec else None,
+    )
+
+
+async def _follow(runtime: Runtime, extras: Extras, context: Context, outcome: Outcome) -> None:
+    """What follows a message without a row is sent before it is acknowledged: at least once, as it was itself."""
+    if isinstance(outcome, Done) and (following := extras.on_success) is not None:
+        args: tuple[Any, ...] = (outcome.result,) if following.parameters.takes(None) else ()
+    elif isinstance(outcome, DeadLetter) and (following := extras.on_dead) is not None:
+        args = (context.id, {**(outcome.error or {}), "reason": outcome.reason})
+    else:
+        return
+    here = correlation.set(context.correlation())
+    try:
+        await following.send(*args)
+    finally:
+        correlation.reset(here)
 
 
 async def _stopped(runtime: Runtime, claim: Claim, context: Context, outcome: Ignored) -> Outcome:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
+
+if TYPE_CHECKING:
+    from workers.compose import Pipeline
 
 
 class Priority(enum.StrEnum):
@@ -33,12 +37,32 @@ class Priority(enum.StrEnum):
 _NUMBERS = {Priority.CRITICAL: 0, Priority.HIGH: 3, Priority.NORMAL: 6, Priority.LOW: 9}
 
 
+class Gate(msgspec.Struct, frozen=True):
+    """What a message has to be admitted to before it starts: at most `slots` at once, `pace` starts per `period` s."""
+
+    name: str
+    slots: int | None = None
+    pace: int | None = None
+    period: float | None = None
+
+
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a message's key stands against others, and what becomes of those; see workers.limits.Unique."""
+
+    until: str = "done"
+    seconds: float | None = None
+    conflict: str = "skip"
+    wait: float | None = None
+    max_wait: float | None = None
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One request to run an actor; its id is Celery's task id.
 
     `args` and `kwargs` hold plain JSON values. `delay` and `expires` are seconds from now, `due_at` a moment (aware);
     at most one of `delay` and `due_at` is set. `headers` cross the queue as flat Celery headers.
-    `key`: at most one unfinished durable message of an actor and tenant bears it.
+    `key`: at most one unfinished durable message of an actor and tenant bears it. `follow`: the specs of the messages
+    that its settling puts. `message | other` is a pipeline.
     """
 
     actor: str
@@ -55,8 +79,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     max_crashes: int = 3
     uncertain: str = "hold"
+    follow: dict[str, Any] | None = None
+    gate: Gate | None = None
+    once: Once | None = None
+
+    def __or__(self, following: Any) -> Pipeline:
+        return piped[0](self, following)
 
     @property
     def task_id(self) -> str:
         """The id as Celery, the logs and the API write it."""
         return str(self.id)
+
+
+piped: list[Callable[[Message, Any], Pipeline]] = []
+"""Makes a pipeline of two steps; workers.compose, which knows the actors, puts it here."""

@@ -36,8 +36,13 @@ HINTS = {
     "reject_on_worker_lost": "they always are; `max_crashes` counts them",
     "ignore_result": "results are not kept unless `result=` says for how many seconds",
     "bind": "use `current()`",
-    "on_failure": "nothing is called on failure; write a middleware",
+    "on_failure": "use `on_dead=actor`, which is called when a message is given up",
+    "rate_limit": 'use `rate="10/s"`: it holds for all workers together',
+    "pipe_target": "use `message | other`",
 }
+
+OWN = ("cron", "unique", "debounce", "concurrency", "rate", "on_success", "on_dead")
+"""Options that are neither the policy's nor a middleware's."""
 
 DURATIONS = ("time_limit", "grace", "expires", "result")
 COUNTS = ("max_retries", "max_crashes", "max_snoozes")
@@ -113,9 +118,9 @@ def priority(check: Check, value: Any) -> Priority:
         return Priority.NORMAL
 
 
-def extras(check: Check, given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+def middleware_options(check: Check, given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
     """The options that middleware declares; anything else is a fault, with a hint."""
-    known = dict.fromkeys([*Policy.__struct_fields__, "name", "queue", "priority", "aliases", *declared])
+    known = dict.fromkeys([*Policy.__struct_fields__, "name", "queue", "priority", "aliases", *OWN, *declared])
     for option, value in given.items():
         if option not in declared:
             check.unknown(option, known)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -22,7 +22,7 @@ from workers.context import Context
 from workers.errors import NoRuntime
 from workers.keeper import Held, Keeper
 from workers.ledger import Claim, Ledger
-from workers.ledger.inserts import after_commit, insert, standing
+from workers.ledger.inserts import after_commit, insert, place, standing
 from workers.ledger.sweeper import Depth
 from workers.message import Message
 from workers.middleware import Execute, Middleware, defaults, onion, sending
@@ -145,6 +145,29 @@ class Runtime:
             self._onion = core, onion(self.middleware, partial(core, self))
         return self._onion[1]
 
+    def ring(self, messages: Sequence[Message]) -> None:
+        """Ring for rows that were committed; what has a gate is rung for once it is let in. Never blocks or raises."""
+        gates = {message.gate.name for message in messages if message.gate is not None}
+        if gates:
+            self.admit_soon(gates)
+            messages = [message for message in messages if message.gate is None]
+        if messages:
+            self.publisher.ring(messages)
+
+    def admit_soon(self, gates: Iterable[str]) -> None:
+        """Let in what these gates have room for, in the background; if that fails, the sweeper does it."""
+        task = asyncio.get_running_loop().create_task(self._admit(list(gates)))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _admit(self, gates: Sequence[str]) -> None:
+        try:
+            for gate in gates:
+                if admitted := await self.ledger.admit([gate]):
+                    self.publisher.ring(admitted)
+        except Exception as error:
+            log.warning("admission_failed", error=repr(error), gates=len(gates))
+
     async def send(self, message: Message) -> Message:
         """Send one message through the broker alone."""
         return await self._send(message)
@@ -228,13 +251,21 @@ def _collect(outgoing: list[Message]) -> Any:
 async def _enqueue(
     where: AsyncSession | AsyncConnection, messages: Sequence[Message], runtime: Runtime | None
 ) -> list[Message]:
-    new = await insert(where, messages)
+    new = await insert(where, [message for message in messages if message.once is None])
+    stand: dict[UUID, UUID] = {}
+    for message in messages:
+        if message.once is not None:
+            stand[message.id] = await place(where, message)
+        elif message.id not in new:
+            stand[message.id] = await standing(where, message) or message.id
     if runtime is not None:
-        due = [each for each in messages if each.id in new and each.delay is None and each.due_at is None]
-        after_commit(where, runtime.publisher.ring, due)
-    return [message if message.id in new else await _standing(where, message) for message in messages]
+        due = [each for each in messages if each.id in new or stand[each.id] == each.id]
+        after_commit(where, runtime.ring, [each for each in due if each.delay is None and each.due_at is None])
+    return [
+        message if stand.get(message.id, message.id) == message.id else _as(message, stand[message.id])
+        for message in messages
+    ]
 
 
-async def _standing(where: AsyncSession | AsyncConnection, message: Message) -> Message:
-    found = await standing(where, message)
-    return message if found is None else msgspec.structs.replace(message, id=found)
+def _as(message: Message, id: UUID) -> Message:
+    return msgspec.structs.replace(message, id=id)

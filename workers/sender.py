@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from workers.context import correlation
+from workers.extras import Extras
 from workers.message import Message, Priority
 from workers.runtime import Runtime
 
@@ -47,6 +49,8 @@ class Sender(Generic[P]):
     priority: Priority
     policy: Policy
     parameters: Parameters
+    extras: Extras | None = None
+    """What few actors declare about their messages."""
     _sending: Sending = Sending()
 
     def options(
@@ -78,14 +82,28 @@ class Sender(Generic[P]):
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """The message this call would be; TypeError if it does not fit the function or has no JSON form.
 
-        It inherits the request, tenant and trace of whoever makes it.
+        It inherits the request, tenant and trace of whoever makes it. `message | other` is a pipeline.
         """
         plain_args, plain_kwargs = self.parameters.encode(args, kwargs)
+        return self.made(plain_args, plain_kwargs, args, kwargs)
+
+    def step(self, *args: Any, **kwargs: Any) -> Message:
+        """A step of a pipeline, or the callback of a group: as `message`, but without its last positional argument.
+
+        That is the result of the step before it, or the list of the group's results.
+        """
+        plain_args, plain_kwargs = self.parameters.encode_partly(args, kwargs)
+        return self.made(plain_args, plain_kwargs, args, kwargs)
+
+    def made(
+        self, plain_args: tuple[Any, ...], plain_kwargs: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Message:
+        """The message of a call whose values are plain already; `args` and `kwargs` are the values as they were."""
         how, policy, origin = self._sending, self.policy, correlation.get()
         tenant_id = how.tenant_id or origin.tenant_id
         if tenant_id is not origin.tenant_id:
             origin = msgspec.structs.replace(origin, tenant_id=tenant_id)
-        return Message(
+        message = Message(
             id=how.id or uuid7(),
             actor=self.name,
             args=plain_args,
@@ -101,9 +119,15 @@ class Sender(Generic[P]):
             max_crashes=policy.max_crashes,
             uncertain=policy.uncertain,
         )
+        return message if self.extras is None else self.extras.on(message, args, kwargs)
 
     async def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:
-        """Send through the broker alone: at least once, no row. BrokerUnavailable within the publisher's deadline."""
+        """Send through the broker alone: at least once, no row. BrokerUnavailable within the publisher's deadline.
+
+        DurableOnly for an actor with limits: they are kept by rows.
+        """
+        if self.extras is not None:
+            self.extras.direct(self.name)
         return await Runtime.of_loop().send(self.message(*args, **kwargs))
 
     async def enqueue(self, where: AsyncSession | AsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> Message:
@@ -120,7 +144,7 @@ class OtherwiseSent(Sender[P]):
 
     def __init__(self, origin: Sender[P], sending: Sending) -> None:
         self.name, self.queue, self.priority = origin.name, origin.queue, origin.priority
-        self.policy, self.parameters = origin.policy, origin.parameters
+        self.policy, self.parameters, self.extras = origin.policy, origin.parameters, origin.extras
         self._sending = sending
 
 

@@ -16,6 +16,7 @@ WITH bell AS (
     FROM unnest($1::uuid[], $2::text[], $3::double precision[]) AS b(id, worker, lease)
     JOIN messages m ON m.id = b.id
     WHERE m.state = 'queued' AND m.due_at <= clock_timestamp() AND NOT m.cancel_requested
+        AND (m.gate IS NULL OR m.admitted)
         AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
     ORDER BY m.id
     FOR NO KEY UPDATE OF m
@@ -23,11 +24,13 @@ WITH bell AS (
 UPDATE messages m
 SET state = 'running', epoch = m.epoch + 1, intent = false, worker = bell.worker, started_at = clock_timestamp(),
     lease_until = clock_timestamp() + make_interval(secs => bell.lease),
-    error = m.error - 'definite', progress = NULL, finished_at = NULL
+    error = m.error - 'definite', progress = NULL, finished_at = NULL,
+    key = CASE WHEN m.frees_key THEN NULL ELSE m.key END
 FROM bell
 WHERE m.id = bell.id AND m.state = 'queued'
 RETURNING m.id, m.epoch, m.actor, m.queue, m.priority, m.args::text AS args, m.headers::text AS headers, m.tenant_id,
-    m.attempts, m.crashes, m.snoozes, extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS waited
+    m.attempts, m.crashes, m.snoozes, m.follow::text AS follow, m.gate,
+    extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS waited
 """
 # Rows are locked in the order of their ids, here and in every other batch, so that two batches never deadlock.
 
@@ -58,6 +61,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     snoozes: int
     waited: float
+    follow: dict[str, Any] | None = None
+    gate: str | None = None
 
 
 async def claim(engine: AsyncEngine, bells: list[Bell]) -> list[Claim | None]:
@@ -90,4 +95,6 @@ def _claim(row: Any) -> Claim:
         crashes=row["crashes"],
         snoozes=row["snoozes"],
         waited=max(0.0, row["waited"]),
+        follow=None if row["follow"] is None else _json.decode(row["follow"]),
+        gate=row["gate"],
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from workers.ledger import rows
+from workers.ledger import rows, uniques
+from workers.ledger.schema import groups
 from workers.ledger.schema import messages as table
 from workers.message import Message
 
@@ -42,6 +45,20 @@ async def insert(where: AsyncSession | AsyncConnection, messages: Sequence[Messa
         answer = await connection.exec_driver_sql(rows.INSERT_ROWS, columns)
         new.update(answer.scalars())
     return new
+
+
+async def place(where: AsyncSession | AsyncConnection, message: Message) -> UUID:
+    """Insert a message that is to be unique, as its `once` says; the id of the one that stands. Raises Duplicate."""
+    return await uniques.place(await _connection(where), message)
+
+
+async def insert_group(
+    where: AsyncSession | AsyncConnection, id: UUID, members: Sequence[UUID], callback: dict[str, Any]
+) -> None:
+    """Note what a group waits for, in the transaction of `where`, before its members are inserted."""
+    connection = await _connection(where)
+    values = {"id": id, "members": list(members), "pending": len(members), "callback": msgspec.to_builtins(callback)}
+    await connection.execute(groups.insert().values(values))
 
 
 async def standing(where: AsyncSession | AsyncConnection, message: Message) -> UUID | None:

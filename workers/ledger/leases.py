@@ -37,7 +37,8 @@ WITH mine AS (
 UPDATE messages m
 SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
     finished_at = CASE WHEN m.cancel_requested THEN clock_timestamp() END,
-    lease_until = NULL, ring_at = clock_timestamp(), rings = 0, intent = false,
+    lease_until = NULL, rings = 0, intent = false, admitted = m.admitted AND m.pace IS NULL,
+    ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() ELSE 'infinity' END,
     error = CASE WHEN m.intent THEN coalesce(m.error, '{}') || '{"definite": true}' ELSE m.error END
 FROM mine
 WHERE m.id = mine.id AND m.state = 'running'

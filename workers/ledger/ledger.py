@@ -129,6 +129,10 @@ class Ledger:
         """Do the sweeper's duties once."""
         return await sweeper.sweep(self._engine, ring, depth=depth, doubt=doubt)
 
+    async def admit(self, gates: Sequence[str]) -> list[Message]:
+        """Let in what gates have room for; see sweeper.admit."""
+        return await sweeper.admit(self._engine, gates)
+
     async def fire(self, scheduled: Mapping[str, Scheduled]) -> list[Message]:
         """Insert what the calendar asks for, once per tick; what is new, to be rung for."""
         return await ticks.fire(self._engine, scheduled)

@@ -45,7 +45,8 @@ WITH chosen AS (
 moved AS (
     UPDATE messages m
     SET state = 'queued', epoch = m.epoch + 1, intent = false, crashes = 0, due_at = clock_timestamp(),
-        ring_at = clock_timestamp(), rings = 0, expires_at = NULL, cancel_requested = false, finished_at = NULL
+        ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() ELSE 'infinity' END, admitted = false, rings = 0,
+        expires_at = NULL, cancel_requested = false, finished_at = NULL
     FROM chosen
     WHERE m.id = chosen.id AND m.state IN ('dead', 'held', 'uncertain')
     RETURNING m.id, m.epoch

@@ -83,7 +83,11 @@ moved AS (
         attempts = m.attempts + i.attempts,
         snoozes = m.snoozes + i.snoozes,
         due_at = coalesce(clock_timestamp() + make_interval(secs => i.delay), m.due_at),
-        ring_at = coalesce(clock_timestamp() + make_interval(secs => i.delay), m.ring_at),
+        ring_at = CASE
+            WHEN m.gate IS NOT NULL AND i.state = 'queued' THEN 'infinity'
+            ELSE coalesce(clock_timestamp() + make_interval(secs => i.delay), m.ring_at)
+        END,
+        admitted = m.admitted AND i.state <> 'queued',
         rings = CASE WHEN i.state = 'queued' THEN 0 ELSE m.rings END,
         lease_until = NULL,
         error = CASE

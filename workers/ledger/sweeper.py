@@ -74,8 +74,8 @@ moved AS (
     SET state = CASE
             WHEN m.cancel_requested THEN 'canceled' WHEN m.crashes + 1 >= m.max_crashes THEN 'dead' ELSE 'queued'
         END,
-        crashes = m.crashes + 1, lease_until = NULL, rings = 1,
-        ring_at = clock_timestamp() + interval '{FIRST_RING} s',
+        crashes = m.crashes + 1, lease_until = NULL, rings = 1, admitted = m.admitted AND m.pace IS NULL,
+        ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() + interval '{FIRST_RING} s' ELSE 'infinity' END,
         finished_at = CASE
             WHEN m.cancel_requested OR m.crashes + 1 >= m.max_crashes THEN clock_timestamp()
         END,
@@ -133,7 +133,8 @@ WITH grace_over AS (
 moved AS (
     UPDATE messages m
     SET state = 'queued', epoch = m.epoch + 1, intent = false, due_at = clock_timestamp(), finished_at = NULL,
-        rings = 1, ring_at = clock_timestamp() + interval '{FIRST_RING} s'
+        rings = 1, admitted = false,
+        ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() + interval '{FIRST_RING} s' ELSE 'infinity' END
     FROM grace_over WHERE m.id = grace_over.id AND m.state = 'uncertain'
     RETURNING {_MESSAGE}, m.epoch
 ),
@@ -143,6 +144,14 @@ noted AS (
 )
 SELECT * FROM moved
 """  # noqa: S608 (our own constants)
+
+
+ADMIT = f"""
+SELECT {_MESSAGE} FROM (SELECT DISTINCT name FROM unnest($1::text[]) AS g(name) ORDER BY name) AS g,
+    LATERAL messages_admit(g.name) AS m
+"""  # noqa: S608 (our own constants)
+
+ADMIT_ALL = f"SELECT {_MESSAGE} FROM messages_admit_all({LOCK}) AS m"  # noqa: S608 (our own constants)
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +164,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: list[Message] = []
     doubtful: list[Message] = []
     resent: list[Message] = []
+    admitted: list[Message] = []
 
     @property
     def full(self) -> bool:
@@ -170,11 +180,12 @@ async def sweep(
     reclaimed = await fetch(engine, RECLAIM, limit)
     doubtful = await fetch(engine, DOUBTFUL, limit, doubt)
     resent = await fetch(engine, RESEND, limit, doubt)
+    admitted = _messages(await fetch(engine, ADMIT_ALL))
     due = await fetch(engine, RING, limit)
     rung, postponed = await _divide(due, depth)
     again = [_message(row) for row in reclaimed if row["state"] == "queued"] + _messages(resent)
-    if rung or again:
-        ring([*rung, *again])
+    if rung or again or admitted:
+        ring([*rung, *again, *admitted])
     return Swept(
         rung=rung,
         postponed=postponed,
@@ -183,7 +194,13 @@ async def sweep(
         quarantined=[_message(row) for row in reclaimed if row["state"] == "dead"],
         doubtful=_messages(doubtful),
         resent=_messages(resent),
+        admitted=admitted,
     )
+
+
+async def admit(engine: AsyncEngine, gates: Sequence[str]) -> list[Message]:
+    """Let in what these gates have room for now, the oldest first; the messages, to be rung for."""
+    return _messages(await fetch(engine, ADMIT, list(gates)))
 
 
 async def _divide(due: Sequence[Any], depth: Depth | None) -> tuple[list[Message], list[Message]]:
