@@ -12,7 +12,6 @@ from workers.celery.binding import bind, route
 from workers.celery.bridge import bridged, is_async
 from workers.celery.options import WorkerOptions
 from workers.envelope import PRIORITY_STEPS, SEPARATOR
-from workers.message import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -94,7 +93,6 @@ def _defaults(*, has_results: bool) -> dict[str, Any]:
         "task_acks_late": True,
         "task_default_queue": "default",
         "task_routes": [route],
-        "task_default_priority": Priority.NORMAL.number,
         "task_ignore_result": not has_results,
         "accept_content": ["json"],
         "broker_connection_retry_on_startup": True,

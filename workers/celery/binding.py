@@ -102,9 +102,13 @@ def bind(app: App, actor: Actor[Any, Any]) -> ActorTask:
 def route(
     name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None, **_: Any
 ) -> dict[str, Any] | None:
-    """Celery's router: an actor's messages go to its queue, at its priority, unless the caller says otherwise."""
+    """Celery's router: an actor's messages go to its queue, at its priority, unless the caller says otherwise.
+
+    Other tasks have the usual priority from here too: `task_default_priority` would overrule what a route says.
+    """
     actor = getattr(task, "actor", None)
-    return None if actor is None else {"queue": actor.queue, "priority": actor.priority.number}
+    usual = {"priority": Priority.NORMAL.number}
+    return usual if actor is None else {"queue": actor.queue, "priority": actor.priority.number}
 
 
 def conclude(outcome: Outcome) -> Any:
