@@ -42,6 +42,7 @@ def run(options: Options, servers: Servers) -> list[Report]:
                 report.fail(contestant.name, str(error))
     report.targets = [
         Target(OURS, "concurrent", PEERS, least=3, text="100 at a time"),
+        Target(OURS, "cpu", PEERS, most=1 / 3, less_is_better=True, text="CPU of each, 100 at a time"),
         Target(OURS, "bulk", PEERS, least=3, text="bulk"),
         Target(OURS, "concurrent", (BATCHED,), least=0.3, text="100 at a time beside redis-py's pool"),
     ]

@@ -140,5 +140,5 @@ def _verdict(target: Target, found: Mapping[str, Figures]) -> str | None:
     best = pick(theirs, key=theirs.__getitem__)
     ratio = mine / theirs[best] if theirs[best] else float("inf")
     kept = (target.least is None or ratio >= target.least) and (target.most is None or ratio <= target.most)
-    bound = f"≥ {target.least:g}" if target.least is not None else f"≤ {target.most:g}"
+    bound = f"≥ {target.least:.3g}" if target.least is not None else f"≤ {target.most:.3g}"
     return f"{'✓' if kept else '✗'} {target.text or target.ours}: {ratio:.2f} × {best} (target {bound} ×)"

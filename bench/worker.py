@@ -63,7 +63,9 @@ def targets(drain: Drain) -> list[Target]:
     stock = tuple(name for name in PEERS if name.startswith("celery"))
     found = [
         Target(OURS, "rate", PEERS, least=4, text="best peer"),
+        Target(OURS, "cpu", PEERS, most=1 / 4, less_is_better=True, text="CPU beside the best peer"),
         Target(OURS, "rate", stock, least=drain.celery, text="stock Celery"),
+        Target(OURS, "cpu", stock, most=1 / drain.celery, less_is_better=True, text="CPU beside stock Celery"),
         Target(OURS, "rate", (BATCHED,), least=1 / 3, text="floor"),
     ]
     if drain.task == "noop":

@@ -173,6 +173,8 @@ async def publish(client: Client, way: str, count: int) -> dict[str, float]:
 
 async def latency(client: Client, count: int, pause: float) -> dict[str, float]:
     """Send one task, wait, send the next; the worker notes how long each took to start."""
+    await client.send_aside("noop")  # opens what is opened with the first message
+    await asyncio.sleep(0.2)
     for _ in range(count):
         await client.send_aside("pong", time.monotonic())
         await asyncio.sleep(pause)
