@@ -52,6 +52,10 @@ class LeaseLost(WorkersError):
     """This attempt no longer owns its message: stop before the point of no return and leave no trace."""
 
 
+class FenceUnheard(LeaseLost):
+    """Postgres did not say whether the fence was passed: nothing was done, and the message is due again soon."""
+
+
 class TimeLimitExceeded(WorkersError):
     """The attempt ran longer than its `time_limit` (seconds)."""
 

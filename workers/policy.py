@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
-from workers.errors import BadArguments, Dead, LeaseLost, Retry, Snooze, Uncertain, Verdict
+from workers.errors import BadArguments, Dead, FenceUnheard, LeaseLost, Retry, Snooze, Uncertain, Verdict
 
 Failure = dict[str, str]
 """An error as it is stored: `{type, message}`; the ledger adds `at`."""
+
+UNHEARD = 2.0
+"""Seconds, more or less, until a message is due again whose fence Postgres did not answer."""
 
 MESSAGE_LIMIT = 2_000
 """Characters of an error's message that are kept."""
@@ -125,6 +128,11 @@ def decide(  # noqa: PLR0911 (one answer per kind of error)
     uniform: Callable[[], float] = random.random,
 ) -> Outcome:
     """What becomes of an attempt that ended in `error`, after `attempts` errors and `snoozes` snoozes before it."""
+    if isinstance(error, FenceUnheard):  # whatever the row says now, nothing was done: no doubt, and no error counted
+        delay = UNHEARD * (0.5 + uniform())
+        return Snoozed(
+            delay=delay, reason="the ledger did not answer at the fence", error=failure(error), definite=True
+        )
     if isinstance(error, LeaseLost):
         return Ignored(reason=str(error) or "lease lost", error=failure(error))
     if isinstance(error, Uncertain):

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from workers.cron import Scheduled
-from workers.errors import LeaseLost, Overloaded
+from workers.errors import FenceUnheard, Overloaded
 from workers.ledger import claims, fences, inserts, leases, operators, progress, settles, sweeper, ticks
 from workers.ledger.batcher import Batcher, poisoned
 from workers.ledger.claims import Bell, Claim
@@ -61,12 +61,12 @@ class Ledger:
         return await self._claims.submit(Bell(id, worker, lease))
 
     async def fence(self, claim: Claim) -> None:
-        """Announce intent; LeaseLost if the row is not ours any more, is to be canceled, or Postgres does not say."""
+        """Announce intent; LeaseLost if the row is not ours any more or is to be canceled, FenceUnheard unanswered."""
         try:
             await self._fences.submit(claim)
         except Exception as error:
             if unanswered(error) or isinstance(error, Overloaded):
-                raise LeaseLost(f"message {claim.id}: the ledger did not answer: {error}") from error
+                raise FenceUnheard(f"message {claim.id}: the ledger did not answer: {error}") from error
             raise
 
     async def settle(
