@@ -59,6 +59,11 @@ def received(site: Site, mail: Row) -> int:
     return site.sink.count(mail.message_id)
 
 
+def said(site: Site, verb: str) -> int:
+    """How often the mail server heard a command."""
+    return sum(session.verbs.count(verb) for session in site.sink.sessions)
+
+
 async def eventually(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
     """Waits for a condition of this process."""
     give_up = time.monotonic() + timeout

@@ -9,7 +9,7 @@ import pytest
 from service.dev.chaos.fleet import by_hand
 from service.dev.chaos.sink import Rule
 from service.dev.chaos.site import Site
-from tests.faults.judging import eventually, hand_in, in_state, judge, received, row, sent, until
+from tests.faults.judging import eventually, hand_in, in_state, judge, received, row, said, sent, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,12 +63,9 @@ async def test_a_zombie_that_lost_its_lease_never_writes_the_dot(site: Site) -> 
     first, second = site.fleet.workers
     await by_hand(second.kill)
     site.sink.rules["data"] = [Rule(delay=1.0, times=1)]
+    before = said(site, "DATA")
     (id,) = await hand_in(site, 1)
-    before = len(site.sink.sessions)
-    await until(site, [id], in_state("running"), "it runs")
-    await eventually(
-        lambda: any("DATA" in each.verbs[-1:] for each in site.sink.sessions[before - 1 :]), "DATA is said"
-    )
+    await eventually(lambda: said(site, "DATA") > before, "it waits for 354")
     first.pause()
     await by_hand(second.start)
     await sent(site, [id])
