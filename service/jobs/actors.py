@@ -15,6 +15,9 @@ from workers.errors import Dead, NoRuntime
 from workers.policy import Backoff
 from workers.runtime import Runtime
 
+STOCK = "celery"
+"""Where a Celery client sends that was told of no queue: the names that such clients call are served there."""
+
 
 @job(
     "activities.generate",
@@ -45,7 +48,7 @@ async def generate(input: ActivitiesInput) -> Activities:
     return Activities(provider="llm", model=chat.model, activities=made)
 
 
-@actor(name="reset_quotas_task", cron=Cron("0 0 1 * *"), result=3600)
+@actor(name="reset_quotas_task", queue=STOCK, cron=Cron("0 0 1 * *"), result=3600)
 async def reset_quotas() -> dict[str, int]:
     """Turn the month; see quotas.turn_month."""
     engine = Runtime.of_loop().engine
@@ -57,7 +60,7 @@ async def reset_quotas() -> dict[str, int]:
     return {"opened": opened, "forgotten": forgotten}
 
 
-@actor(name="generate_custom_activities_task", result=3600)
+@actor(name="generate_custom_activities_task", queue=STOCK, result=3600)
 async def generate_custom_activities(job_id: str) -> dict[str, Any]:
     """Ring for a stored job, by its id in either spelling (`jb_…` or the task's): a free worker takes it up at once.
 

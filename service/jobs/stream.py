@@ -10,11 +10,13 @@ import msgspec
 from service.errors import TooManyRequests
 from service.jobs.schemas import JobOut
 from service.jobs.views import etag
+from service.web.stopping import when_stopping
 from workers.runtime import Runtime
 
 KEY = "jobs.streams"
 SOONEST, LATEST = 0.1, 1.0  # seconds between two looks; the pause grows while nothing changes
 QUIET = 15.0  # seconds after which a comment keeps the line open
+FLUSH = 0.1  # seconds from the last word of a stream to the end of its connection
 MOST = 500  # streams of one tenant in one process
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -35,6 +37,7 @@ class Streams:
         if found is None:
             found = runtime.state[KEY] = cls()
             runtime.resources.push_async_callback(found.close)
+            when_stopping(found.stop)
         return found
 
     @contextmanager
@@ -63,13 +66,20 @@ class Streams:
             return False
         return True
 
-    async def close(self) -> None:
-        """End every stream, and give them a second to say so."""
+    def stop(self) -> None:
+        """Tell every stream to end."""
         self._stopping.set()
+
+    async def close(self) -> None:
+        """End every stream, and give their ends a second to be sent."""
+        if not self._open:
+            return
+        self.stop()
         for _ in range(20):
-            if not self._open:
-                return
             await asyncio.sleep(0.05)
+            if not self._open:
+                break
+        await asyncio.sleep(FLUSH)
 
 
 async def follow(

@@ -94,7 +94,7 @@ class Model:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 await self._one(head.decode(), reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
