@@ -10,10 +10,12 @@ import pytest
 from uuid_utils.compat import uuid7
 
 import workers
+from service.settings import Settings
 from tests.layout.repository import ROOT
 from workers import DeclarationError, Done, Message, actor
 from workers.celery import create_celery
 from workers.middleware import Middleware
+from workers.runtime import THREADS
 from workers.sender import Sender
 from workers.testing import run_now, workbench
 
@@ -99,7 +101,9 @@ def test_the_defaults_named_for_us_are_ours() -> None:
     assert (policy.backoff.min, policy.backoff.max) == (1.0, 3600.0)
     assert (policy.max_crashes, policy.result, policy.expires) == (3, None, None)
     app = create_celery("redis://127.0.0.1:1/0", None, None, [example])
-    assert (app.conf.worker_concurrency, app.conf.task_acks_late, app.conf.accept_content) == (100, True, ["json"])
+    assert (app.conf.task_acks_late, app.conf.accept_content) == (True, ["json"])
+    assert Settings.from_env({}).worker_concurrency == 500
+    assert THREADS == 32
     assert app.conf.worker_pool == "workers.celery.pool:Pool"
 
 

@@ -70,20 +70,23 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, dict[str, str]]:
-    """A copy in which two slices and three actors were made, and what was said about each."""
-    copy = Tree.copy(tmp_path_factory.mktemp("made"))
+def made(before: Tree, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, dict[str, str]]:
+    """A copy of it in which two slices and three actors were made, and what was said about each."""
+    copy = Tree(tmp_path_factory.mktemp("made"))
+    shutil.copytree(before.root, copy.root, dirs_exist_ok=True)
     said = {}
-    for arguments in (
-        ("slice", SLICE),
-        ("slice", LONG),
-        ("actor", SLICE, "archive"),
-        ("actor", LONG, "archive_all_of_these"),
-        ("actor", "emails", "recount"),
-    ):
+    for arguments in (("slice", SLICE), ("actor", SLICE, "archive")):
         ended = copy.new(*arguments)
         assert ended.returncode == 0, ended.stderr
         said[" ".join(arguments)] = ended.stdout
+    for make, *arguments in (
+        (make_slice, LONG),
+        (make_actor, LONG, "archive_all_of_these"),
+        (make_actor, "emails", "recount"),
+    ):
+        lines: list[str] = []
+        make(Checkout(copy.root), *arguments, lines.append)
+        said[" ".join(arguments)] = "\n".join([*lines, ""])
     return copy, said
 
 
