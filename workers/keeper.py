@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -22,6 +23,9 @@ log = structlog.stdlib.get_logger("workers.keeper")
 CANCELED = "canceled"
 LOST = "lease lost"
 
+HEAR_EVERY = 1.0
+"""Seconds between two looks at what is to be canceled."""
+
 
 class Held:
     """A claim, the attempt it is for, and the task to cancel when it is lost."""
@@ -35,9 +39,14 @@ class Held:
 
     def cancel(self, reason: str) -> None:
         """Stop the attempt, unless it has passed its fence or has ended: then it finishes, whatever its row says."""
-        if self.task is not None and not self.context.fenced and self.context.reason is None:
+        if self.stoppable and self.task is not None:
             self.context.cancel(reason)
             self.task.cancel()
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it has neither ended, nor passed its fence, nor been stopped already."""
+        return self.task is not None and not self.context.fenced and self.context.reason is None
 
     def ended(self) -> None:
         """The attempt has its outcome: from now on only its lease is kept."""
@@ -45,7 +54,10 @@ class Held:
 
 
 class Keeper:
-    """Renews every third of a lease; sweeps every `sweep_every` seconds, jittered. Errors are logged and retried."""
+    """Renews every third of a lease; hears of cancellations each second; sweeps every `sweep_every` seconds, jittered.
+
+    Errors are logged and retried.
+    """
 
     def __init__(self, runtime: Runtime, *, sweep_every: float, depth: Depth | None) -> None:
         self._runtime = runtime
@@ -69,6 +81,7 @@ class Keeper:
     def start(self) -> None:
         self._duties = [
             asyncio.create_task(self._renew_forever(), name="renew leases"),
+            asyncio.create_task(self._hear_forever(), name="hear of cancellations"),
             asyncio.create_task(self._sweep_forever(), name="sweep"),
         ]
 
@@ -86,6 +99,14 @@ class Keeper:
         for id, renewal in renewals.items():
             if self._held.get(id) is held[id] and (not renewal.held or renewal.cancel):
                 held[id].cancel(CANCELED if renewal.held else LOST)
+
+    async def hear(self) -> None:
+        """Cancel what somebody asked to cancel, among what runs for a while already; nothing else is asked about."""
+        begun = time.monotonic() - HEAR_EVERY / 2
+        held = {id: each for id, each in self._held.items() if each.stoppable and each.context.started < begun}
+        for id in await self._runtime.ledger.canceled([each.claim for each in held.values()]):
+            if self._held.get(id) is held[id]:
+                held[id].cancel(CANCELED)
 
     async def fire(self) -> None:
         """Send what the calendar asks for; an error is logged, and does not keep the sweep."""
@@ -113,6 +134,14 @@ class Keeper:
                 await self.renew()
             except Exception as error:
                 log.warning("renew_failed", error=repr(error), leases=len(self._held))
+
+    async def _hear_forever(self) -> None:
+        while True:
+            await asyncio.sleep(HEAR_EVERY)
+            try:
+                await self.hear()
+            except Exception as error:
+                log.warning("cancellations_unheard", error=repr(error))
 
     async def _sweep_forever(self) -> None:
         pause = 0.0

@@ -25,6 +25,12 @@ WHERE m.id = mine.id AND m.state = 'running'
 RETURNING m.id, m.cancel_requested AND NOT m.intent AS cancel
 """
 
+CANCELED = """
+SELECT m.id FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
+JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
+WHERE m.state = 'running' AND m.cancel_requested AND NOT m.intent
+"""
+
 RELEASE = """
 WITH mine AS (
     SELECT m.id
@@ -62,6 +68,14 @@ async def renew(engine: AsyncEngine, claims: Sequence[Claim], lease: float) -> d
     rows = await fetch(engine, RENEW, ids, epochs, lease)
     held = {row["id"]: Renewal(True, row["cancel"]) for row in rows}
     return {each: held.get(each, Renewal(False)) for each in ids}
+
+
+async def canceled(engine: AsyncEngine, claims: Sequence[Claim]) -> set[UUID]:
+    """Which of these somebody asked to cancel since they were claimed."""
+    if not claims:
+        return set()
+    rows = await fetch(engine, CANCELED, [claim.id for claim in claims], [claim.epoch for claim in claims])
+    return {row["id"] for row in rows}
 
 
 async def release(engine: AsyncEngine, claims: Sequence[Claim], *, only_canceled: bool = False) -> set[UUID]:

@@ -103,6 +103,10 @@ class Ledger:
         """Push the leases of what runs; tells which are lost and which are to be canceled."""
         return await leases.renew(self._engine, held, lease)
 
+    async def canceled(self, held: Sequence[Claim]) -> set[UUID]:
+        """Which of what runs is to be canceled."""
+        return await leases.canceled(self._engine, held)
+
     async def release(self, held: Sequence[Claim], *, only_canceled: bool = False) -> set[UUID]:
         """Give back what has not passed its fence, at no cost to its attempts; the ids that were ours to give."""
         return await leases.release(self._engine, held, only_canceled=only_canceled)

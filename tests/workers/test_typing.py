@@ -1,0 +1,82 @@
+"""A wrong argument to an actor's verbs fails the type checker, and a right one does not: mypy is asked."""
+
+from pathlib import Path
+
+import pytest
+from mypy import api
+
+from tests.layout.repository import ROOT
+
+HEAD = """
+from uuid import UUID
+from sqlalchemy.ext.asyncio import AsyncSession
+from workers import Actor, Message, actor, group
+
+@actor(queue="email", max_retries=8)
+async def send_email(email_id: UUID, times: int = 1, *, loud: bool = False) -> str:
+    return str(email_id)
+
+@actor
+def plain(x: int) -> int:
+    return x
+
+async def use(session: AsyncSession, id: UUID) -> None:
+"""
+
+GOOD = (
+    "text: str = await send_email(id)",
+    "message: Message = await send_email.send(id, 2, loud=True)",
+    "await send_email.options(delay=60, priority='high').send(id)",
+    "await send_email.enqueue(session, id, loud=True)",
+    "await send_email.options(key='a').enqueue(session, id, 3)",
+    "number: int = plain(5)",
+    "await (send_email.message(id) | plain).enqueue(session)",
+    "await group([plain.message(1), plain.message(2)], then=plain).enqueue(session)",
+)
+BAD = {
+    "await send_email.send('no uuid')": "arg-type",
+    "await send_email.send()": "call-arg",
+    "await send_email.send(id, loud='yes')": "arg-type",
+    "await send_email.send(id, lout=True)": "call-arg",
+    "await send_email.options(delay=60).send(5)": "arg-type",
+    "await send_email.options(delai=60).send(id)": "call-arg",
+    "await send_email.enqueue(id)": "arg-type",
+    "await send_email.enqueue(session)": "call-arg",
+    "await send_email.options(key='a').enqueue(session, id, 'three')": "arg-type",
+    "send_email.message(id, times=None)": "arg-type",
+    "send_email.delay(1.5)": "arg-type",
+    "wrong: int = await send_email(id)": "assignment",
+    "plain('x')": "arg-type",
+    "await plain.send('x')": "arg-type",
+    "group([plain])": "list-item",
+}
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]:
+    """What mypy says of each line."""
+    path: Path = tmp_path_factory.mktemp("typing") / "calls.py"
+    path.write_text(HEAD.lstrip("\n") + "".join(f"    {line}\n" for line in (*GOOD, *BAD)))
+    out, err, _ = api.run(["--config-file", str(ROOT / "pyproject.toml"), "--no-pretty", str(path)])
+    assert not err, err
+    found: dict[int, list[str]] = {}
+    for line in out.splitlines():
+        if line.startswith(str(path)) and ": error:" in line:
+            found.setdefault(int(line.removeprefix(str(path)).split(":")[1]), []).append(line.rpartition("[")[2][:-1])
+    return found
+
+
+def line_of(call: str) -> int:
+    return HEAD.lstrip("\n").count("\n") + 1 + [*GOOD, *BAD].index(call)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("call", GOOD)
+def test_a_right_call_passes(errors: dict[int, list[str]], call: str) -> None:
+    assert errors.get(line_of(call), []) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("call", BAD)
+def test_a_wrong_call_fails(errors: dict[int, list[str]], call: str) -> None:
+    assert BAD[call] in errors.get(line_of(call), [])
