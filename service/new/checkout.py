@@ -29,7 +29,7 @@ class Checkout:
             raise Refused(
                 [
                     "this Callboard is installed, not checked out: new code is written into a checkout."
-                    " Clone the repository and run `python3 start run callboard new …` there"
+                    " Clone the repository and run `python3 start new …` there"
                 ]
             )
         return cls(root)
