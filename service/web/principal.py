@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from litestar import Request
+from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.plugins.base import ReceiveRoutePlugin
@@ -20,6 +20,7 @@ from workers.context import correlation
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 SCOPES = "scopes"
+ALLOW = "allow"
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -86,23 +87,29 @@ async def _count(connection: Connection, limiter: Limiter, caller: Principal) ->
         )
 
 
-async def admit(request: Request[Any, Any, Any]) -> None:
-    """Authorize a request of a route that Doorman looked at; the application's `before_request`."""
-    scopes = request.route_handler.opt.get(SCOPES)
-    if scopes is not None:
+async def admit(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Authorize a request of a route that Doorman looked at, and answer OPTIONS; the application's `before_request`."""
+    options = request.route_handler.opt
+    if (allow := options.get(ALLOW)) is not None:
+        return Response(None, status_code=204, headers={"Allow": allow})
+    if (scopes := options.get(SCOPES)) is not None:
         await authorize(request, scopes)
+    return None
 
 
 class Doorman(ReceiveRoutePlugin):
     """Moves what `require` asks for from a route's guards to its options, where `admit` finds it.
 
     Litestar copies the whole route handler for every call of a guard, which costs more than the key's look-up. A route
-    whose `before_request` is not `admit` keeps its guards.
+    whose `before_request` is not `admit` keeps its guards. It also notes what OPTIONS answers: Litestar's own answer
+    names only the methods that were registered first where a path is registered in parts.
     """
 
     def receive_route(self, route: BaseRoute) -> None:
         """Look at a route as it is registered."""
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
+            if handler.http_methods == {"OPTIONS"}:
+                handler.opt[ALLOW] = ", ".join(sorted(route.methods))
             guards = handler.resolve_guards()
             wanted = [guard for guard in guards if hasattr(guard, "scopes")]
             if wanted and handler.resolve_before_request() is admit:

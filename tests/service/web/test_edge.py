@@ -153,3 +153,8 @@ async def test_a_hundred_requests_that_miss_the_cache_ask_once(
     answers = await asyncio.gather(*(shelf.get("/v1/whoami", headers=headers) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert looked == 1
+
+
+async def test_options_names_every_method_of_a_path_registered_in_parts(shelf: httpx.AsyncClient) -> None:
+    answer = await shelf.options("/v1/books")
+    assert (answer.status_code, answer.headers["allow"], answer.content) == (204, "GET, OPTIONS, POST", b"")
