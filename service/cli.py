@@ -262,11 +262,13 @@ def _celery(verb: str, arguments: tuple[str, ...]) -> None:
 def _run(command: Callable[..., Any], *arguments: object, **named: object) -> None:
     import asyncio  # noqa: PLC0415
 
-    from service.db import is_away  # noqa: PLC0415
+    from service.db import is_away, is_older  # noqa: PLC0415
 
     try:
         _end(asyncio.run(command(*arguments, **named)))
     except Exception as error:
+        if is_older(error):
+            raise click.ClickException("The tables are not those of this version: run `callboard migrate`.") from None
         if not is_away(error):
             raise
         hint = "is it running, and does DATABASE_URL name it?"

@@ -153,6 +153,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, AWAY)
 
 
+def is_older(error: BaseException) -> bool:
+    """Tell whether `error` means that a table or a column is missing: the migrations were not run."""
+    return isinstance(cause(error), asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError)
+
+
 def cause(error: BaseException) -> BaseException:
     """Return asyncpg's own exception inside one of SQLAlchemy's; any other exception as it is."""
     if isinstance(error, DBAPIError) and error.orig is not None:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -74,6 +75,12 @@ def test_the_command_finds_the_servers_of_up(settings: Settings, tmp_path: Any) 
     got = CliRunner(env={"DATABASE_URL": None}).invoke(callboard, ["status", "--data", str(tmp_path)])
     assert got.exit_code == 0, got.output
     assert "nothing waits" in got.output
+
+
+@pytest.mark.parametrize("command", [["dead"], ["trace", "r-1"], ["keys", "list"]])
+def test_tables_that_are_missing_want_migrating(empty_database: str, command: list[str]) -> None:
+    got = CliRunner(env={"DATABASE_URL": empty_database}).invoke(callboard, command)
+    assert (got.exit_code, "run `callboard migrate`" in got.output) == (1, True), got.output
 
 
 def test_wrong_settings_are_all_named(tmp_path: Any) -> None:
