@@ -25,7 +25,7 @@ def make_app(settings: Settings) -> App:
     async def open_runtime() -> Runtime:
         engine = db.create_engine(settings, application="callboard-worker")
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
-        runtime = Runtime(engine, publisher, lease=settings.worker_lease)
+        runtime = Runtime(engine, publisher, lease=settings.worker_lease, retention=settings.retention)
         runtime.state["settings"] = settings
         runtime.resources.push_async_callback(engine.dispose)
         for warm in (module.warm for module in modules if hasattr(module, "warm")):

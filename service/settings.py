@@ -247,6 +247,13 @@ class Settings:
         parse=seconds(4, 3600),
         unit="s",
     )
+    retention: float = setting(
+        "RETENTION",
+        doc="Tasks that ended so long ago are forgotten; what they were about (a mail, a job) stays.",
+        default=30 * 86_400.0,
+        parse=seconds(3600, 3_660 * 86_400),
+        unit="s",
+    )
     worker_grace: float = setting(
         "WORKER_GRACE",
         doc="After SIGTERM: how long running attempts may go on before they are cancelled and given back.",

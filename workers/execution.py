@@ -135,8 +135,15 @@ async def _call(runtime: Runtime, context: Context) -> Outcome:
 async def _settle(runtime: Runtime, claim: Claim, context: Context, outcome: Outcome) -> Outcome:
     if isinstance(outcome, Ignored):
         return await _stopped(runtime, claim, context, outcome)
-    keep = context.actor.policy.result is not None or claim.follow is not None
-    state = await runtime.ledger.settle(claim, outcome, fenced=context.fenced, report=context.detail, keep=keep)
+    keep_for, follow = context.actor.policy.result, claim.follow
+    state = await runtime.ledger.settle(
+        claim,
+        outcome,
+        fenced=context.fenced,
+        report=context.detail,
+        keep=keep_for is not None or follow is not None,
+        keep_for=None if follow is not None and "group" in follow else keep_for,
+    )
     if claim.follow is not None or claim.gate is not None:
         _wake(runtime, claim, state)
     if state is None:

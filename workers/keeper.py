@@ -13,6 +13,7 @@ import structlog
 from workers.context import Context
 from workers.cron import timetable
 from workers.ledger import Claim
+from workers.ledger.pruning import Pruner
 from workers.ledger.sweeper import Depth
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Keeper:
     Errors are logged and retried.
     """
 
-    def __init__(self, runtime: Runtime, *, sweep_every: float, depth: Depth | None) -> None:
+    def __init__(self, runtime: Runtime, *, sweep_every: float, depth: Depth | None, retention: float) -> None:
         self._runtime = runtime
+        self._retention = retention
+        self._pruner: Pruner | None = None
         self._sweep_every = sweep_every
         self._depth = depth
         self._held: dict[UUID, Held] = {}
@@ -122,10 +125,23 @@ class Keeper:
         swept = await self._runtime.ledger.sweep(self._runtime.publisher.ring, depth=self._depth)
         for message in swept.reclaimed:
             self._runtime.lost(message)
+        await self.prune()
         counts = {name: len(found) for name in swept.__struct_fields__ if (found := getattr(swept, name))}
         if counts:
             log.info("ledger_swept", **counts)
         return swept.full
+
+    async def prune(self) -> None:
+        """One batch of letting go of what ended long ago; an error is logged, and does not keep the sweep."""
+        if self._pruner is None:
+            self._pruner = self._runtime.ledger.pruner(self._retention)
+        try:
+            pruned = await self._pruner.step()
+        except Exception as error:
+            log.warning("prune_failed", error=repr(error))
+        else:
+            if pruned.messages or pruned.results:
+                log.info("ledger_pruned", messages=pruned.messages, results=pruned.results)
 
     async def _renew_forever(self) -> None:
         while True:

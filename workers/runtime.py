@@ -36,6 +36,9 @@ T = TypeVar("T")
 THREADS = 32
 """`def` actors that run at once."""
 
+RETENTION = 30 * 86_400.0
+"""Seconds for which a message is kept after its end."""
+
 
 class Broker(Protocol):
     """What carries messages; workers.publisher.Publisher, or the one in memory that tests use."""
@@ -68,6 +71,7 @@ class Runtime:
         sweep_every: float = 1.0,
         threads: int = THREADS,
         depth: Depth | None = None,
+        retention: float = RETENTION,
     ) -> None:
         self.engine = engine
         self.publisher = publisher
@@ -83,7 +87,7 @@ class Runtime:
         self.stuck: dict[asyncio.Future[Any], Context] = {}
         """Attempts that were written off and have not let go yet."""
         self._ledger = None if engine is None else Ledger(engine)
-        self._keeper = Keeper(self, sweep_every=sweep_every, depth=depth)
+        self._keeper = Keeper(self, sweep_every=sweep_every, depth=depth, retention=retention)
         self._onion: tuple[Any, Execute] | None = None
         self._send = sending(self.middleware, self._publish)
         self._ending: set[asyncio.Task[Any]] = set()

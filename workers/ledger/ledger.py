@@ -22,6 +22,7 @@ from workers.ledger.claims import Bell, Claim
 from workers.ledger.leases import Renewal
 from workers.ledger.operators import Canceling
 from workers.ledger.progress import Progress
+from workers.ledger.pruning import Pruner
 from workers.ledger.schema import State
 from workers.ledger.settles import Settlement, settlement
 from workers.ledger.statement import unanswered
@@ -77,9 +78,10 @@ class Ledger:
         fenced: bool = False,
         report: dict[str, Any] | None = None,
         keep: bool = False,
+        keep_for: float | None = None,
     ) -> State | None:
         """Write down how the attempt ended, trying until Postgres answers; the row's state, None if it was not ours."""
-        item = settlement(claim, outcome, fenced=fenced, report=report, keep=keep)
+        item = settlement(claim, outcome, fenced=fenced, report=report, keep=keep, keep_for=keep_for)
         return None if item is None else await self._settle(item)
 
     async def _settle(self, item: Settlement) -> State | None:
@@ -140,6 +142,10 @@ class Ledger:
     async def fire(self, scheduled: Mapping[str, Scheduled]) -> list[Message]:
         """Insert what the calendar asks for, once per tick; what is new, to be rung for."""
         return await ticks.fire(self._engine, scheduled)
+
+    def pruner(self, retention: float) -> Pruner:
+        """What lets go of messages that ended `retention` seconds ago."""
+        return Pruner(self._engine, retention)
 
     async def close(self) -> None:
         """Answer what was handed in; take nothing more."""

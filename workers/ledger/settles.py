@@ -40,6 +40,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     detail: str | None = None
     result: str | None = None
+    keep_for: float | None = None
     attempts: int = 0
     snoozes: int = 0
     definite: bool = False
@@ -56,6 +57,7 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("error", "text"),
     ("detail", "text"),
     ("result", "text"),
+    ("keep_for", "double precision"),
     ("attempts", "integer"),
     ("snoozes", "integer"),
     ("definite", "boolean"),
@@ -98,6 +100,7 @@ moved AS (
         END,
         outcome = coalesce(i.detail::jsonb, m.outcome),
         result = i.result::jsonb,
+        result_until = CASE WHEN i.result IS NOT NULL THEN clock_timestamp() + make_interval(secs => i.keep_for) END,
         finished_at = CASE WHEN i.state = 'queued' AND NOT m.cancel_requested THEN NULL ELSE clock_timestamp() END
     FROM item i, mine
     WHERE m.id = mine.id AND m.id = i.id AND m.epoch = i.epoch
@@ -133,9 +136,17 @@ async def settle(engine: AsyncEngine, items: list[Settlement]) -> list[State | N
 
 
 def settlement(
-    claim: Claim, outcome: Outcome, *, fenced: bool = False, report: dict[str, Any] | None = None, keep: bool = False
+    claim: Claim,
+    outcome: Outcome,
+    *,
+    fenced: bool = False,
+    report: dict[str, Any] | None = None,
+    keep: bool = False,
+    keep_for: float | None = None,
 ) -> Settlement | None:
-    """The ledger's terms for an outcome; None if there is nothing to write. `keep`: the actor's result is stored.
+    """The ledger's terms for an outcome; None if there is nothing to write.
+
+    `keep`: the actor's result is stored, for `keep_for` seconds or as long as the row.
 
     Before the fence every outcome is definite: nothing can have happened. After it, only what the actor says is.
     """
@@ -153,6 +164,7 @@ def settlement(
         error=_error(outcome),
         detail=storable(detail) if detail else None,
         result=None if result is None else storable(result),
+        keep_for=keep_for,
         attempts=attempts,
         snoozes=snoozes,
         definite=outcome.definite or not fenced,
