@@ -5,7 +5,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, insert, literal_column, select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -133,9 +133,8 @@ async def _standing(session: AsyncSession, tenant_id: UUID, wanted: Order) -> St
 async def check_rights(session: AsyncSession, wanted: JobType, stands: Standing) -> None:
     """Check plan and trust. Raises Forbidden."""
     if wanted.plan is not None:
-        least = select(plans.c.rank).where(plans.c.key == wanted.plan)
-        rank = (await session.execute(select(func.coalesce(least.scalar_subquery(), literal_column("0"))))).scalar_one()
-        if stands.rank < rank:
+        least = (await session.execute(select(plans.c.rank).where(plans.c.key == wanted.plan))).scalar_one_or_none()
+        if least is None or stands.rank < least:
             detail = (
                 f"{wanted.name} needs the plan `{wanted.plan}` or a higher one; this organization has `{stands.plan}`."
             )

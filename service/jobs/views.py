@@ -88,7 +88,7 @@ def _told(row: RowMapping) -> JobOut:
         task_id=str(row["id"]),
         request_id=row["request_id"],
         attempts=(row["attempts"] or 0) + (row["state"] in ("running", "done")),
-        error=_error(row, status),
+        error=error_of(row, status),
         created_at=_utc(row["created_at"]),
         updated_at=_utc(row["updated_at"]),
         mode=row["mode"],
@@ -113,7 +113,8 @@ def poll_after(status: Status, wait: float) -> int | None:
     return POLL
 
 
-def _error(row: RowMapping, status: Status) -> ErrorOut | None:
+def error_of(row: RowMapping, status: Status) -> ErrorOut | None:
+    """Read what went wrong last from the message's `error` and `outcome`; None where nothing did."""
     error = row["error"]
     if not error or status is Status.COMPLETED:
         return None

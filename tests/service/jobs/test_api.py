@@ -8,6 +8,7 @@ import pytest
 
 from tests.service.jobs.bench import REQUEST, MakeBench
 from tests.service.jobs.conftest import Sql
+from tests.service.jobs.llm import Model, reply
 
 
 async def ask(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
@@ -99,6 +100,13 @@ async def test_plan_trust_and_quota_are_checked_before_anything_is_stored(
         resets_at = (await api.get("/v1/organizations/acme/quotas")).json()["resets_at"]
         assert resets_at in answer.json()["detail"]
         assert 0 < int(answer.headers["Retry-After"]) <= 31 * 86_400
+
+
+async def test_a_type_whose_plan_was_taken_away_is_for_nobody(api: httpx.AsyncClient, acme: str, sql: Sql) -> None:
+    assert (await api.put("/v1/organizations/acme", json={"plan": "business", "trust_score": 80})).status_code == 200
+    await sql("DELETE FROM plans WHERE key = 'team'")
+    answer = await api.post("/v1/jobs", json=REQUEST)
+    assert (answer.status_code, answer.json()["code"]) == (403, "plan-required")
 
 
 @pytest.mark.parametrize(
@@ -221,5 +229,15 @@ async def test_a_request_tells_its_job_from_the_call_to_the_end(
     story = (await api.get("/v1/requests/friday-7")).json()
     told = [event["what"] for event in story["events"]]
     assert told[0] == "request_received"
-    assert "job_accepted" in told
-    assert "job_completed" in told
+    assert (told.count("job_accepted"), told.count("job_completed")) == (1, 1)
+    assert "task_done" not in told, "each fact is told once"
+
+
+async def test_a_request_tells_why_its_job_failed(api: httpx.AsyncClient, acme: str, bench_of: MakeBench) -> None:
+    asked = await api.post("/v1/jobs", json=REQUEST, headers={"X-Request-ID": "friday-8"})
+    async with Model(reply(401)) as model, bench_of(LLM_BASE_URL=model.url) as bench:
+        await bench.work(asked.json()["task_id"])
+    story = (await api.get("/v1/requests/friday-8")).json()
+    [end] = [event for event in story["events"] if event["what"] == "job_failed"]
+    assert (end["detail"]["attempt"], end["detail"]["code"]) == (1, "llm_refused")
+    assert "LLM_API_KEY" in end["detail"]["error"]
