@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -102,6 +103,8 @@ def plain(value: Any) -> str:
     """Write a value as text that cannot steer a terminal: what a server said is anybody's words."""
     if isinstance(value, float):
         value = f"{value:g}"
+    if isinstance(value, datetime):
+        value = value.isoformat().replace("+00:00", "Z")
     shown = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False, default=str)
     return "".join(character if character.isprintable() else "�" for character in str(shown))[:LONGEST]
 

@@ -131,7 +131,8 @@ def _drawn(report: TaskReport) -> Group:
     line = Text.assemble(str(report.id), "  ", (report.state, "red" if report.state == "dead" else "yellow"))
     line.append(f"  {report.name}")
     tries = report.attempts + report.crashes
-    more = f"{report.updated_at:%Y-%m-%d %H:%M:%S} UTC  {tries} tries  request {report.request_id or 'unknown'}"
+    counted = "1 try" if tries == 1 else f"{tries} tries"
+    more = f"{report.updated_at:%Y-%m-%d %H:%M:%S} UTC  {counted}  request {report.request_id or 'unknown'}"
     words = "\n".join(filter(None, [more, reason(report)]))
     return Group(line, Padding(Text(words, "dim", overflow="fold"), (0, 0, 0, 4)))
 

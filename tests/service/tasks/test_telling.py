@@ -12,7 +12,7 @@ from service.story import Event
 from service.tasks.reading import Attempt, TaskReport
 from service.tasks.story import RequestStory, arrange
 from service.tasks.telling import once_each, task_events
-from service.timeline import drawn, humane, lines
+from service.timeline import drawn, humane, lines, plain
 
 START = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 ID = UUID("019aa3c5-2f7e-7c31-9d52-5a0c7f3e1b44")
@@ -139,3 +139,11 @@ def test_a_program_gets_one_line_per_fact_with_whole_ids() -> None:
 )
 def test_durations_are_humane(milliseconds: float, text: str) -> None:
     assert humane(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(START, "2026-11-22T09:30:00Z"), (2.50, "2.5"), ("a\x1b[31m", "a�[31m"), ({"a": 1}, '{"a": 1}'), (True, "True")],
+)
+def test_values_are_plain_text(value: Any, text: str) -> None:
+    assert plain(value) == text
