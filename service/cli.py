@@ -69,10 +69,20 @@ def api(host: str | None, port: int | None, processes: int | None) -> None:
 
 
 @callboard.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--processes", type=click.IntRange(1, 128), help="Run so many, and start again what ends.")
+@click.option("--of", "parent", type=int, hidden=True, help="The process to end with.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def worker(arguments: tuple[str, ...]) -> None:
-    """Run a worker; ARGUMENTS are those of `celery worker`."""
-    _celery("worker", arguments)
+def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]) -> None:
+    """Run a worker; ARGUMENTS, after these options, are those of `celery worker`."""
+    from service import fleet  # noqa: PLC0415
+
+    if processes is not None:
+        if any(word.startswith(("-n", "--hostname")) for word in arguments):
+            raise click.UsageError("--processes names its workers itself (w1@host, w2@host, …): leave out -n.")
+        return _end(fleet.run(settings(), processes, arguments))
+    if parent is not None:
+        fleet.follow(parent)
+    return _celery("worker", arguments)
 
 
 @callboard.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
