@@ -15,8 +15,11 @@ from bench.servers import Servers
 
 MIB = 1024 * 1024
 IN_FLIGHT = 1000
-LASTS = 8.0
+LASTS = 30.0
 """Seconds a task in flight lasts."""
+WATCHED = 4.0
+"""Seconds after the last was sent in which memory is looked at."""
+WARM = 20
 IDLE_MOST = 60.0
 EACH_MOST = 10.0
 COLUMNS = (
@@ -61,8 +64,8 @@ def measure(contestant: Contestant, options: Options, servers: Servers) -> Figur
         process = stack.enter_context(
             running.worker(contestant, where, more, slots or contestant.slots["noop"], options.cores)
         )
-        running.client(contestant, where, more, "fill", "noop", "20")
-        running.wait_for(lambda: where.count() >= 20, process, "the first tasks")
+        running.client(contestant, where, more, "fill", "noop", str(WARM))
+        running.wait_for(lambda: where.count() >= WARM, process, "the first tasks")
         time.sleep(1)
         idle = machine.memory(machine.tree(process.pid)) / MIB
         if not slots:
@@ -73,10 +76,12 @@ def measure(contestant: Contestant, options: Options, servers: Servers) -> Figur
 
 
 def highest(process: subprocess.Popen[bytes], where: running.Folder) -> float:
-    """The most it takes, in MiB, until the first of the waiting tasks has ended."""
+    """The most it takes, in MiB, for some seconds after all were sent, while none has ended."""
     most = 0.0
-    deadline = time.monotonic() + LASTS + running.START
-    while where.count() <= 20 and time.monotonic() < deadline:
+    deadline = time.monotonic() + WATCHED
+    while time.monotonic() < deadline:
         most = max(most, machine.memory(machine.tree(process.pid)) / MIB)
         time.sleep(0.2)
+    if where.count() > WARM:
+        raise running.Broken("tasks in flight ended before all were sent")
     return most
