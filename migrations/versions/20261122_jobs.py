@@ -72,8 +72,11 @@ TABLES = (
         quota text,
         period date,
         request_id text,
+        input jsonb NOT NULL,
         result jsonb,
+        attempts integer NOT NULL DEFAULT 0,
         scheduled_at timestamptz,
+        finished_at timestamptz,
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         CONSTRAINT pk_jobs PRIMARY KEY (id),
@@ -93,7 +96,7 @@ TABLES = (
     "COMMENT ON COLUMN organizations.job_limit IS 'jobs a month; null for the plan''s'",
     "COMMENT ON COLUMN quotas.period IS 'the first day of the month, UTC'",
     "COMMENT ON COLUMN jobs.quota IS 'what became of its cost; null where it has none'",
-    "COMMENT ON COLUMN jobs.result IS 'the message keeps its own copy for a day only'",
+    "COMMENT ON COLUMN jobs.attempts IS 'those that ended in an error'",
     "COMMENT ON COLUMN jobs.period IS 'the month whose quota it takes from'",
 )
 
@@ -111,14 +114,14 @@ BEGIN
     END IF;
     FOR change IN
         WITH told AS (
-            SELECT j.id, j.quota AS before, j.period AS month_before, c.state, c.result
+            SELECT j.id, j.quota AS before, j.period AS month_before, c.state, c.result, c.attempts, c.finished_at
             FROM changed c JOIN jobs j ON j.id = c.id
             WHERE c.queue = 'jobs'
             ORDER BY j.id
             FOR NO KEY UPDATE OF j
         ),
         mirrored AS (
-            SELECT id, before, month_before, result,
+            SELECT id, before, month_before, result, attempts, finished_at,
                 CASE state
                     WHEN 'queued' THEN 'pending'
                     WHEN 'running' THEN 'processing'
@@ -137,7 +140,8 @@ BEGIN
         ),
         moved AS (
             UPDATE jobs j
-            SET status = m.status, quota = m.quota, result = m.result, updated_at = clock_timestamp(),
+            SET status = m.status, quota = m.quota, result = m.result, attempts = m.attempts,
+                finished_at = m.finished_at, updated_at = clock_timestamp(),
                 period = CASE WHEN m.before = 'released' AND m.quota <> 'released' THEN month ELSE j.period END
             FROM mirrored m
             WHERE j.id = m.id AND (j.status <> m.status OR j.quota IS DISTINCT FROM m.quota)

@@ -103,6 +103,7 @@ async def accept(request: Request, session: AsyncSession, wanted: Order) -> JobO
         "quota": "reserved" if paying else None,
         "period": stands.period if paying and stands is not None else None,
         "request_id": request.request_id,
+        "input": msgspec.to_builtins(wanted.input),
         "scheduled_at": wanted.scheduled_at,
         "created_at": wanted.created_at,
         "updated_at": wanted.created_at,

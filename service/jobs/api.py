@@ -133,7 +133,7 @@ async def stream(request: Request, job_id: FromPath[str]) -> Stream:
     opt=examples(answer=show.CANCELED),
 )
 async def cancel(request: Request, job_id: FromPath[str]) -> Response[JobOut]:
-    """Cancel a job: at once while it is pending (200), within ten seconds while it is processing (202).
+    """Cancel a job: at once while it is pending (200), within seconds while it is processing (202).
 
     Its quota is given back. Canceling again is harmless; a job that has ended otherwise answers 409.
     """

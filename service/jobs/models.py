@@ -1,7 +1,7 @@
 """What the jobs slice stores: plans, organizations, quotas and jobs.
 
-A job has the same uuid as its message in the ledger, where its input, progress and error are; the row here says whose
-it is and what it costs. `status`, `result` and `quota` follow `messages.state` by a trigger, in the transaction of
+A job has the same uuid as its message in the ledger, where its progress and error are, and it outlives that. `status`,
+`result`, `attempts` and `quota` follow `messages.state` by a trigger, in the transaction of
 whoever makes the transition, so a job takes from its quota exactly once whatever dies in between.
 """
 
@@ -132,8 +132,11 @@ jobs = Table(
     Column("quota", Text, comment="what became of its cost; null where it has none"),
     Column("period", Date, comment="the month whose quota it takes from"),
     Column("request_id", Text),
-    Column("result", JSONB, comment="the message keeps its own copy for a day only"),
+    Column("input", JSONB, nullable=False),
+    Column("result", JSONB),
+    Column("attempts", Integer, nullable=False, server_default=text("0"), comment="those that ended in an error"),
     Column("scheduled_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
     _moment("created_at"),
     _moment("updated_at"),
     PrimaryKeyConstraint("id"),

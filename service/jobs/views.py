@@ -15,8 +15,8 @@ from workers.message import Message, Priority
 
 COLUMNS = """
     j.id, j.type, j.status, j.mode, j.organization_id, j.priority, j.request_id, j.scheduled_at, j.created_at,
-    j.updated_at, m.state, m.attempts, m.error, m.outcome, m.progress, j.result, m.args -> 0 -> 0 AS input,
-    m.started_at, m.finished_at, m.due_at,
+    j.updated_at, j.attempts, j.result, j.input, j.finished_at, m.error, m.outcome, m.progress,
+    m.started_at,
     extract(epoch FROM m.due_at - clock_timestamp())::float8 AS wait
 """
 SOURCE = "FROM jobs j LEFT JOIN messages m ON m.id = j.id"
@@ -87,7 +87,7 @@ def _told(row: RowMapping) -> JobOut:
         status=status,
         task_id=str(row["id"]),
         request_id=row["request_id"],
-        attempts=(row["attempts"] or 0) + (row["state"] in ("running", "done")),
+        attempts=row["attempts"] + (status in {Status.PROCESSING, Status.COMPLETED}),
         error=error_of(row, status),
         created_at=_utc(row["created_at"]),
         updated_at=_utc(row["updated_at"]),

@@ -55,6 +55,16 @@ async def test_a_job_goes_from_pending_to_completed_and_takes_one_of_the_month(
     assert (task["status"], task["name"]) == ("SUCCESS", "activities.generate")
 
 
+async def test_a_job_outlives_its_message(api: httpx.AsyncClient, acme: str, bench_of: MakeBench, sql: Sql) -> None:
+    job = await ask(api)
+    async with bench_of() as bench:
+        await bench.work(job["task_id"])
+    before = await read(api, job)
+    await sql("DELETE FROM messages")
+    assert await read(api, job) == {**before, "progress": None, "started_at": None}
+    assert await quota(api) == (1, 0)
+
+
 async def test_every_fault_of_a_request_is_named_at_once(api: httpx.AsyncClient) -> None:
     body = {
         "type": "activities.generate",
