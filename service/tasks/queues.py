@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from workers.actor import registry
 from workers.envelope import list_key
@@ -22,6 +22,7 @@ log = structlog.get_logger("service.tasks")
 FRESH = 1.0  # seconds that an answer is given again
 SHARE = 10  # an answer that took long is given again for so many times as long: nobody can keep Postgres busy
 WINDOW = 10.0  # seconds over which arrivals are counted
+SKEW = 60.0  # seconds that another machine's clock may be ahead
 OLDEST_LOOK = 60.0  # seconds: an earlier look than that tells nothing of the rate now
 
 WAITING = text(
@@ -32,7 +33,10 @@ WAITING = text(
     " UNION ALL SELECT queue, priority, 0, 0, count(*), NULL"
     " FROM messages WHERE state = 'running' GROUP BY queue, priority"
 )
-ARRIVED = text("SELECT queue, priority, count(*) AS arrived FROM messages WHERE id >= :since GROUP BY queue, priority")
+ARRIVED = text(
+    "SELECT queue, priority, count(*) AS arrived FROM messages WHERE id >= :since AND id < :until"
+    " GROUP BY queue, priority"
+)  # a range of UUIDv7; a stock Celery client's random ids lie outside, and are not counted
 
 
 class Place(NamedTuple):
@@ -112,8 +116,8 @@ class Queues:
             before = None
         async with self._engine.connect() as connection:
             found = (await connection.execute(WAITING)).all()
-            arrived = (await connection.execute(ARRIVED, {"since": first_id(clock - WINDOW)})).all()
-            since = (await connection.execute(ARRIVED, {"since": first_id(before.clock)})).all() if before else []
+            arrived = await _arrived(connection, clock - WINDOW, clock)
+            since = await _arrived(connection, before.clock, clock) if before else []
         seen = dict.fromkeys(declared() | _counts(arrived).keys() | _counts(since).keys(), NOTHING) | _seen(found)
         bells = await self._bells(sorted(seen))
         left = _departures(before, at, seen, _counts(since))
@@ -131,6 +135,11 @@ class Queues:
         except (RedisError, OSError) as error:
             log.warning("doorbells_unknown", error=type(error).__name__)
             return {}
+
+
+async def _arrived(connection: AsyncConnection, since: float, now: float) -> Sequence[Any]:
+    within = {"since": first_id(since), "until": first_id(now + SKEW)}
+    return (await connection.execute(ARRIVED, within)).all()
 
 
 def declared() -> set[Place]:
