@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ from celery import Celery
 from litestar import Litestar, post
 from litestar.datastructures import State
 from litestar.params import JSONBody
-from sqlalchemy import Text
+from sqlalchemy import Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
@@ -90,7 +90,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
     where, arguments = db.address(Settings.from_env().database_url)
     engine: AsyncEngine = create_async_engine(where, connect_args=arguments, pool_size=10, max_overflow=0)
     async with engine.begin() as connection:
-        await connection.run_sync(db.Base.metadata.create_all, tables=[Mail.__table__])
+        await connection.run_sync(db.Base.metadata.create_all, tables=[cast("Table", Mail.__table__)])
     app.state.sessions = db.sessions(engine)
     app.state.task = Celery("bench", broker=os.environ["REDIS_URL"]).task(name="send", ignore_result=True)(send_mail)
     yield

@@ -5,16 +5,15 @@ The server is a process of its own that takes any mail and answers the final dot
 
 import asyncio
 import contextlib
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 import aiosmtplib
 import uvloop
 
-from bench import mails
+from bench import mails, running
 from bench.options import Options
 from bench.peers import kit
 from bench.progress import say
@@ -129,7 +128,7 @@ async def ours(port: int, connections: int, mails_per_connection: int) -> AsyncI
 OURS = "ours, connections kept"
 CONNECTIONS = mails.CONNECTIONS
 COLUMNS = (Column("rate", "mails/s"), Column("cpu", "CPU µs/mail"))
-WAYS = {
+WAYS: dict[str, Callable[[int, int], contextlib.AbstractAsyncContextManager[Send]]] = {
     "aiosmtplib, a connection per mail": library_each,
     "aiosmtplib, connections kept": library_kept,
     "ours, a connection per mail": lambda port, connections: ours(port, connections, 1),
@@ -147,26 +146,12 @@ async def run_way(way: str, port: int, mails: int, connections: int) -> tuple[fl
     return mails / wall, cpu / mails * 1000
 
 
-@contextlib.contextmanager
-def server(delay: float) -> Iterator[int]:
-    """Start the server in a process of its own; yield its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.smtp", "--serve", str(delay)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-
-
 def transports(options: Options) -> Report:
     """Each way to hand mails over from one loop, without any queue."""
     title = f"Handing mails to a server that takes 200 ms, {CONNECTIONS} connections, without any queue"
     report = Report("transports", title, COLUMNS, OURS, "cpu")
     count = 500 if options.quick else 2000
-    with server(mails.DELAY) as port:
+    with running.folder() as sink, mails.mail_server(sink) as port:
         for number in range(options.rounds):
             for way in WAYS:
                 say(f"smtp, round {number + 1}/{options.rounds}: {way}")
