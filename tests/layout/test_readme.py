@@ -218,11 +218,3 @@ def test_the_test_command_runs_the_tests(clone: Path) -> None:
 def test_the_chaos_command_knows_its_options(clone: Path) -> None:
     """tests/faults runs what it does."""
     assert "Usage: callboard chaos" in run(clone, command("python3 start chaos"), "--help").stdout
-
-
-def test_the_actor_of_the_readme_is_an_actor() -> None:
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    [example] = blocks("python")
-    exec(compile(example, "README.md", "exec"), namespace)
-    message = namespace["ship"].message("0199b1f2-0000-7000-8000-000000000000")
-    assert (message.actor, message.queue, message.priority) == ("orders.ship", "orders", "high")
