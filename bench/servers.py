@@ -16,7 +16,7 @@ from bench.progress import say
 from bench.venvs import cache
 from service import db, migrate
 from service.dev.databases import Databases
-from service.dev.stack import Stack
+from service.dev.stack import THROWAWAY_PREFIX, Stack, sweep
 from service.settings import Settings
 
 TEMPLATE = "bench_template"
@@ -79,7 +79,8 @@ async def _migrate(url: str) -> None:
 def servers() -> Iterator[Servers]:
     """Both servers, started now."""
     say("starting PostgreSQL and Valkey")
-    data = Path(tempfile.mkdtemp(prefix="data-", dir=cache()))
+    sweep(cache())
+    data = Path(tempfile.mkdtemp(prefix=THROWAWAY_PREFIX, dir=cache()))
     try:
         with Stack(data) as stack:
             running = Servers(stack)
