@@ -79,7 +79,9 @@ mine AS (
 moved AS (
     UPDATE messages m
     SET state = CASE
-            WHEN i.state = 'queued' AND m.cancel_requested AND m.state = 'running' THEN 'canceled' ELSE i.state
+            WHEN i.state = 'queued' AND m.cancel_requested AND m.state = 'running' THEN 'canceled'
+            WHEN i.state = 'queued' AND m.cancel_requested THEN 'dead'
+            ELSE i.state
         END,
         intent = m.intent AND i.state IN ('done', 'uncertain'),
         attempts = m.attempts + i.attempts,

@@ -123,7 +123,7 @@ RESEND = f"""
 WITH grace_over AS (
     SELECT id FROM messages
     WHERE {_GATE} AND state = 'uncertain' AND uncertain_policy = 'resend'
-        AND finished_at < statement_timestamp() - make_interval(secs => $2)
+        AND NOT cancel_requested AND finished_at < statement_timestamp() - make_interval(secs => $2)
         AND (
             SELECT count(*) FROM message_attempts a WHERE a.message_id = messages.id AND a.outcome = 'resent'
         ) < messages.max_crashes

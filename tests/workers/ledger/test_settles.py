@@ -6,7 +6,7 @@ import datetime as dt
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.workers.ledger.rows import blocked, change, holder, locked, look, make, tries
+from tests.workers.ledger.rows import PAST, blocked, change, holder, locked, look, make, tries
 from workers.ledger import Ledger, State, statement
 from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
 
@@ -194,3 +194,15 @@ async def test_progress_is_noted_for_its_own_attempt_only_and_the_last_word_wins
     await change(engine, id, state="done")
     await ledger.progress(holder(id), 9, 10)
     assert (await look(engine, id)).progress == {"done": 7, "total": 10}
+
+
+@pytest.mark.parametrize("policy", ["hold", "resend"])
+async def test_a_doubt_about_what_somebody_canceled_never_runs_again_by_itself(
+    ledger: Ledger, engine: AsyncEngine, policy: str
+) -> None:
+    id = await make(engine, "uncertain", epoch=1, cancel_requested=True, uncertain_policy=policy, finished_at=PAST)
+    await ledger.sweep(lambda messages: None)
+    assert (await look(engine, id)).state == "uncertain"
+    late = RetryAt(delay=0, reason="it was not sent", definite=True)
+    assert await ledger.settle(holder(id), late, fenced=True) is State.DEAD
+    assert (await look(engine, id)).state == "dead"

@@ -1,0 +1,173 @@
+"""What the ledger promises, as a plain state machine: one row of the model for each row of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from workers.ledger import State
+
+Q, R, DONE, DEAD = State.QUEUED, State.RUNNING, State.DONE, State.DEAD
+CANCELED, EXPIRED, UNCERTAIN, HELD = State.CANCELED, State.EXPIRED, State.UNCERTAIN, State.HELD
+UNFINISHED = {Q, R, UNCERTAIN, HELD}
+
+FRESH, LAPSED, LONG_LAPSED = 0, 1, 2
+
+
+@dataclass
+class Row:
+    """A message; time is a few flags, which the test moves."""
+
+    max_crashes: int = 3
+    resends: bool = False
+    key: str | None = None
+    due: bool = True
+    state: State = Q
+    intent: bool = False
+    epoch: int = 0
+    attempts: int = 0
+    crashes: int = 0
+    snoozes: int = 0
+    cancel: bool = False
+    late: bool = False
+    lease: int = FRESH
+    old: bool = False
+    resent: int = 0
+    definite: bool = False
+
+    def seen(self) -> tuple[object, ...]:
+        """What can be read in the table."""
+        return (
+            self.state,
+            self.intent,
+            self.epoch,
+            self.attempts,
+            self.crashes,
+            self.snoozes,
+            self.cancel,
+            self.state is R,
+            self.definite,
+        )
+
+    def waits_for_the_sweeper(self) -> bool:
+        lapsed = self.state is R and self.lease != FRESH
+        return lapsed or (self.state is Q and self.late) or (self.state is UNCERTAIN and self.old)
+
+    def claim(self) -> bool:
+        if self.state is not Q or not self.due or self.cancel or self.late:
+            return False
+        self.state, self.intent, self.lease, self.definite = R, False, FRESH, False
+        self.epoch += 1
+        return True
+
+    def owned(self, epoch: int) -> bool:
+        return self.state is R and self.epoch == epoch
+
+    def fence(self, epoch: int) -> bool:
+        if not self.owned(epoch) or self.cancel or self.lease != FRESH:
+            return False
+        self.intent = True
+        return True
+
+    def renew(self, epoch: int) -> tuple[bool, bool]:
+        if not self.owned(epoch):
+            return False, False
+        self.lease = FRESH
+        return True, self.cancel and not self.intent
+
+    def release(self, epoch: int) -> bool:
+        if not self.owned(epoch):
+            return False
+        self.definite = self.definite or self.intent
+        self.state, self.intent = CANCELED if self.cancel else Q, False
+        return True
+
+    def settle(self, epoch: int, to: State, *, definite: bool, counts: tuple[int, int], later: bool) -> State | None:
+        """`counts`: attempts and snoozes that it adds."""
+        if self.epoch != epoch:
+            return None
+        running = self.state is R and (not self.intent or definite or to in {DONE, UNCERTAIN})
+        doubted = self.state is UNCERTAIN and (to is DONE or (definite and to in {Q, DEAD}))
+        if not running and not doubted:
+            return None
+        if to is Q:
+            self.due = not later
+        if to is Q and self.cancel:
+            to = CANCELED if running else DEAD
+        self.definite = definite and to is not DONE
+        self.state, self.intent = to, self.intent and to in {DONE, UNCERTAIN}
+        self.attempts += counts[0]
+        self.snoozes += counts[1]
+        self.old = False
+        return to
+
+    def ask_to_cancel(self) -> str:
+        if self.state is Q:
+            self.state, self.cancel = CANCELED, True
+        elif self.state is R and not self.intent:
+            self.cancel = True
+            return "requested"
+        return "canceled" if self.state is CANCELED else "refused"
+
+    def requeue(self) -> None:
+        self.state, self.intent, self.crashes, self.due = Q, False, 0, True
+        self.cancel, self.late = False, False
+        self.epoch += 1
+
+    def resolve(self, to: State) -> bool:
+        allowed = {DONE: {UNCERTAIN, HELD, DEAD}, HELD: {UNCERTAIN}, DEAD: {UNCERTAIN}}[to]
+        if self.state not in allowed:
+            return False
+        self.state = to
+        return True
+
+
+@dataclass
+class Ledger:
+    """All rows, and what the sweeper does to them."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def taken(self, key: str | None, but: Row | None = None) -> bool:
+        return key is not None and any(
+            row.key == key and row.state in UNFINISHED for row in self.rows if row is not but
+        )
+
+    def sweep(self) -> dict[str, set[int]]:
+        """The numbers of the rows that each duty moves; the duties come one after the other."""
+        return {name: {at for at, row in enumerate(self.rows) if duty(row)} for name, duty in DUTIES.items()}
+
+
+def _expire(row: Row) -> bool:
+    if row.state is not Q or not row.late:
+        return False
+    row.state = EXPIRED
+    return True
+
+
+def _reclaim(row: Row) -> bool:
+    if row.state is not R or row.intent or row.lease == FRESH:
+        return False
+    row.crashes += 1
+    row.state = CANCELED if row.cancel else DEAD if row.crashes >= row.max_crashes else Q
+    row.definite = row.definite and row.state is not DEAD
+    return True
+
+
+def _doubt(row: Row) -> bool:
+    if row.state is not R or not row.intent or row.lease != LONG_LAPSED:
+        return False
+    row.state, row.old, row.definite = UNCERTAIN, False, False
+    row.crashes += 1
+    return True
+
+
+def _resend(row: Row) -> bool:
+    if row.state is not UNCERTAIN or not row.resends or not row.old or row.resent >= row.max_crashes or row.cancel:
+        return False
+    row.state, row.intent, row.due = Q, False, True
+    row.epoch += 1
+    row.resent += 1
+    return True
+
+
+DUTIES = {"expired": _expire, "reclaimed": _reclaim, "doubtful": _doubt, "resent": _resend}
