@@ -92,7 +92,7 @@ class Machine(RuleBasedStateMachine):
     def any_claim(self, number: int) -> tuple[int, Claim, list[bool]]:
         """Mostly one that still holds, else a late word."""
         held = [each for each in self.claims if self.model.rows[each[0]].owned(each[1].epoch)]
-        return held[number % len(held)] if held and number % 4 != 1 else self.claims[number % len(self.claims)]
+        return held[number % len(held)] if held and number % 3 != 1 else self.claims[number % len(self.claims)]
 
     @initialize()
     def begin(self) -> None:
@@ -228,6 +228,19 @@ class Machine(RuleBasedStateMachine):
         ago = sa.text(f"clock_timestamp() - interval '{'2 hours' if long else '1 second'}'")
         self.run(change(self.engine, self.ids[at], lease_until=ago))
         self.note("lapse")
+
+    @precondition(lambda self: any(row.state is State.RUNNING and not row.intent for row in self.model.rows))
+    @rule(number=NUMBER)
+    def a_worker_dies_and_another_takes_its_message(self, number: int) -> None:
+        at = self.among(number, lambda row: row.state is State.RUNNING and not row.intent)
+        self.model.rows[at].lease = LAPSED
+        self.run(change(self.engine, self.ids[at], lease_until=PAST))
+        self.sweep()
+        claim = self.run(self.real.claim(self.ids[at], "w4"))
+        assert (claim is not None) is self.model.rows[at].claim()
+        self.note("taken over" if claim else "not taken over")
+        if claim is not None:
+            self.claims.append((at, claim, [False]))
 
     @precondition(lambda self: any(row.state is State.QUEUED and not row.due for row in self.model.rows))
     @rule(number=NUMBER)
