@@ -114,13 +114,14 @@ async def test_a_fence_whose_answer_is_lost_leaves_no_doubt(site: Site) -> None:
     proxy.cut_at(struct.pack(">id", 8, MARGIN), passing=True)  # the parameter that only a fence has, on the wire
     (id,) = await hand_in(site, 1)
 
-    async def fenced() -> bool:
-        return (await row(site, id)).intent
+    async def unanswered() -> bool:
+        notes = await site.books.fetch("SELECT outcome FROM message_attempts WHERE message_id = $1", id)
+        return "snooze" in {note["outcome"] for note in notes}
 
-    await site.until(fenced, "intent is written")
-    assert received(site, await row(site, id)) == 0
+    await site.until(unanswered, "the fence is not answered")
     proxy.heal()
     await sent(site, [id])
     mail = await row(site, id)
-    assert (mail.epoch, received(site, mail)) == (2, 1)
+    assert mail.epoch >= 2
+    assert received(site, mail) == 1
     await judge(site)

@@ -6,6 +6,10 @@ async with Proxy("127.0.0.1", sink.port) as proxy:
 """
 
 import asyncio
+import contextlib
+
+UNHEARD = 5.0
+"""Seconds that a server has to answer what nobody is to hear."""
 
 
 class Proxy:
@@ -23,7 +27,7 @@ class Proxy:
         self._pattern = b""
         self._passes_pattern = False
         self._swallows = False
-        self._mute = False  # what the server answers is lost
+        self._muted: dict[asyncio.StreamWriter, asyncio.Event] = {}  # clients whose answers are lost; set by the first
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -65,7 +69,6 @@ class Proxy:
     def heal(self) -> None:
         """Behave from now on."""
         self._blackhole, self._cut_after, self._pattern, self.latency = False, None, b"", 0.0
-        self._mute = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -96,9 +99,9 @@ class Proxy:
             while data := await reader.read(65536):
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                if upward and await self._fatal(tail + data, data, writer):
+                if upward and await self._fatal(tail + data, data, writer, pair):
                     break
-                if self._blackhole or (self._mute and not upward):
+                if self._blackhole or (not upward and self._is_lost(writer)):
                     continue
                 tail = data[-64:]
                 self._count(len(data), upward)
@@ -113,21 +116,38 @@ class Proxy:
         for each in pair:
             each.transport.abort()
 
-    async def _fatal(self, seen: bytes, data: bytes, writer: asyncio.StreamWriter) -> bool:
+    def _is_lost(self, client: asyncio.StreamWriter) -> bool:
+        """Whether what the server answers is lost; notes that it has answered."""
+        answered = self._muted.get(client)
+        if answered is not None:
+            answered.set()
+        return answered is not None
+
+    async def _fatal(
+        self, seen: bytes, data: bytes, writer: asyncio.StreamWriter, pair: set[asyncio.StreamWriter]
+    ) -> bool:
         if self._pattern and self._pattern in seen and self._swallows:
             self._blackhole, self._pattern = True, b""
         elif self._pattern and self._pattern in seen:
             if self._passes_pattern:
-                self._mute = True
-                writer.write(data)
-                await writer.drain()
-                await asyncio.sleep(0.05)
+                await self._pass_unheard(data, writer, pair)
             return True
         if self._cut_after is not None and self.bytes_up + len(data) > self._cut_after:
             writer.write(data[: max(0, self._cut_after - self.bytes_up)])
             await writer.drain()
             return True
         return False
+
+    async def _pass_unheard(self, data: bytes, server: asyncio.StreamWriter, pair: set[asyncio.StreamWriter]) -> None:
+        """Hands the data to the server and waits until it has acted on it: a reset would take back what is unread."""
+        (client,) = pair - {server}
+        answered = self._muted[client] = asyncio.Event()
+        server.write(data)
+        await server.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNHEARD):
+                await answered.wait()
+        del self._muted[client]
 
     def _count(self, size: int, upward: bool) -> None:
         if upward:
