@@ -113,7 +113,7 @@ async def test_a_requeued_message_stands_in_line_again(engine: AsyncEngine, benc
 async def test_keys_do_not_wait_for_each_other(engine: AsyncEngine, bench: Workbench, noop: Any) -> None:
     add = noop(concurrency=Concurrency(1, key=lambda what, tenant=0: tenant))
     ids = [(await put(engine, add, number, tenant=number % 3)).id for number in range(9)]
-    assert await bells(bench) == ids[:3]
+    assert sorted(await bells(bench)) == sorted(ids[:3])
 
 
 async def test_many_processes_never_run_more_than_allowed(engine: AsyncEngine, bench: Workbench, noop: Any) -> None:
@@ -148,7 +148,7 @@ async def test_many_processes_never_run_more_than_allowed(engine: AsyncEngine, b
 async def test_no_more_start_per_period_whenever_workers_come(engine: AsyncEngine, bench: Workbench, noop: Any) -> None:
     add, ledger = noop(rate="3/h"), bench.runtime.ledger
     ids = [(await put(engine, add, number)).id for number in range(7)]
-    assert await bells(bench) == ids[:3]
+    assert sorted(await bells(bench)) == sorted(ids[:3])
     assert (await bench.sweep()).admitted == []  # admitted and not started yet: no more may pile up
     for id in ids[:3]:
         await finish(ledger, await ledger.claim(id, "w"))

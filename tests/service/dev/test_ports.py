@@ -13,7 +13,7 @@ def test_the_holder_of_a_port_is_named_with_its_command() -> None:
         holder = ports.holder(server.getsockname()[1])
     assert holder.pid == os.getpid()
     assert str(holder).startswith(f"process {os.getpid()} (")
-    assert "pytest" in holder.command
+    assert "python" in holder.command
 
 
 def test_a_listener_on_ipv6_is_found_too() -> None:
