@@ -48,9 +48,9 @@ class Valkey(Server):
     def is_ready(self, pid: int) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"INFO server\r\n")
+                connection.sendall(b"INFO server persistence\r\n")
                 answer = connection.recv(65_536)
         except OSError:
             return False
-        # while it reads its file it says -LOADING; the pid tells it from somebody else's server on the port
-        return f"process_id:{pid}\r\n".encode() in answer
+        # it answers INFO, but nothing else, while it reads its file; the pid tells it from another server on the port
+        return f"process_id:{pid}\r\n".encode() in answer and b"loading:0" in answer

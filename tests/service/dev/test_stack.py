@@ -232,3 +232,18 @@ def test_where_namespaces_are_forbidden_postgres_runs_as_nobody(data: Path) -> N
         process.wait()
         until_gone(*pids)
         shutil.rmtree(sheltered(closed / "data/postgres").parent)
+
+
+def test_valkey_is_ready_when_it_has_read_its_file(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path / "valkey")
+    valkey.start()
+    try:
+        with redis.Redis.from_url(valkey.url) as client:
+            client.eval("for i = 1, 400000 do redis.call('SET', 'key:' .. i, i) end", 0)
+            time.sleep(1.2)  # appendfsync everysec
+        valkey.kill()
+        valkey.start()
+        with redis.Redis.from_url(valkey.url) as client:
+            assert client.get("key:1") == b"1"
+    finally:
+        valkey.kill()
