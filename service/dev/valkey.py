@@ -53,4 +53,4 @@ class Valkey(Server):
         except OSError:
             return False
         # it answers INFO, but nothing else, while it reads its file; the pid tells it from another server on the port
-        return f"process_id:{pid}\r\n".encode() in answer and b"loading:0" in answer
+        return f"process_id:{pid}\r\n".encode() in answer and b"\nloading:0\r\n" in answer
