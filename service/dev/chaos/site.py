@@ -1,11 +1,13 @@
 """Everything one run needs: servers, a fresh database, the mail server that misbehaves, proxies, the fleet."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import UUID
+
+from redis.exceptions import RedisError
 
 from service import db
 from service.access import keys
@@ -18,9 +20,11 @@ from service.dev.chaos.sink import Sink
 from service.dev.stack import Stack
 from service.settings import Settings
 from workers.ledger.sweeper import sweep
+from workers.message import Message
 
 LEASE = 6.0  # seconds
 DRAIN = 120.0  # seconds
+ANSWERED = 0.5  # seconds between fetching a doorbell and having refused it
 MAIL_DELAY = 0.01  # seconds before each answer of the mail server, so that there is always mail under way
 
 
@@ -100,17 +104,21 @@ class Site:
     async def hasten(self) -> None:
         """What hours would do: what waits is due, and who died past the fence without a word is in doubt."""
         await self.books.make_due()
+        rung: list[Message] = []
         engine = db.create_engine(Settings.from_env(self.environ))
         try:
-            await sweep(engine, lambda messages: None, doubt=LEASE)
+            await sweep(engine, rung.extend, doubt=LEASE)
         finally:
             await engine.dispose()
+        with contextlib.suppress(RedisError):  # the workers' own sweeper rings again
+            await self.books.ring([message.id for message in rung])
 
     async def gather(self, drained_in: float = 0.0, unexpected: tuple[str, ...] = ()) -> Evidence:
         """What is to be judged: everything as it is, and as it is after every doorbell was rung again."""
         rows = await self.books.rows()
         await self.books.ring(list(rows))
         await self.until(self._silent, "every doorbell is answered")
+        await asyncio.sleep(ANSWERED)
         return Evidence(
             accepted={key: frozenset(ids) for key, ids in self.caller.accepted.items()},
             rows=rows,
@@ -124,8 +132,9 @@ class Site:
         )
 
     async def _silent(self) -> bool:
-        waiting = [each for each in await self.books.doorbells() if isinstance(each, UUID)]
-        return not waiting
+        """Whether no doorbell waits; what Redis still notes as held, because it lost an acknowledgement, is stale."""
+        held = await self.books.held()
+        return not any(messages for key, messages in held.items() if "unacked" not in key)
 
     async def close(self) -> None:
         await self.caller.close()
