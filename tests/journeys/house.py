@@ -80,7 +80,7 @@ class House:
 
     async def key(self, tenant: str = "academy", **more: Any) -> str:
         """An API key with every scope."""
-        engine = db.create_engine(Settings.from_env(self.environ))
+        engine = db.create_engine(Settings.from_env(self.environ | {"DB_CONNECT_TIMEOUT": "30"}))
         async with db.transaction(db.sessions(engine)) as session:
             _, text = await keys.create(session, tenant, ["*"], **more)
         await engine.dispose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ async def client_of(settings: Settings, **more: Any) -> AsyncIterator[httpx.Asyn
 @pytest.fixture
 async def make_key(settings: Settings) -> AsyncIterator[MakeKey]:
     """Makes API keys: `await make_key("emails:send", tenant="shop", mode="test")` is the key's text."""
-    engine = db.create_engine(settings)
+    engine = db.create_engine(dataclasses.replace(settings, db_connect_timeout=30.0))  # its patience is not under test
 
     async def make(*scopes: str, tenant: str = "tests", **more: Any) -> str:
         async with db.transaction(db.sessions(engine)) as session:
