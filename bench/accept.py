@@ -82,11 +82,11 @@ def measure(door: str, headers: dict[str, str], options: Options, servers: Serve
 
 @contextmanager
 def serving(
-    door: str, options: Options, servers: Servers, database: str
+    door: str, options: Options, servers: Servers, database: str, processes: int = 1
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """One server on the measured core, ready."""
+    """A server on the measured core, ready; `processes` of ours."""
     port = free_port()
-    command = [sys.executable, "-m", *(granian(port) if door else ours(port))]
+    command = [sys.executable, "-m", *(granian(port) if door else ours(port, processes))]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env |= {"DATABASE_URL": database, "REDIS_URL": servers.redis_url, "SECRET_KEY": "of a benchmark only"}
     env |= {"LOG_FORMAT": "json", "MAIL_FROM": MAIL_FROM, "BENCH_DOOR": door}
@@ -112,9 +112,9 @@ def serving(
             running.stop(process)
 
 
-def ours(port: int) -> list[str]:
+def ours(port: int, processes: int) -> list[str]:
     """The API as anybody starts it."""
-    return ["service", "api", "--host", "127.0.0.1", "--port", str(port), "--processes", "1"]
+    return ["service", "api", "--host", "127.0.0.1", "--port", str(port), "--processes", str(processes)]
 
 
 def granian(port: int) -> list[str]:
