@@ -78,8 +78,13 @@ class Batcher(Generic[T, R]):
             task.add_done_callback(self._flushes.discard)
 
     async def _drain(self) -> None:
-        while batch := self._take():
-            await self._answer(batch)
+        """Flush until nothing waits. It stops counting in the very step that finds so, not when its callbacks run:
+        whoever hands something in after that starts another."""
+        try:
+            while batch := self._take():
+                await self._answer(batch)
+        finally:
+            self._flushes.discard(asyncio.current_task())
 
     def _take(self) -> list[Waiting[T, R]]:
         batch: list[Waiting[T, R]] = []

@@ -42,6 +42,21 @@ async def test_a_lone_item_goes_at_once() -> None:
     assert flush.batches == [[21]]
 
 
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+async def test_whoever_was_answered_may_ask_again_at_once(in_flight: int) -> None:
+    """An answer wakes its waiter before the flush's task has told anybody that it is done."""
+    flush = Flushes()
+    batcher = Batcher(flush, max_batch=1, in_flight=in_flight)
+
+    async def ask_on(first: int) -> list[int]:
+        return [await batcher.submit(number) for number in range(first, first + 20)]
+
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(ask_on(100 * n) for n in range(in_flight)))
+    assert answers == [[2 * number for number in range(100 * n, 100 * n + 20)] for n in range(in_flight)]
+    assert flush.most_at_once == in_flight
+
+
 async def test_what_comes_while_batches_are_away_goes_together_in_order() -> None:
     flush = Flushes()
     flush.gate.clear()
