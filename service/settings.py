@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+
+from service.spellings import MadeUp, count, flag, keys, one_of, ports, seconds, secret, text, url, words
 
 LogFormat = Literal["auto", "json", "pretty"]
 SmtpTls = Literal["none", "starttls", "tls"]
@@ -16,76 +16,6 @@ SmtpTls = Literal["none", "starttls", "tls"]
 
 class SettingsError(ValueError):
     """The environment is wrong; the message names every fault at once."""
-
-
-def text(value: str) -> str:
-    """Take the value as it stands."""
-    return value
-
-
-def count(low: int, high: int) -> Callable[[str], int]:
-    """Parse a whole number between `low` and `high`."""
-
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,18}", value) or not low <= int(value) <= high:
-            raise ValueError(f"a whole number from {low} to {high} is expected")
-        return int(value)
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Callable[[str], float]:
-    """Parse a duration in seconds between `low` and `high`."""
-
-    def parse(value: str) -> float:
-        if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value) or not low <= float(value) <= high:
-            raise ValueError(f"seconds from {low:g} to {high:g} are expected")
-        return float(value)
-
-    return parse
-
-
-def flag(value: str) -> bool:
-    """Parse true/false, yes/no, on/off, 1/0."""
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if value.lower() not in words:
-        raise ValueError("true or false is expected")
-    return words[value.lower()]
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """Parse one of `words`, in any case."""
-
-    def parse(value: str) -> str:
-        found = {word.lower(): word for word in words}.get(value.lower())
-        if found is None:
-            raise ValueError(f"one of {', '.join(words)} is expected")
-        return found
-
-    return parse
-
-
-def url(*schemes: str) -> Callable[[str], str]:
-    """Parse a URL whose scheme is one of `schemes`."""
-
-    def parse(value: str) -> str:
-        if urlsplit(value).scheme not in schemes:
-            raise ValueError(f"a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)} is expected")
-        return value
-
-    return parse
-
-
-def words(value: str) -> tuple[str, ...]:
-    """Parse a list separated by commas."""
-    return tuple(word.strip() for word in value.split(",") if word.strip())
-
-
-def secret(value: str) -> str:
-    """Parse a secret of at least 16 characters."""
-    if len(value) < 16:
-        raise ValueError("at least 16 characters are expected, such as the output of `openssl rand -hex 32`")
-    return value
 
 
 postgres_url = url("postgresql", "postgresql+asyncpg", "postgres")
@@ -215,9 +145,29 @@ class Settings:
     secret_key: str = setting(
         "SECRET_KEY",
         doc="Signs cursors and links; the same in every process. Without it each process makes its own.",
-        factory=lambda: secrets.token_hex(32),
+        factory=lambda: MadeUp(secrets.token_hex(32)),
         parse=secret,
         shown=False,
+    )
+    encryption_keys: tuple[str, ...] = setting(
+        "ENCRYPTION_KEYS",
+        doc="Seal the secrets that are stored, such as those of webhooks: by commas, the first seals, all open; empty"
+        " for SECRET_KEY.",
+        default=(),
+        parse=keys,
+        shown=False,
+    )
+    outbound_private: bool = setting(
+        "OUTBOUND_PRIVATE",
+        doc="Let webhooks call loopback, private networks and any port; for development only.",
+        default=False,
+        parse=flag,
+    )
+    outbound_ports: tuple[int, ...] = setting(
+        "OUTBOUND_PORTS",
+        doc="Ports that webhooks may call, by commas.",
+        default=(80, 443, 8080, 8443),
+        parse=ports,
     )
     log_level: str = setting(
         "LOG_LEVEL",
@@ -305,6 +255,11 @@ class Settings:
         unit="bytes",
     )
 
+    @property
+    def secret_key_is_made_up(self) -> bool:
+        """Whether SECRET_KEY was not set, so that nothing made with it outlives this process."""
+        return isinstance(self.secret_key, MadeUp)
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read the settings from `environ`. Raises SettingsError, which names every fault."""
@@ -357,7 +312,7 @@ def describe() -> str:
 def _describe_one(item: Field[Any]) -> str:
     names, doc, unit = item.metadata["names"], item.metadata["doc"], item.metadata["unit"]
     default = "" if item.default is MISSING else item.default
-    shown = ",".join(default) if isinstance(default, tuple) else default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     shown = str(shown).lower() if isinstance(shown, bool) else shown
     also = f" (also: {', '.join(names[1:])})" if names[1:] else ""
     return f"# {doc}{f' [{unit}]' if unit else ''}{also}\n# {names[0]}={shown}"

@@ -43,6 +43,7 @@ def child_environment(
         "SECRET_KEY": secret,
         "API_HOST": LOOPBACK,
         "PUBLIC_URL": f"http://{LOOPBACK}:{api_port}",
+        "OUTBOUND_PRIVATE": "true",  # an app under development listens on this machine
         "LOG_FORMAT": "json",  # made readable here, with every component's lines alike
     }
     if smtp_port is not None:
