@@ -11,6 +11,8 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
@@ -26,6 +28,7 @@ from workers.runtime import Runtime
 
 log = structlog.get_logger("service.app")
 
+REDIS_PATIENCE = 0.5  # seconds that a route which is not about accepting waits for a Redis that says nothing
 SILENCE = 0.1  # seconds without a word of Postgres, then a connection is asked before it is used
 
 
@@ -84,7 +87,12 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         runtime.state["settings"] = settings
         await runtime.start()
         stack.push_async_callback(runtime.stop)
-        state.redis = redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
+        state.redis = redis.asyncio.Redis.from_url(
+            settings.redis_url,
+            socket_timeout=REDIS_PATIENCE,
+            socket_connect_timeout=REDIS_PATIENCE,
+            retry=Retry(NoBackoff(), 1),  # once: a connection that Redis closed while it was idle
+        )
         stack.push_async_callback(state.redis.aclose)
         state.engine, state.sessions = engine, db.sessions(engine)
         state.publisher, state.runtime = publisher, runtime

@@ -216,6 +216,24 @@ def requeue(ids: tuple[str, ...], data: Path, **chosen: Any) -> None:
 
 
 @callboard.command()
+@click.argument("ids", nargs=-1, required=True)
+@click.option(
+    "--as",
+    "state",
+    required=True,
+    type=click.Choice(["done", "dead", "held"]),
+    help="What became of them; held: leave them as they are, whatever the policy says.",
+)
+@click.option("--reason", default="", help="How you know; it is kept in their history.")
+@DATA
+def resolve(ids: tuple[str, ...], data: Path, *, state: str, reason: str) -> None:
+    """Settle the doubt about IDS (of tasks or records) whose outcome nobody could know: uncertain, held or dead."""
+    from service.tasks.commands import resolve as run  # noqa: PLC0415
+
+    _run(run, settings(data), ids, state=state, reason=reason)
+
+
+@callboard.command()
 @click.argument("id")
 @DATA
 def cancel(id: str, data: Path) -> None:

@@ -19,8 +19,8 @@ FROM emails e LEFT JOIN messages m ON m.id = e.id
 WHERE e.tenant_id = :tenant_id AND e.id = ANY(:ids)
 """)
 OF_REQUEST = text("""
-SELECT e.id FROM messages m JOIN emails e ON e.id = m.id
-WHERE m.request_id = :request_id AND e.tenant_id = :tenant_id ORDER BY e.id LIMIT 1000
+SELECT e.id FROM emails e
+WHERE e.request_id = :request_id AND e.tenant_id = :tenant_id ORDER BY e.id LIMIT 1000
 """)
 ATTEMPTS = text("SELECT * FROM message_attempts WHERE message_id = ANY(:ids) ORDER BY message_id, epoch, ended_at")
 
@@ -29,10 +29,11 @@ NAMES = {"done": "sent", "retry": "deferred", "snooze": "put_off", "dead": "fail
 
 UNCERTAIN = (
     "The connection was lost after the final dot, so nobody can know whether the server has the mail. "
-    "It is not sent again by itself: requeue it to risk a second copy, or leave it."
+    "It is not sent again by itself: resolve it as sent or failed, or requeue it to risk a second copy. "
+    "A bounce or a delivery report resolves it too."
 )
 ENDS = {"canceled", "expired"}
-TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", *ENDS}
+TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "resolved", *ENDS}
 """What a story keeps of a mail's events."""
 
 

@@ -114,6 +114,8 @@ emails = Table(
         postgresql_using="gin",
         postgresql_where=text("cardinality(recipients) > 1"),
     ),
+    Index("emails_request", "request_id", postgresql_using="hash", postgresql_where=text("request_id IS NOT NULL")),
+    Index("emails_followups", "message_id", postgresql_where=text("follows IS NOT NULL")),
     postgresql_with={"fillfactor": 60, "toast_tuple_target": 256},
 )
 

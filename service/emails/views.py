@@ -123,7 +123,7 @@ CONDITIONS = {
     "to": "(e.recipients[1] = :to OR (cardinality(e.recipients) > 1 AND e.recipients @> ARRAY[:to]))",
     "tag": ":tag = ANY(e.tags)",
     "template": "e.template_key = :template",
-    "request_id": "e.id IN (SELECT id FROM messages WHERE request_id = :request_id)",
+    "request_id": "e.request_id = :request_id",
 }
 
 
@@ -175,7 +175,7 @@ def _told(row: RowMapping) -> EmailOut:
     )
 
 
-VERDICTS = {"Retry", "Dead", "Uncertain"}
+VERDICTS = {"Retry", "Dead", "Uncertain", "Bounced"}
 
 
 def _error(row: RowMapping, status: Status) -> ErrorOut | None:

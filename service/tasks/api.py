@@ -9,7 +9,7 @@ from litestar.params import FromPath
 
 from service.errors import NotFound
 from service.tasks.examples import QUEUE, STORY, TASK
-from service.tasks.operations import cancel, list_dead_letters, requeue
+from service.tasks.operations import cancel, list_dead_letters, requeue, resolve
 from service.tasks.queues import QueueReport, Queues
 from service.tasks.reading import TaskReport, task, unknown_task, uuid_of
 from service.tasks.story import RequestStory, tell
@@ -82,5 +82,5 @@ async def list_queues(request: Request) -> QueueList:
 
 
 routers: list[Any] = [
-    Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue, list_queues])
+    Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue, resolve, list_queues])
 ]

@@ -1,4 +1,4 @@
-"""What `callboard dead`, `callboard requeue` and `callboard cancel` do, for all tenants."""
+"""What `callboard dead`, `requeue`, `resolve` and `cancel` do, for all tenants."""
 
 import getpass
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service import db
 from service.settings import Settings
 from service.tasks.reading import TaskReport, dead_letters
-from workers.ledger import Canceling, Ledger
+from workers.ledger import Canceling, Ledger, State
+from workers.ledger.operators import resolve as settle
 
 MAX_SHOWN = 1000
 
@@ -83,6 +84,17 @@ async def requeue(
     return 0 if len(moved) == len(wanted) else 1
 
 
+async def resolve(settings: Settings, ids: Sequence[str], *, state: str, reason: str = "") -> int:
+    """Settle doubts: `ids` are `done` after all, `dead` or `held`. 1 where one of them was left: it is not in doubt."""
+    wanted = [task_id(text) for text in ids]
+    async with _engine(settings) as engine, engine.begin() as connection:
+        by = f"cli:{getpass.getuser()}"
+        moved = await settle(connection, wanted, State(state), by=by, reason=reason or "command line")
+    for id_ in wanted:
+        click.echo(f"{id_} {state if id_ in moved else 'left as it is'}")
+    return 0 if len(moved) == len(set(wanted)) else 1
+
+
 async def cancel(settings: Settings, id: str) -> int:
     """Cancel a task; 1 where there is none, or it is too late."""
     wanted = task_id(id)
@@ -139,7 +151,8 @@ def _drawn(report: TaskReport) -> Group:
 
 def _advice(found: int, limit: int) -> str:
     more = "There are more: --limit shows them. " if found > limit else ""
-    return f"{more}`callboard requeue ID…` queues them again; `callboard trace REQUEST` tells their story."
+    ways = "`callboard requeue ID…` queues them again, `callboard resolve ID…` settles a doubt"
+    return f"{more}{ways}; `callboard trace REQUEST` tells their story."
 
 
 @asynccontextmanager

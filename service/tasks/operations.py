@@ -1,4 +1,4 @@
-"""What a tenant may do to its tasks: cancel one, look at the dead letters, queue them again."""
+"""What a tenant may do to its tasks: cancel one, look at the dead letters, queue them again, settle doubts."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, assert_never
@@ -16,7 +16,7 @@ from service.tasks.reading import TaskReport, dead_letters, unknown_task, uuid_o
 from service.web import Answer, Body, Cursor, Limit, Page, Pager, Request, examples, once, require
 from workers.ledger import Ledger
 from workers.ledger.operators import Canceling
-from workers.ledger.schema import messages
+from workers.ledger.schema import State, messages
 
 MAX_IDS = 1000
 DeadState = Literal["dead", "uncertain", "held"]
@@ -33,6 +33,14 @@ class Requeue(Body):
     def __post_init__(self) -> None:
         if self.ids is None and self.actor is None and self.error is None:
             raise ValueError("one of `ids`, `actor` and `error` is required")
+
+
+class Resolve(Body):
+    """How to settle doubts: these `ids` are `done` after all, or `dead`, or `held`: not to be done again by itself."""
+
+    ids: Ids
+    state: Literal["done", "dead", "held"]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 @post(
@@ -116,6 +124,37 @@ async def requeue(request: Request, data: JSONBody[Requeue]) -> Response[Any]:
         moved = await ledger.requeue(wanted, by=request.user.key, tenant_id=tenant, reason="api")
         left = [str(id_) for id_ in wanted if id_ not in moved]
         return Answer(200, {"requeued": sorted(map(str, moved)), "left": left})
+
+    return await once(request, work)
+
+
+@post(
+    "/v1/dead-letters/resolve",
+    guards=[require("tasks:write")],
+    summary="Settle doubts",
+    tags=["Tasks"],
+    status_code=200,
+    opt=examples(
+        body={"ids": [TASK["task_id"]], "state": "done", "reason": "Ada says that she has it"},
+        answer={"resolved": [TASK["task_id"]], "left": []},
+    ),
+)
+async def resolve(request: Request, data: JSONBody[Resolve]) -> Response[Any]:
+    """Say what became of up to 1,000 tasks that are in doubt; each task's history notes who said so, and why.
+
+    `done` settles what is `uncertain`, `held` or `dead`; `dead` what is `uncertain` or `held`; `held` what is
+    `uncertain`. `left` names the ids that are none of those, or none of this tenant's.
+    """
+    wanted = _uuids(data.ids)
+    ledger: Ledger = request.app.state.runtime.ledger
+
+    async def work(session: AsyncSession) -> Answer:
+        user, to = request.user, State(data.state)
+        moved = await ledger.resolve(
+            session, wanted, to, by=user.key, tenant_id=user.tenant_id, reason=data.reason or "api"
+        )
+        left = [str(id_) for id_ in wanted if id_ not in moved]
+        return Answer(200, {"resolved": sorted(map(str, moved)), "left": left})
 
     return await once(request, work)
 

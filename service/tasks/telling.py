@@ -7,8 +7,8 @@ from typing import Any
 from service.story import Event
 from service.tasks.reading import Attempt, TaskReport
 
-MARKS = frozenset({"requeued", "resent"})
-"""Rows of a task's history that are nobody's attempt: somebody queued it again."""
+MARKS = frozenset({"requeued", "resent", "resolved"})
+"""Rows of a task's history that are nobody's attempt: somebody queued it again, or settled a doubt about it."""
 
 ENDS = frozenset(f"task_{state}" for state in ("done", "dead", "canceled", "expired", "uncertain", "held"))
 

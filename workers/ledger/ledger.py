@@ -127,9 +127,19 @@ class Ledger:
         """Queue dead, held or uncertain messages again; see operators.requeue."""
         return await operators.requeue(self._engine, ids, by=by, tenant_id=tenant_id, reason=reason)
 
-    async def resolve(self, id: UUID, to: State, *, detail: dict[str, object] | None = None) -> bool:
-        """Settle a doubt; see operators.resolve."""
-        return await operators.resolve(self._engine, id, to, detail=detail)
+    async def resolve(
+        self,
+        where: AsyncSession | AsyncConnection,
+        ids: Sequence[UUID],
+        to: State,
+        *,
+        by: str,
+        tenant_id: UUID | None = None,
+        reason: str = "",
+    ) -> set[UUID]:
+        """Settle doubts, in the caller's transaction; see operators.resolve."""
+        connection = await where.connection() if isinstance(where, AsyncSession) else where
+        return await operators.resolve(connection, ids, to, by=by, tenant_id=tenant_id, reason=reason)
 
     async def sweep(self, ring: Ring, *, depth: Depth | None = None, doubt: float = sweeper.DOUBT) -> Swept:
         """Do the sweeper's duties once."""

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from workers.ledger.json import storable
 from workers.ledger.schema import State
@@ -60,14 +60,38 @@ SELECT id FROM moved
 # The epoch rises, so that a late word from an attempt before the requeue finds nothing to change.
 
 RESOLVE = """
-WITH moved AS (
+WITH chosen AS (
+    SELECT m.id FROM messages m
+    WHERE m.id = ANY($1::uuid[]) AND m.state = ANY($2::text[]) AND ($3::uuid IS NULL OR m.tenant_id = $3)
+    ORDER BY m.id
+    FOR NO KEY UPDATE OF m
+),
+moved AS (
     UPDATE messages m
-    SET state = $2, finished_at = clock_timestamp(), outcome = coalesce($4::jsonb, m.outcome)
-    WHERE m.id = $1 AND m.state = ANY($3::text[])
+    SET state = $4, epoch = m.epoch + 1, finished_at = clock_timestamp(),
+        outcome = coalesce($5::jsonb, m.outcome),
+        error = CASE
+            WHEN $4 = 'done' THEN NULL
+            WHEN $6::jsonb IS NULL THEN m.error
+            ELSE $6::jsonb || jsonb_build_object('at', clock_timestamp())
+        END
+    FROM chosen
+    WHERE m.id = chosen.id AND m.state = ANY($2::text[])
     RETURNING m.id, m.epoch
+),
+noted AS (
+    INSERT INTO message_attempts (message_id, epoch, outcome, detail)
+    SELECT id, epoch, 'resolved', $7::jsonb FROM moved
 )
 SELECT id FROM moved
 """
+
+RESOLVABLE: dict[State, tuple[State, ...]] = {
+    State.DONE: (State.UNCERTAIN, State.HELD, State.DEAD),
+    State.DEAD: (State.UNCERTAIN, State.HELD),
+    State.HELD: (State.UNCERTAIN,),
+}
+"""How a doubt may be resolved, and of which states."""
 
 
 class Canceling(enum.StrEnum):
@@ -104,9 +128,30 @@ async def requeue(
     return {row["id"] for row in rows}
 
 
-async def resolve(engine: AsyncEngine, id: UUID, to: State, *, detail: dict[str, object] | None = None) -> bool:
-    """Settle a doubt: an uncertain, held or dead message is DONE after all; an uncertain one is HELD, or DEAD."""
-    froms = {State.DONE: ["uncertain", "held", "dead"], State.HELD: ["uncertain"], State.DEAD: ["uncertain"]}.get(to)
-    if froms is None:
-        raise ValueError(f"a doubt is resolved to done, held or dead, not to {to}")
-    return bool(await fetch(engine, RESOLVE, id, to.value, froms, None if detail is None else storable(detail)))
+async def resolve(
+    connection: AsyncConnection,
+    ids: Sequence[UUID],
+    to: State,
+    *,
+    by: str,
+    tenant_id: UUID | None = None,
+    reason: str = "",
+    outcome: dict[str, object] | None = None,
+    error: dict[str, object] | None = None,
+) -> set[UUID]:
+    """Settle doubts, in the caller's transaction; the ids of those that were in doubt.
+
+    What is `uncertain`, `held` or `dead` is DONE after all; what is `uncertain` or `held` is DEAD; what is `uncertain`
+    is HELD. `by` and `reason` say who and why, for the record in message_attempts; `outcome` and `error` become the
+    row's. Raises ValueError for any other state.
+    """
+    if (froms := RESOLVABLE.get(to)) is None:
+        raise ValueError(f"a doubt is resolved to done, dead or held, not to {to}")
+    told = {"by": by, "reason": reason, "to": to.value, **({"evidence": outcome} if outcome else {})}
+    values = (list(ids), [each.value for each in froms], tenant_id, to.value, _json(outcome), _json(error))
+    found = await connection.exec_driver_sql(RESOLVE, (*values, storable(told)))
+    return set(found.scalars())
+
+
+def _json(value: dict[str, object] | None) -> str | None:
+    return None if value is None else storable(value)

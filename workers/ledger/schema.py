@@ -31,7 +31,7 @@ MOVES: dict[State, frozenset[State]] = {
         {State.QUEUED, State.DONE, State.DEAD, State.CANCELED, State.EXPIRED, State.UNCERTAIN},
     ),
     State.UNCERTAIN: frozenset({State.DONE, State.QUEUED, State.HELD, State.DEAD}),
-    State.HELD: frozenset({State.QUEUED, State.DONE}),
+    State.HELD: frozenset({State.QUEUED, State.DONE, State.DEAD}),
     State.DEAD: frozenset({State.QUEUED, State.DONE}),
     State.DONE: frozenset(),
     State.CANCELED: frozenset(),

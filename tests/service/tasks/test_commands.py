@@ -77,3 +77,14 @@ async def test_a_task_is_cancelled_once_it_is_known_and_waits(command: Any, engi
     assert (await command("cancel", message.task_id)).output == f"{message.task_id} canceled\n"
     assert (await command("cancel", message.task_id)).exit_code in (0, 1)
     assert (await command("cancel", "0199f6d6-c3a1-712f-a0d5-f1f0a9c1e7b2")).exit_code == 1
+
+
+async def test_a_doubt_is_settled_by_hand(command: Any, engine: AsyncEngine, api: httpx.AsyncClient) -> None:
+    message = await dead_one(engine)
+    assert (await command("resolve", message.task_id)).exit_code == 2  # as what?
+    got = await command("resolve", f"em_{message.id.hex}", "--as", "done", "--reason", "the log of the server")
+    assert (got.exit_code, got.output) == (0, f"{message.task_id} done\n")
+    again = await command("resolve", message.task_id, "--as", "done")
+    assert (again.exit_code, again.output) == (1, f"{message.task_id} left as it is\n")
+    told = (await api.get(f"/v1/tasks/{message.task_id}")).json()
+    assert (told["state"], told["history"][-1]["detail"]["reason"]) == ("done", "the log of the server")

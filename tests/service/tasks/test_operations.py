@@ -118,3 +118,23 @@ async def test_operations_need_their_scope(api: httpx.AsyncClient, make_key: Mak
 def test_an_id_is_read_in_its_one_spelling() -> None:
     id_ = uuid7()
     assert uuid_of(str(id_)) == id_
+
+
+async def test_a_doubt_is_settled_once_and_its_history_says_who_said_so(
+    api: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    doubted, dead, waiting = [await store(engine) for _ in range(3)]
+    await change(engine, doubted, RUNNING)
+    await change(engine, doubted, "state='uncertain', finished_at=now()")
+    await kill(engine, dead)
+    ids = [message.task_id for message in (doubted, dead, waiting)]
+    body = {"ids": ids, "state": "dead", "reason": "Ada never got it"}
+    told = (await api.post("/v1/dead-letters/resolve", json=body)).json()
+    assert told == {"resolved": [doubted.task_id], "left": [dead.task_id, waiting.task_id]}
+    assert (await api.post("/v1/dead-letters/resolve", json=body)).json()["resolved"] == []
+    task = (await api.get(f"/v1/tasks/{doubted.task_id}")).json()
+    assert task["state"] == "dead"
+    assert task["history"][-1]["outcome"] == "resolved"
+    assert task["history"][-1]["detail"]["reason"] == "Ada never got it"
+    problem(await api.post("/v1/dead-letters/resolve", json={"ids": ids, "state": "queued"}), 422)
+    problem(await api.post("/v1/dead-letters/resolve", json={"ids": ["x"], "state": "done"}), 422)

@@ -114,10 +114,13 @@ class Row:
         self.epoch += 1
 
     def resolve(self, to: State) -> bool:
-        allowed = {DONE: {UNCERTAIN, HELD, DEAD}, HELD: {UNCERTAIN}, DEAD: {UNCERTAIN}}[to]
+        allowed = {DONE: {UNCERTAIN, HELD, DEAD}, HELD: {UNCERTAIN}, DEAD: {UNCERTAIN, HELD}}[to]
         if self.state not in allowed:
             return False
         self.state = to
+        self.epoch += 1
+        if to is DONE:
+            self.definite = False
         return True
 
 

@@ -217,7 +217,12 @@ class Machine(RuleBasedStateMachine):
     @rule(number=NUMBER, to=st.sampled_from([State.DONE, State.HELD, State.DEAD]))
     def resolve(self, number: int, to: State) -> None:
         at = self.among(number, lambda row: row.state in {"dead", "held", "uncertain"})
-        assert self.run(self.real.resolve(self.ids[at], to)) is self.model.rows[at].resolve(to)
+
+        async def work() -> bool:
+            async with self.engine.begin() as connection:
+                return bool(await self.real.resolve(connection, [self.ids[at]], to, by="me"))
+
+        assert self.run(work()) is self.model.rows[at].resolve(to)
         self.note(f"resolve {to}")
 
     @precondition(lambda self: any(row.state is State.RUNNING and row.lease != LONG_LAPSED for row in self.model.rows))

@@ -1,6 +1,7 @@
 """What people ask for is done once, or refused; never half."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from tests.workers.ledger.rows import holder, look, make, tries
 from workers.ledger import Canceling, Ledger, State
+from workers.ledger.operators import RESOLVABLE
 from workers.policy import Done
 
 
@@ -93,29 +95,53 @@ async def test_a_message_whose_key_was_taken_over_stays_where_it_is(ledger: Ledg
     assert await ledger.requeue([old], by="me") == set()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "moves"),
-    [
-        (State.UNCERTAIN, State.DONE, True),
-        (State.HELD, State.DONE, True),
-        (State.DEAD, State.DONE, True),
-        (State.UNCERTAIN, State.HELD, True),
-        (State.UNCERTAIN, State.DEAD, True),
-        (State.DEAD, State.HELD, False),
-        (State.QUEUED, State.DONE, False),
-        (State.RUNNING, State.DONE, False),
-        (State.CANCELED, State.DONE, False),
-    ],
-)
+@pytest.mark.parametrize("old", list(State))
+@pytest.mark.parametrize("new", [State.DONE, State.DEAD, State.HELD])
 async def test_a_doubt_is_resolved_where_there_is_one(
-    ledger: Ledger, engine: AsyncEngine, old: State, new: State, moves: bool
+    ledger: Ledger, engine: AsyncEngine, old: State, new: State
 ) -> None:
-    id = await make(engine, old)
-    assert await ledger.resolve(id, new, detail={"dsn": "2.0.0"}) is moves
+    id = await make(engine, old, epoch=3)
+    async with engine.begin() as connection:
+        moved = await ledger.resolve(connection, [id], new, by="ada", reason="he has it")
     row = await look(engine, id)
-    assert (row.state, row.outcome) == ((new, {"dsn": "2.0.0"}) if moves else (old, None))
+    if old in RESOLVABLE[new]:
+        assert moved == {id}
+        assert (row.state, row.epoch) == (new, 4)
+        [note] = await tries(engine, id)
+        assert (note.epoch, note.outcome) == (4, "resolved")
+        assert note.detail == {"by": "ada", "reason": "he has it", "to": new}
+    else:
+        assert moved == set()
+        assert (row.state, row.epoch) == (old, 3)
+        assert await tries(engine, id) == []
 
 
-async def test_a_doubt_is_not_resolved_to_a_state_that_runs(ledger: Ledger) -> None:
-    with pytest.raises(ValueError, match="not to queued"):
-        await ledger.resolve(uuid7(), State.QUEUED)
+async def test_what_was_resolved_hears_no_late_word_of_its_attempt(ledger: Ledger, engine: AsyncEngine) -> None:
+    id = await make(engine, State.UNCERTAIN, epoch=3, intent=True)
+    async with engine.begin() as connection:
+        await ledger.resolve(connection, [id], State.HELD, by="ada")
+    assert await ledger.settle(holder(id, epoch=3), Done(), fenced=True) is None
+    assert (await look(engine, id)).state == "held"
+
+
+async def test_a_doubt_of_another_tenant_is_none_of_ours(ledger: Ledger, engine: AsyncEngine) -> None:
+    id = await make(engine, State.UNCERTAIN, tenant_id=uuid7())
+    async with engine.begin() as connection:
+        assert await ledger.resolve(connection, [id], State.DONE, by="me", tenant_id=uuid7()) == set()
+
+
+async def test_of_many_that_resolve_one_does(ledger: Ledger, engine: AsyncEngine) -> None:
+    id = await make(engine, State.UNCERTAIN)
+
+    async def resolve(number: int) -> set[UUID]:
+        async with engine.begin() as connection:
+            return await ledger.resolve(connection, [id], State.DONE, by=f"p{number}")
+
+    assert sum(map(bool, await asyncio.gather(*map(resolve, range(10))))) == 1
+    assert len(await tries(engine, id)) == 1
+
+
+async def test_a_doubt_is_not_resolved_to_a_state_that_runs(ledger: Ledger, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        with pytest.raises(ValueError, match="not to queued"):
+            await ledger.resolve(connection, [uuid7()], State.QUEUED, by="me")
