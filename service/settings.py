@@ -204,6 +204,13 @@ class Settings:
         parse=seconds(3600, 3_660 * 86_400),
         unit="s",
     )
+    record_retention: float = setting(
+        "RECORD_RETENTION",
+        doc="Mails and jobs of this age that wait for nothing are deleted with what they contain; 0 keeps them.",
+        default=90 * 86_400.0,
+        parse=seconds(0, 3_660 * 86_400),
+        unit="s",
+    )
     worker_grace: float = setting(
         "WORKER_GRACE",
         doc="After SIGTERM: how long running attempts may go on before they are cancelled and given back.",

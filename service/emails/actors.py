@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from service.emails import render
@@ -18,8 +19,10 @@ from service.emails.models import ACTOR, Lane
 from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
 from service.emails.stored import Stored, compose
+from service.forgetting import forget_records
 from workers.actor import actor
 from workers.context import current
+from workers.cron import Cron
 from workers.errors import Dead, Retry, Uncertain
 from workers.message import Message
 from workers.policy import Backoff
@@ -27,6 +30,12 @@ from workers.policy import Backoff
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 PUT_OFF = 60.0  # seconds until a recipient is tried again that was put off while others were served
 AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
+
+OLD = text("""
+DELETE FROM emails WHERE id = ANY (ARRAY(
+    SELECT id FROM emails WHERE id < :before AND status NOT IN ('queued', 'sending', 'uncertain')
+    ORDER BY id LIMIT :batch))
+""")
 
 
 @actor(name=ACTOR, queue="email", max_retries=500, backoff=Backoff(min=2, max=3600), time_limit=1800, uncertain="hold")
@@ -56,6 +65,12 @@ async def send_email(email_id: UUID) -> None:
     context.report(**told(sent))
     if waiting := put_off(sent.reply):
         await follow(stored, waiting, later(stored))
+
+
+@actor(name="emails.forget", cron=Cron("17 * * * *"), time_limit=3600)
+async def forget_emails() -> None:
+    """Delete mails older than RECORD_RETENTION with all they contain; those that wait for something stay."""
+    await forget_records(OLD)
 
 
 def later(stored: Stored) -> Message:

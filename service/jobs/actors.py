@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from sqlalchemy import text
+
+from service.forgetting import forget_records
 from service.jobs import offline, prompt, views
 from service.jobs.activities import COUNT, Activities, ActivitiesInput
 from service.jobs.parameters import uuid_of
@@ -14,6 +17,12 @@ from workers.cron import Cron
 from workers.errors import Dead, NoRuntime
 from workers.policy import Backoff
 from workers.runtime import Runtime
+
+OLD = text("""
+DELETE FROM jobs WHERE id = ANY (ARRAY(
+    SELECT id FROM jobs WHERE id < :before AND status NOT IN ('pending', 'processing')
+    ORDER BY id LIMIT :batch))
+""")
 
 STOCK = "celery"
 """Where a Celery client sends that was told of no queue: the names that such clients call are served there."""
@@ -46,6 +55,12 @@ async def generate(input: ActivitiesInput) -> Activities:
     made = await prompt.converse(chat, input, note)
     await context.progress(COUNT, COUNT, f"made by {chat.model}")
     return Activities(provider="llm", model=chat.model, activities=made)
+
+
+@actor(name="jobs.forget", cron=Cron("27 * * * *"), time_limit=3600)
+async def forget_jobs() -> None:
+    """Delete jobs that ended, with input and result, once they are older than RECORD_RETENTION."""
+    await forget_records(OLD)
 
 
 @actor(name="reset_quotas_task", queue=STOCK, cron=Cron("0 0 1 * *"), result=3600)
