@@ -1,0 +1,179 @@
+"""`/v1/users`: who there is, where to write to them, and how they want to be told."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Router, delete, get, post, put
+from litestar.params import FromPath, JSONBody
+from litestar.response import Response
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.audience import reading
+from service.audience.models import ANY
+from service.errors import Fault, Invalid
+from service.notifications import people
+from service.notifications import user_examples as show
+from service.notifications.asking import who
+from service.notifications.user_schemas import (
+    PreferencesOut,
+    PreferencesRequest,
+    UserOut,
+    UserPage,
+    UserRequest,
+    UsersRequest,
+    UsersSet,
+)
+from service.notifications.words import id_of, unknown_user, word_faults
+from service.web import Answer, Cursor, Limit, Pager, Request, examples, once, require, transaction
+
+CATEGORIES = 200  # of one user's preferences
+
+_ONE = text(f"SELECT {people.COLUMNS} FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id")  # noqa: S608
+_PAGE = text(
+    f"SELECT {people.COLUMNS} FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id > :after"  # noqa: S608
+    " ORDER BY id LIMIT :limit"
+)
+_DELETE = text("DELETE FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id")
+_PREFERENCES = text("SELECT category, channel, pace FROM preferences WHERE user_no = :no ORDER BY category, channel")
+_FORGET = text("DELETE FROM preferences WHERE user_no = :no")
+_PREFER = text(
+    "INSERT INTO preferences (user_no, category, channel, tenant_id, pace)"
+    " VALUES (:no, :category, :channel, :tenant_id, :pace)"
+)
+_LOCK = text("SELECT no FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id FOR NO KEY UPDATE")
+
+
+@put(
+    "/users/{user_id:str}",
+    guards=[require("users:write")],
+    summary="Set a user",
+    opt=examples(body=show.REQUEST, answer=show.USER),
+)
+async def put_user(request: Request, user_id: FromPath[str], data: JSONBody[UserRequest]) -> UserOut:
+    """Make a user or change it. The id is the caller's own; what is not given goes back to its default."""
+    values = people.user_values(data, id_of(user_id, "/user_id"))
+    async with transaction(request) as session:
+        [row] = await people.set_users(session, who(request), [values])
+    return _told(row)
+
+
+@post(
+    "/users",
+    guards=[require("users:write")],
+    status_code=200,
+    summary="Set many users",
+    opt=examples(body=show.MANY, answer=show.MANY_SET),
+)
+async def post_users(request: Request, data: JSONBody[UsersRequest]) -> Response[UsersSet]:
+    """Make or change up to 10,000 users at once: all of them, or none."""
+    values = await asyncio.to_thread(people.users_values, data.users)
+
+    async def work(session: AsyncSession) -> Answer:
+        rows = await people.set_users(session, who(request), values)
+        return Answer(200, UsersSet(users=len(rows), made=sum(row.made for row in rows)))
+
+    return await once(request, work)
+
+
+@get("/users", guards=[require("users:read")], summary="List users", opt=examples(answer=show.PAGE))
+async def list_users(request: Request, *, limit: Limit = None, cursor: Cursor = None) -> UserPage:
+    """List users in order of their ids."""
+    pager = Pager(request, limit, cursor, sort="id")
+    values = {**who(request), "after": pager.after[0] if pager.after else "", "limit": pager.fetch}
+    async with request.app.state.engine.connect() as connection:
+        rows = list(await connection.execute(_PAGE, values))
+    page = pager.cut(rows, key=lambda row: [row.id])
+    return UserPage(items=[_told(row) for row in page.items], next_cursor=page.next_cursor)
+
+
+@get("/users/{user_id:str}", guards=[require("users:read")], summary="Look at a user", opt=examples(answer=show.USER))
+async def get_user(request: Request, user_id: FromPath[str]) -> UserOut:
+    """Return a user."""
+    async with request.app.state.engine.connect() as connection:
+        row = (await connection.execute(_ONE, {**who(request), "id": user_id})).one_or_none()
+    if row is None:
+        raise unknown_user()
+    return _told(row)
+
+
+@delete("/users/{user_id:str}", guards=[require("users:write")], summary="Forget a user")
+async def delete_user(request: Request, user_id: FromPath[str]) -> None:
+    """Forget a user, and with it what it follows, belongs to, prefers, and its feed. Harmless where there is none."""
+    async with transaction(request) as session:
+        await session.execute(_DELETE, {**who(request), "id": user_id})
+
+
+@put(
+    "/users/{user_id:str}/preferences",
+    guards=[require("users:write")],
+    summary="Set how a user is told",
+    opt=examples(body=show.PREFERENCES, answer=show.PREFERENCES),
+)
+async def put_preferences(
+    request: Request, user_id: FromPath[str], data: JSONBody[PreferencesRequest]
+) -> PreferencesOut:
+    """Set a user's preferences by category and channel; the user is made if it is not there.
+
+    `hourly` and `daily` collect what would have been mailed into one mail for each period. A critical notification
+    goes out at once whatever is preferred.
+    """
+    _check(data)
+    id = id_of(user_id, "/user_id")
+    async with transaction(request) as session:
+        await people.make_users(session, who(request), [id])
+        no = (await session.execute(_LOCK, {**who(request), "id": id})).scalar_one()
+        await session.execute(_FORGET, {"no": no})
+        rows = [
+            {"no": no, "tenant_id": request.user.tenant_id, "category": category, "channel": channel, "pace": pace}
+            for category, channels in data.categories.items()
+            for channel, pace in channels.items()
+        ]
+        if rows:
+            await session.execute(_PREFER, rows)
+    return msgspec.convert(msgspec.to_builtins(data), PreferencesOut)
+
+
+@get(
+    "/users/{user_id:str}/preferences",
+    guards=[require("users:read")],
+    summary="Look at how a user is told",
+    opt=examples(answer=show.PREFERENCES),
+)
+async def get_preferences(request: Request, user_id: FromPath[str]) -> PreferencesOut:
+    """Return a user's preferences."""
+    async with request.app.state.engine.connect() as connection:
+        person = await reading.find(connection, request.user.tenant_id, request.user.mode, user_id)
+        if person is None:
+            raise unknown_user()
+        rows = list(await connection.execute(_PREFERENCES, {"no": person.no}))
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(row.category, {})[row.channel] = row.pace
+    return PreferencesOut(categories=found)
+
+
+def _check(given: PreferencesRequest) -> None:
+    faults: list[Fault] = []
+    if len(given.categories) > CATEGORIES:
+        faults.append(Fault("/categories", f"at most {CATEGORIES} categories are kept."))
+    for category, channels in given.categories.items():
+        pointer = f"/categories/{category.replace('~', '~0').replace('/', '~1')}"
+        if category != ANY:
+            faults += word_faults(category, pointer)
+        if channels.get("inbox") in {"hourly", "daily"}:
+            faults.append(Fault(f"{pointer}/inbox", "an inbox is immediate or off."))
+    if faults:
+        raise Invalid(faults)
+
+
+def _told(row: Any) -> UserOut:
+    return UserOut(**{name: getattr(row, name) for name in UserOut.__struct_fields__})
+
+
+router = Router(
+    "/v1",
+    route_handlers=[put_user, post_users, list_users, get_user, delete_user, put_preferences, get_preferences],
+    tags=["Users"],
+)
