@@ -39,7 +39,11 @@ def shown(item: Field[Any]) -> str:
     if value is MISSING or value in ((), ""):
         return ""
     text = (
-        ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+        ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
     )
     return f"`{text}`"
 
