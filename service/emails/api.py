@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.emails import examples as show
 from service.emails import parameters, render, views
+from service.emails.batch.routes import send_batch
 from service.emails.draft import draft
 from service.emails.entry import message
 from service.emails.events import events, story
@@ -239,7 +240,7 @@ def warm() -> None:
 
 
 routers = [
-    Router("/v1", route_handlers=[send, listing, look, happened, content, cancel], tags=["Emails"]),
+    Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
     templates_router,
     Router("/", route_handlers=[send_test_email]),
 ]

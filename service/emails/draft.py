@@ -59,6 +59,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     dedup_key: str | None
     scheduled_at: datetime | None
     expires_at: datetime | None
+    template_version: int | None = None
+    bulk_id: UUID | None = None
 
     @property
     def recipients(self) -> list[str]:

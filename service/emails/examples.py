@@ -99,4 +99,34 @@ TEMPLATES = {
         }
     ]
 }
+BATCH: dict[str, Any] = {
+    "mode": "partial",
+    "emails": [
+        {"to": "ada@example.org", "subject": "Your marks", "text": "You passed.", "dedup_key": "marks:ada"},
+        {"to": "nobody", "subject": "Your marks", "text": "You passed."},
+    ],
+}
+BATCH_ACCEPTED: dict[str, Any] = {
+    "mode": "partial",
+    "accepted": 1,
+    "deduplicated": 0,
+    "refused": 1,
+    "items": [
+        {"index": 0, "id": ID, "task_id": TASK_ID, "status": "queued", "deduplicated": False, "error": None},
+        {
+            "index": 1,
+            "id": None,
+            "task_id": None,
+            "status": None,
+            "deduplicated": False,
+            "error": {
+                "code": "invalid",
+                "detail": "1 fault",
+                "errors": [
+                    {"pointer": "/emails/1/to", "message": "has no `@`; give an address such as ada@example.org."}
+                ],
+            },
+        },
+    ],
+}
 TRIAL = {"message": "Test email queued", "task_id": TASK_ID}

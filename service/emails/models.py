@@ -14,7 +14,7 @@ of keys.
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Column, DateTime, Index, LargeBinary, Table, Text, func, text
+from sqlalchemy import ARRAY, CheckConstraint, Column, DateTime, Index, Integer, LargeBinary, Table, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
@@ -97,6 +97,9 @@ emails = Table(
     Column("expires_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("template_version", Integer, comment="of a template that the tenant wrote; null: built in"),
+    Column("bulk_id", PgUUID),
+    Column("resend_of", PgUUID, comment="the mail of which this one is another copy, asked for"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint(
         "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain')",
@@ -116,6 +119,13 @@ emails = Table(
     ),
     Index("emails_request", "request_id", postgresql_using="hash", postgresql_where=text("request_id IS NOT NULL")),
     Index("emails_followups", "message_id", postgresql_where=text("follows IS NOT NULL")),
+    Index(
+        "emails_bulk_id",
+        "bulk_id",
+        text("(recipients[1])"),
+        unique=True,
+        postgresql_where=text("bulk_id IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 60, "toast_tuple_target": 256},
 )
 

@@ -39,6 +39,8 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("expires_at", "timestamptz"),
     ("created_at", "timestamptz"),
     ("updated_at", "timestamptz"),
+    ("template_version", "integer"),
+    ("bulk_id", "uuid"),
 )
 """What is stored of a mail at acceptance, with the Postgres types; `status` begins as `queued`."""
 
@@ -73,6 +75,8 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
         draft.expires_at,
         draft.created_at,
         draft.created_at,
+        draft.template_version,
+        draft.bulk_id,
     )
 
 

@@ -60,6 +60,16 @@ def read(body: bytes) -> Any:
     return plain
 
 
+def decode_plain(plain: Any, kind: type[T], pointer: str = "") -> T | list[Fault]:
+    """Decode one value that `read` returned, some part of a body, as `kind`; or name its faults below `pointer`."""
+    try:
+        value = msgspec.convert(plain, kind, strict=True)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        named = list(_first(faults(plain, kind, pointer)))
+        return named or [Fault(pointer, "holds text or a number that cannot be stored.")]
+    return [Fault(found, "The character U+0000 cannot be stored.") for found in _nul(plain, pointer)][:1] or value
+
+
 def faults(plain: Any, kind: Any, pointer: str = "") -> Iterator[Fault]:
     """Name everything in `plain` (builtins) that keeps it from being a `kind`, each with its JSON pointer."""
     inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from service.web.problems import Problem
 
 VERSION = "1"
 EXAMPLES = "examples"
+BODIES = "bodies"
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request cannot be read: malformed JSON, a bad parameter, a cursor that was changed."),
     401: ("unauthenticated", "No key, or one that is unknown, expired or revoked."),
@@ -104,6 +105,7 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
     options = dict(_options(app))
     for path, method, operation in operations(schema):
         known = options.get((path, method), {})
+        _embody(operation, known.get(BODIES, {}), components["schemas"])
         _complete_one(method, operation, known.get(SCOPES))
         _exemplify(operation, known.get(EXAMPLES, {}))
     return schema
@@ -112,6 +114,23 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
 def examples(*, body: Any = None, answer: Any = None) -> dict[str, Any]:
     """Give a route its examples: ``@post(…, opt=examples(body={…}, answer={…}))``, as JSON values."""
     return {EXAMPLES: {"body": body, "answer": answer}}
+
+
+def accepts(kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a route reads that decodes its body by itself: ``opt=accepts({"text/csv": str})``, a type for each."""
+    return {BODIES: dict(kinds)}
+
+
+def _embody(operation: dict[str, Any], kinds: Mapping[str, Any], schemas: dict[str, Any]) -> None:
+    if not kinds:
+        return
+    content = {}
+    for media, kind in kinds.items():
+        (schema,), shapes = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+        content[media] = {"schema": schema}
+        for name, shape in shapes.items():
+            schemas.setdefault(name, shape)
+    operation["requestBody"] = {"content": content, "required": True}
 
 
 def _exemplify(operation: dict[str, Any], given: dict[str, Any]) -> None:

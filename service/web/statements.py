@@ -2,12 +2,11 @@
 # ruff: noqa: S608 (names come from the code of a slice, values are always parameters)
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import msgspec
-
+from service.arrays import ENCODERS, Table, parameters
 from workers.ledger import rows
+
+__all__ = ["Table", "accept"]
 
 KEY_COLUMNS = (
     ("tenant_id", "uuid"),
@@ -19,36 +18,6 @@ KEY_COLUMNS = (
     ("ttl", "double precision"),
 )
 
-
-class Table(msgspec.Struct, frozen=True):
-    """A slice's record table: its name and the (name, Postgres type) of the columns it fills, `id` first.
-
-    Values are what asyncpg takes for the type; for `jsonb` any JSON value, or a `msgspec.Raw`; for `text[]` a list of
-    strings.
-    """
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-
-    def arrays(self, records: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-        """Turn records into one array for each column."""
-        found = [list(column) for column in zip(*records, strict=True)] or [[] for _ in self.columns]
-        return [
-            [None if value is None else encode(value) for value in column] if (encode := ENCODERS.get(kind)) else column
-            for column, (_, kind) in zip(found, self.columns, strict=True)
-        ]
-
-
-def _array(values: Sequence[str]) -> str:
-    """Write a text[] literal: an array of arrays would be flattened by unnest."""
-    return "{" + ",".join('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
-
-
-ENCODERS: dict[str, Callable[[Any], str]] = {
-    "jsonb": lambda value: msgspec.json.encode(value).decode(),
-    "json": lambda value: msgspec.json.encode(value).decode(),
-    "text[]": _array,
-}
 
 FIND_KEYS = (
     "SELECT e.tenant_id, e.key, e.fingerprint, e.status, e.response::text AS response, e.headers::text AS headers"
@@ -87,7 +56,7 @@ def _keys() -> str:
         "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, status, response, headers, expires_at)"
         " SELECT k.tenant_id, k.key, k.fingerprint, k.status, k.response::json, k.headers::json,"
         " clock_timestamp() + make_interval(secs => k.ttl)"
-        f" FROM unnest({_parameters(1, [kind for _, kind in KEY_COLUMNS])}) AS k({names})"
+        f" FROM unnest({parameters(1, [kind for _, kind in KEY_COLUMNS])}) AS k({names})"
         " ON CONFLICT (tenant_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status,"
         " response = excluded.response, headers = excluded.headers, created_at = clock_timestamp(),"
         " expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= clock_timestamp()"
@@ -105,7 +74,7 @@ def _records(table: Table, first: int, keyed: bool) -> str:
     casts = ", ".join(f"r.{name}::{kind}" if kind in ENCODERS else f"r.{name}" for name, kind in table.columns)
     return (
         f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {casts}"
-        f" FROM unnest({_parameters(first, [*(['uuid', 'text'] if keyed else []), *kinds])})"
+        f" FROM unnest({parameters(first, [*(['uuid', 'text'] if keyed else []), *kinds])})"
         f" AS r({', '.join([*marks, *names])}){taken} ON CONFLICT DO NOTHING RETURNING id"
     )
 
@@ -131,7 +100,3 @@ def _answer(keyed: bool) -> str:
         " JOIN idempotency_keys e ON e.tenant_id = q.tenant_id AND e.key = q.key"
         " WHERE (q.tenant_id, q.key) NOT IN (SELECT tenant_id, key FROM taken)"
     )
-
-
-def _parameters(first: int, kinds: Sequence[str]) -> str:
-    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, first))

@@ -1,0 +1,89 @@
+"""`POST /v1/emails/batch`."""
+
+from typing import Any
+
+from litestar import Response, post
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from service.emails import examples as show
+from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
+from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
+from service.emails.draft import Draft, draft
+from service.emails.entry import message
+from service.emails.models import Status, email_id
+from service.emails.office import Office
+from service.emails.storing import store
+from service.web import Answer, Request, accepts, examples, once, require
+from service.web.decoding import read
+from workers.ledger.inserts import after_commit
+from workers.runtime import Runtime
+
+EARLIER = text("SELECT dedup_key, id, status FROM emails WHERE tenant_id = :tenant_id AND dedup_key = ANY(:keys)")
+
+
+@post(
+    "/emails/batch",
+    guards=[require("emails:send")],
+    status_code=202,
+    summary="Send up to 1,000 different mails",
+    opt=examples(body=show.BATCH, answer=show.BATCH_ACCEPTED) | accepts({"application/json": BatchRequest}),
+)
+async def send_batch(request: Request) -> Response[BatchOut]:
+    """Accept many mails in one transaction, each with every field of a single one.
+
+    `atomic` (the default) stores all or none: 422 names every fault by its place in the body. `partial` stores what can
+    be stored, and the item of each other mail says why it is not. An item has the index of its mail.
+    """
+    request.check_media()
+    wanted = frame(read(await request.body()))
+    house = Office.of(request.app.state.runtime).house
+    made = await drafts(wanted.emails, lambda data: draft(data, house))
+    if wanted.mode == "atomic":
+        all_or_none(made)
+
+    async def work(session: AsyncSession) -> Answer:
+        return Answer(202, await _store(request, session, wanted, made))
+
+    return await once(request, work)
+
+
+async def _store(request: Request, session: AsyncSession, wanted: Frame, made: list[Draft | Refusal]) -> BatchOut:
+    caller, runtime = request.user, request.app.state.runtime
+    kept = [each for each in made if isinstance(each, Draft)]
+    mails = [(each, message(each, caller.tenant_id)) for each in kept]
+    connection = await session.connection()
+    new = await store(connection, mails, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id)
+    ring: Runtime = runtime
+    after_commit(session, ring.ring, [sent for _, sent in mails if sent.id in new and sent.due_at is None])
+    earlier = await _earlier(connection, request, [each for each in kept if each.id not in new])
+    items = [_item(index, each, earlier) for index, each in enumerate(made)]
+    return BatchOut(
+        mode=wanted.mode,
+        accepted=len(new),
+        deduplicated=len(kept) - len(new),
+        refused=len(made) - len(kept),
+        items=items,
+    )
+
+
+async def _earlier(connection: AsyncConnection, request: Request, lost: list[Draft]) -> dict[str, Any]:
+    """The mails that bear the keys of those that were not stored."""
+    if not lost:
+        return {}
+    values = {"tenant_id": request.user.tenant_id, "keys": [each.dedup_key for each in lost]}
+    return {row.dedup_key: row for row in await connection.execute(EARLIER, values)}
+
+
+def _item(index: int, made: Draft | Refusal, earlier: dict[str, Any]) -> BatchItem:
+    if isinstance(made, Refusal):
+        error = ItemError(code=made.code, detail=made.detail, errors=made.errors)
+        return BatchItem(index=index, error=error)
+    known = earlier.get(made.dedup_key or "")
+    if known is not None and known.id != made.id:
+        return BatchItem(
+            index=index, id=email_id(known.id), task_id=str(known.id), status=known.status, deduplicated=True
+        )
+    waits = made.scheduled_at is not None and made.scheduled_at > made.created_at
+    status = Status.SCHEDULED if waits else Status.QUEUED
+    return BatchItem(index=index, id=email_id(made.id), task_id=str(made.id), status=status)

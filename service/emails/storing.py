@@ -1,0 +1,44 @@
+"""Stores many mails and their messages in one statement, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.arrays import Table
+from service.emails.draft import Draft
+from service.emails.rows import COLUMNS, row
+from workers.ledger import rows
+from workers.message import Message
+
+TABLE = Table("emails", COLUMNS)
+
+STORE = f"""
+WITH stored AS (
+    INSERT INTO emails ({", ".join(name for name, _ in COLUMNS)}) {TABLE.select(1)}
+    ON CONFLICT DO NOTHING RETURNING id
+),
+queued AS ({rows.INSERT} {rows.SELECT} {rows.unnest(len(COLUMNS) + 1)} WHERE m.id IN (SELECT id FROM stored))
+SELECT id FROM stored
+"""  # noqa: S608 (names of our own columns)
+
+Mail = tuple[Draft, Message]
+"""A mail that is to be stored, and the message of the same id that sends it."""
+
+
+async def store(
+    connection: AsyncConnection, mails: Sequence[Mail], *, tenant_id: UUID, mode: str, request_id: str | None
+) -> set[UUID]:
+    """Store mails with their messages; the ids that are new.
+
+    Left out: a mail whose `dedup_key` another one bears, in the table or before it in the list, or whose recipient
+    its bulk has served. Nothing is rung for: that is the caller's, after its commit.
+    """
+    if not mails:
+        return set()
+    records = [row(draft, tenant_id, mode, request_id) for draft, _ in mails]
+    messages = rows.columns([rows.row(message) for _, message in mails])
+    found = await connection.exec_driver_sql(STORE, (*TABLE.arrays(records), *messages))
+    return set(found.scalars())
