@@ -169,6 +169,13 @@ class Settings:
         default=(80, 443, 8080, 8443),
         parse=ports,
     )
+    secret_keys_old: tuple[str, ...] = setting(
+        "SECRET_KEYS_OLD",
+        doc="Earlier SECRET_KEYs, the latest first, by commas: links that they signed stay good.",
+        default=(),
+        parse=keys,
+        shown=False,
+    )
     log_level: str = setting(
         "LOG_LEVEL",
         doc="DEBUG, INFO, WARNING or ERROR.",

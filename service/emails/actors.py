@@ -15,7 +15,7 @@ from service.emails import render
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
 from service.emails.mailer import SendingDisabled, Sent
-from service.emails.models import ACTOR, Lane
+from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
 from service.emails.stored import Stored, compose
@@ -48,10 +48,13 @@ async def send_email(email_id: UUID) -> None:
     stored = await office.loader.load(email_id)
     if stored is None:
         raise Dead("there is no such mail", {"reason": "no_such_mail"})
+    if not stored.wanted:
+        context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
+        return
     try:
         sent = await office.mailer.send(
-            await compose(stored),
-            stored.recipients,
+            await compose(stored, office.links.headers(stored)),
+            stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,
             before_dot=context.fence,
@@ -62,7 +65,7 @@ async def send_email(email_id: UUID) -> None:
         raise Dead(f"no mail can be made of it: {error}", {"reason": "content_refused"}) from error
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
-    context.report(**told(sent))
+    context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     if waiting := put_off(sent.reply):
         await follow(stored, waiting, later(stored))
 

@@ -19,6 +19,7 @@ from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
 from service.emails.stored import content as stored_content
+from service.emails.suppressions import api as suppressions
 from service.emails.template_api import templates_router
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
 from service.errors import Conflict, NotFound
@@ -242,5 +243,6 @@ def warm() -> None:
 routers = [
     Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
     templates_router,
+    suppressions.router,
     Router("/", route_handlers=[send_test_email]),
 ]

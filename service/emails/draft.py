@@ -14,6 +14,7 @@ from service.emails.attachments import Attachment
 from service.emails.models import Lane
 from service.emails.render import UnknownTemplate, VariablesRefused, check
 from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.unsubscribe import refusal
 from service.errors import Fault, Forbidden, Invalid
 
 
@@ -55,6 +56,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str]
     metadata: dict[str, Any]
     category: str | None
+    unsubscribable: bool
     lane: Lane
     dedup_key: str | None
     scheduled_at: datetime | None
@@ -80,7 +82,9 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
     sender = house.sender if request.sender is None else _address(request.sender, "/from", faults, private=True)
     to, cc, bcc, reply_to = (_addresses(request, name, faults) for name in ("to", "cc", "bcc", "reply_to"))
     files = [Attachment(f.filename, f.content, f.content_type, f.content_id) for f in request.attachments]
+    recipients = len(unique([*to, *cc, *bcc]))
     faults += rules.request_faults(request, files, now)
+    faults += refusal.unsubscribe_faults(request, recipients)
     if request.template is not None:
         faults += template_faults(request.template, "/template")
     if faults or sender is None:
@@ -104,6 +108,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
         tags=request.tags,
         metadata=request.metadata,
         category=request.category,
+        unsubscribable=refusal.unsubscribable(request, recipients),
         lane=Lane(request.lane),
         dedup_key=request.dedup_key,
         scheduled_at=None if request.scheduled_at is None else max(request.scheduled_at.astimezone(UTC), now),

@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service import story as stories
+from service.emails.inbound.telling import heard
 from service.emails.models import email_id
 from service.emails.schemas import Event
 
@@ -33,7 +34,8 @@ UNCERTAIN = (
     "A bounce or a delivery report resolves it too."
 )
 ENDS = {"canceled", "expired"}
-TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "resolved", *ENDS}
+HEARD = {"delivered", "bounced", "soft_bounced", "complained"}
+TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "suppressed", "resolved", *HEARD, *ENDS}
 """What a story keeps of a mail's events."""
 
 
@@ -59,11 +61,13 @@ async def _events(connection: AsyncConnection, tenant_id: UUID, ids: Sequence[UU
     attempts: dict[UUID, list[RowMapping]] = {mail["id"]: [] for mail in mails}
     for row in (await connection.execute(ATTEMPTS, {"ids": list(attempts)})).mappings():
         attempts[row["message_id"]].append(row)
-    return {mail["id"]: _told(mail, attempts[mail["id"]]) for mail in mails}
+    later = await heard(connection, list(attempts))
+    return {mail["id"]: _told(mail, attempts[mail["id"]], later.get(mail["id"], [])) for mail in mails}
 
 
-def _told(mail: RowMapping, attempts: Sequence[RowMapping]) -> list[Event]:
-    return sorted([*_accepted(mail), *map(_attempt, attempts), *_now(mail, attempts)], key=lambda event: event.at)
+def _told(mail: RowMapping, attempts: Sequence[RowMapping], later: Sequence[Event]) -> list[Event]:
+    found = [*_accepted(mail), *map(_attempt, attempts), *_now(mail, attempts), *later]
+    return sorted(found, key=lambda event: event.at)
 
 
 def _accepted(mail: RowMapping) -> Iterator[Event]:
@@ -77,7 +81,7 @@ def _accepted(mail: RowMapping) -> Iterator[Event]:
 
 def _attempt(row: RowMapping) -> Event:
     detail = {"attempt": row["epoch"], "worker": row["worker"], **(row["detail"] or {})}
-    error = detail.pop("error", None)
+    error, status = detail.pop("error", None), detail.pop("status", None)
     if error:
         detail["error"] = error.get("message") or error.get("reason") or error.get("type")
     if row["started_at"] is not None:
@@ -85,7 +89,7 @@ def _attempt(row: RowMapping) -> Event:
     if row["outcome"] == "uncertain":
         detail["explanation"] = UNCERTAIN
     known = {key: value for key, value in detail.items() if value is not None}
-    return Event(at=row["ended_at"], event=NAMES.get(row["outcome"], row["outcome"]), detail=known)
+    return Event(at=row["ended_at"], event=status or NAMES.get(row["outcome"], row["outcome"]), detail=known)
 
 
 def _now(mail: RowMapping, attempts: Sequence[RowMapping]) -> Iterator[Event]:

@@ -34,6 +34,7 @@ EMAIL: dict[str, Any] = {
     "subject": None,
     "template": {"key": "course_enrollment", "locale": None},
     "category": None,
+    "unsubscribe": False,
     "tags": ["enrollment"],
     "metadata": {"course": 41},
     "dedup_key": None,

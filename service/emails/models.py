@@ -1,4 +1,4 @@
-"""What the emails slice stores: the table `emails`.
+"""What the emails slice stores: the table `emails`; what belongs to it stands in the rooms below.
 
 One row is one call of the API and one message on the wire: an SMTP transaction with all its recipients (`to_`, `cc`,
 `bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient whom the server refuses while
@@ -7,19 +7,39 @@ the same Message-ID. (Different mails to many people are different rows.)
 
 A row has the same uuid as its message in the ledger: `em_<hex>` and `task_id` are two spellings of one id, a join needs
 no second index, and there is no state in which a mail has lost its message. `status` follows `messages.state` by a
-trigger, whoever makes the transition. `created_at` is the millisecond inside the uuid, so a range of times is a range
-of keys.
+trigger, whoever makes the transition; what is heard of a mail later stands in `delivery` and wins over `sent`.
+`created_at` is the millisecond inside the uuid, so a range of times is a range of keys.
 """
 
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Column, DateTime, Index, Integer, LargeBinary, Table, Text, func, text
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    false,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
 from service.db import Base
+from service.emails.inbound.models import email_events
+from service.emails.senders.models import senders
+from service.emails.suppressions.models import suppressions
+from service.emails.transports.models import transports
 from workers.message import Priority
+
+__all__ = ["ACTOR", "Lane", "Status", "email_events", "email_id", "emails", "senders", "suppressions", "transports"]
 
 ACTOR = "emails.send_email"
 
@@ -35,6 +55,10 @@ class Status(StrEnum):
     CANCELED = "canceled"
     EXPIRED = "expired"
     UNCERTAIN = "uncertain"
+    SUPPRESSED = "suppressed"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
 
     @property
     def terminal(self) -> bool:
@@ -100,11 +124,15 @@ emails = Table(
     Column("template_version", Integer, comment="of a template that the tenant wrote; null: built in"),
     Column("bulk_id", PgUUID),
     Column("resend_of", PgUUID, comment="the mail of which this one is another copy, asked for"),
+    Column("unsubscribable", Boolean, nullable=False, server_default=false(), comment="whether its reader may say no"),
+    Column("delivery", Text, comment="what was heard of it since it was sent"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint(
-        "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain')",
+        "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain', 'suppressed',"
+        " 'delivered', 'bounced', 'complained')",
         name="status",
     ),
+    CheckConstraint("delivery IN ('delivered', 'bounced', 'complained')", name="delivery"),
     CheckConstraint("lane IN ('critical', 'default', 'bulk')", name="lane"),
     CheckConstraint("(template_key IS NULL) <> (subject IS NULL)", name="content"),
     CheckConstraint("cardinality(recipients) > 0", name="recipients"),

@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.emails.draft import House
 from service.emails.mailer import Mailer
 from service.emails.stored import Loader
+from service.emails.unsubscribe.links import Links
 from service.settings import Settings
 from workers.errors import NoRuntime
 from workers.runtime import Runtime
@@ -19,6 +20,7 @@ class Office:
         self.house = House.of(settings.mail_from, settings.mail_domains)
         self.mailer = Mailer.of(settings)
         self.loader = Loader(engine)
+        self.links = Links.of(settings)
 
     @classmethod
     def of_loop(cls) -> "Office":

@@ -41,6 +41,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("updated_at", "timestamptz"),
     ("template_version", "integer"),
     ("bulk_id", "uuid"),
+    ("unsubscribable", "boolean"),
 )
 """What is stored of a mail at acceptance, with the Postgres types; `status` begins as `queued`."""
 
@@ -77,6 +78,7 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
         draft.created_at,
         draft.template_version,
         draft.bulk_id,
+        draft.unsubscribable,
     )
 
 

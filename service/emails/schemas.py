@@ -45,6 +45,7 @@ class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metadata: dict[str, Any] = {}
     category: str | None = None
     lane: Literal["critical", "default", "bulk"] = "default"
+    unsubscribe: bool | None = None
     dedup_key: str | None = None
     scheduled_at: datetime | None = None
     expires_at: datetime | None = None
@@ -105,6 +106,7 @@ class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None
     template: TemplateOut | None
     category: str | None
+    unsubscribe: bool
     tags: list[str]
     metadata: dict[str, Any]
     dedup_key: str | None

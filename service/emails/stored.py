@@ -1,7 +1,7 @@
 """Reads mails back for sending: many mails of one worker in one statement, each as the Mail that `mime` builds."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,17 +16,19 @@ from service.emails.render import render, text_of
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content
 from service.emails.spelling import read_back
+from service.emails.suppressions.matching import SUPPRESSED, canonical
 from workers.ledger.batcher import Batcher
 from workers.ledger.statement import fetch
 
 LONG = 20_000  # characters of HTML from which its text takes more than some milliseconds
 
-LOAD = """
-SELECT id, tenant_id, mode, lane, message_id, sender, to_, cc, reply_to, recipients, subject, html, text, template_key,
-       template_locale, template_variables::text, headers::text, attachments::text, attachment_data, scheduled_at,
-       expires_at, created_at
-FROM emails WHERE id = ANY($1)
-"""
+LOAD = f"""
+SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.message_id, e.sender, e.to_, e.cc, e.reply_to,
+       e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_variables::text,
+       e.headers::text, e.attachments::text, e.attachment_data, e.scheduled_at, e.expires_at, e.created_at,
+       coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed
+FROM emails e WHERE e.id = ANY($1)
+"""  # noqa: S608 (our own SQL)
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: UUID
     mode: str
     lane: str
+    category: str | None
+    unsubscribable: bool
     message_id: str
     sender: str
     to_: list[str]
@@ -54,12 +58,19 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_at: datetime | None
     expires_at: datetime | None
     created_at: datetime
+    suppressed: dict[str, str] = {}
+    """Recipients that get no mail, by their canonical address, each with the reason."""
 
     @classmethod
     def of(cls, draft: Draft, mode: str) -> "Stored":
         """A draft as it would be read back, for sending without storing."""
         values = dict(zip((name for name, _ in COLUMNS), row(draft, draft.id, mode, None), strict=True))
-        return cls(**{name: values[name] for name in cls.__struct_fields__})
+        return cls(**{name: values[name] for name in cls.__struct_fields__ if name in values})
+
+    @property
+    def wanted(self) -> list[str]:
+        """The envelope without those that get no mail."""
+        return [recipient for recipient in self.recipients if canonical(recipient) not in self.suppressed]
 
     def content(self) -> Content:
         """The subject and bodies: the mail's own, or its template filled. Raises what `render` raises."""
@@ -69,8 +80,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         filled = render(self.template_key, self.template_variables or {}, self.template_locale)
         return Content(subject=filled.subject, html=filled.html, text=filled.text)
 
-    def mail(self) -> Mail:
-        """The mail for the wire: the same bytes whenever it is built again."""
+    def mail(self, headers: Mapping[str, str] | None = None) -> Mail:
+        """The mail for the wire, with `headers` beside its own: the same bytes whenever it is built again."""
         content = self.content()
         return Mail(
             message_id=self.message_id,
@@ -82,7 +93,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
             reply_to=list(map(read_back, self.reply_to)),
             html=content.html,
             text=content.text,
-            headers=self.headers,
+            headers={**self.headers, **(headers or {})},
             attachments=self.files(),
         )
 
@@ -96,11 +107,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-async def compose(stored: Stored) -> Mail:
+async def compose(stored: Stored, headers: Mapping[str, str] | None = None) -> Mail:
     """The mail for the wire; a long HTML body is read for its text in a thread. Raises what `Stored.mail` raises."""
     if stored.text is None and len(stored.html or "") > LONG:
-        return await asyncio.to_thread(stored.mail)
-    return stored.mail()
+        return await asyncio.to_thread(stored.mail, headers)
+    return stored.mail(headers)
 
 
 async def content(stored: Stored) -> Content:
@@ -131,6 +142,6 @@ class Loader:
 
 def _read(row: Any) -> Stored:
     values = dict(row)
-    for name in ("template_variables", "headers", "attachments"):
+    for name in ("template_variables", "headers", "attachments", "suppressed"):
         values[name] = None if values[name] is None else msgspec.json.decode(values[name])
     return Stored(**values)

@@ -17,7 +17,7 @@ from service.emails.spelling import spell
 COLUMNS = """
     e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.message_id, e.sender, e.to_,
     e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.tags, e.metadata, e.attachments,
-    e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
+    e.scheduled_at, e.expires_at, e.created_at, e.updated_at, e.unsubscribable,
     e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
     m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at
 """
@@ -89,6 +89,7 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         subject=made.subject,
         template=TemplateOut(key=template.key, locale=template.locale) if template else None,
         category=made.category,
+        unsubscribe=made.unsubscribable,
         tags=made.tags,
         metadata=made.metadata,
         dedup_key=made.dedup_key,
@@ -163,6 +164,7 @@ def _told(row: RowMapping) -> EmailOut:
         subject=row["subject"],
         template=TemplateOut(key=row["template_key"], locale=row["template_locale"]) if row["template_key"] else None,
         category=row["category"],
+        unsubscribe=row["unsubscribable"],
         tags=row["tags"],
         metadata=row["metadata"],
         dedup_key=row["dedup_key"],
@@ -171,7 +173,7 @@ def _told(row: RowMapping) -> EmailOut:
         scheduled_at=_utc(row["scheduled_at"]),
         expires_at=_utc(row["expires_at"]),
         next_attempt_at=_utc(row["due_at"]) if row["state"] == "queued" else None,
-        sent_at=_utc(row["finished_at"]) if row["state"] == "done" else None,
+        sent_at=_utc(row["finished_at"]) if row["state"] == "done" and status is not Status.SUPPRESSED else None,
     )
 
 
@@ -179,6 +181,8 @@ VERDICTS = {"Retry", "Dead", "Uncertain", "Bounced"}
 
 
 def _error(row: RowMapping, status: Status) -> ErrorOut | None:
+    if status is Status.SUPPRESSED:
+        return ErrorOut(code="suppressed", detail=f"every recipient is suppressed: {_suppressed(row['outcome'])}")
     error = row["error"]
     if not error or status is Status.SENT:
         return None
@@ -188,6 +192,10 @@ def _error(row: RowMapping, status: Status) -> ErrorOut | None:
     detail = ": ".join(filter(None, (error.get("message") or error.get("reason"), " ".join(words))))
     code = told.get("reason") or error.get("type", "error")
     return ErrorOut(code=code, detail=detail or code, retryable=not status.terminal)
+
+
+def _suppressed(outcome: dict[str, Any]) -> str:
+    return ", ".join(f"{address} ({reason})" for address, reason in outcome["suppressed"].items())
 
 
 def _utc(moment: datetime | None) -> Any:

@@ -1,0 +1,71 @@
+"""Links to unsubscribe, each for one reader of one kind of mail, signed so that nobody makes up another's.
+
+The token is itsdangerous': URL-safe text and an HMAC-SHA256 by SECRET_KEY. It does not end: a reader may say no to
+a mail of years ago. Links made with a key of SECRET_KEYS_OLD stay good.
+"""
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from service.emails.stored import Stored
+from service.emails.suppressions.matching import canonical, topic
+from service.settings import Settings
+
+MAX_TOKEN = 2000  # characters; a good one has some 200
+SALT = "callboard.unsubscribe"
+
+
+class Reader(msgspec.Struct, frozen=True, array_like=True):
+    """Who says no to what: one address of one tenant, and a topic; None where the mail had none: then to all mail."""
+
+    tenant_id: UUID
+    mode: str
+    address: str
+    topic: str | None
+    email_id: UUID
+
+
+class Links:
+    """Makes links and reads them back; `base` is where the world finds the API."""
+
+    def __init__(self, base: str, keys: list[str]) -> None:
+        """`keys`: the last one signs, each is believed."""
+        self._base = base.rstrip("/")
+        self._serializer = URLSafeSerializer(keys, salt=SALT, signer_kwargs={"digest_method": hashlib.sha256})
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Links":
+        """Make what the settings describe."""
+        return cls(settings.public_url, [*reversed(settings.secret_keys_old), settings.secret_key])
+
+    def headers(self, stored: Stored) -> dict[str, str]:
+        """Return the two headers of RFC 8058; nothing for a mail that nobody unsubscribes from."""
+        if not stored.unsubscribable:
+            return {}
+        url = self.url(reader_of(stored))
+        return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+    def url(self, reader: Reader) -> str:
+        """Return the address of a reader's page."""
+        token = self._serializer.dumps(msgspec.to_builtins(reader))
+        return f"{self._base}/u/{token!s}"
+
+    def read(self, token: str) -> Reader | None:
+        """Return whose link it is, or None for one that we did not make."""
+        if len(token) > MAX_TOKEN:
+            return None
+        try:
+            found: Any = self._serializer.loads(token)
+            return msgspec.convert(found, Reader)
+        except (BadSignature, msgspec.ValidationError):
+            return None
+
+
+def reader_of(stored: Stored) -> Reader:
+    """Name the reader of a mail with one recipient, and what the mail is about."""
+    about = topic(stored.category, stored.lane)
+    return Reader(stored.tenant_id, stored.mode, canonical(stored.recipients[0]), about, stored.id)
