@@ -17,7 +17,13 @@ SETTINGS = {name for item in fields(Settings) for name in item.metadata["names"]
 
 
 def test_the_stack_is_whole() -> None:
-    assert set(SERVICES) == {"api", "worker", "beat", "migrate", "flower", "database", "postgres", "valkey", "mailpit"}
+    ours = {"api", "worker", "beat", "migrate"}
+    assert set(SERVICES) == ours | {"flower", "database", "postgres", "valkey", "mailpit", "load"}
+
+
+def test_the_load_starts_only_when_asked_for() -> None:
+    assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["load"]
+    assert (ROOT / "tests" / "load" / "locustfile.py").exists()
 
 
 @pytest.mark.parametrize("name", SERVICES)
