@@ -60,7 +60,8 @@ TABLES = (
         CONSTRAINT pk_email_events PRIMARY KEY (id),
         CONSTRAINT uq_email_events_tenant_id UNIQUE (tenant_id, key),
         CONSTRAINT fk_email_events_email_id FOREIGN KEY (email_id) REFERENCES emails (id) ON DELETE CASCADE,
-        CONSTRAINT ck_email_events_event CHECK (event IN ('delivered', 'bounced', 'soft_bounced', 'complained'))
+        CONSTRAINT ck_email_events_event CHECK (event IN
+            ('delivered', 'bounced', 'soft_bounced', 'complained', 'unsubscribed', 'resubscribed'))
     )
     """,
     "CREATE INDEX email_events_email_id ON email_events (email_id)",

@@ -22,6 +22,7 @@ from service.emails.stored import content as stored_content
 from service.emails.suppressions import api as suppressions
 from service.emails.template_api import templates_router
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
+from service.emails.unsubscribe import api as unsubscribe
 from service.errors import Conflict, NotFound
 from service.web import (
     Accepted,
@@ -244,5 +245,6 @@ routers = [
     Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
     templates_router,
     suppressions.router,
+    unsubscribe.router,
     Router("/", route_handlers=[send_test_email]),
 ]

@@ -31,7 +31,9 @@ email_events = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     UniqueConstraint("tenant_id", "key"),
     ForeignKeyConstraint(["email_id"], ["emails.id"], ondelete="CASCADE"),
-    CheckConstraint("event IN ('delivered', 'bounced', 'soft_bounced', 'complained')", name="event"),
+    CheckConstraint(
+        "event IN ('delivered', 'bounced', 'soft_bounced', 'complained', 'unsubscribed', 'resubscribed')", name="event"
+    ),
     Index("email_events_email_id", "email_id"),
     Index("email_events_soft", "tenant_id", "address", "at", postgresql_where=text("event = 'soft_bounced'")),
 )

@@ -12,7 +12,7 @@ import msgspec
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from service.emails.stored import Stored
-from service.emails.suppressions.matching import canonical, topic
+from service.emails.suppressions.matching import BULK, canonical, topic
 from service.settings import Settings
 
 MAX_TOKEN = 2000  # characters; a good one has some 200
@@ -20,31 +20,36 @@ SALT = "callboard.unsubscribe"
 
 
 class Reader(msgspec.Struct, frozen=True, array_like=True):
-    """Who says no to what: one address of one tenant, and a topic; None where the mail had none: then to all mail."""
+    """Who says no to what: one address of one tenant, and a topic; the mail that holds the link."""
 
     tenant_id: UUID
     mode: str
     address: str
-    topic: str | None
+    topic: str
     email_id: UUID
 
 
 class Links:
     """Makes links and reads them back; `base` is where the world finds the API."""
 
-    def __init__(self, base: str, keys: list[str]) -> None:
-        """`keys`: the last one signs, each is believed."""
+    def __init__(self, base: str, keys: list[str], *, made_up: bool = False) -> None:
+        """`keys`: the last one signs, each is believed. `made_up`: no other process could read what this one signs."""
+        self._made_up = made_up
         self._base = base.rstrip("/")
         self._serializer = URLSafeSerializer(keys, salt=SALT, signer_kwargs={"digest_method": hashlib.sha256})
 
     @classmethod
     def of(cls, settings: Settings) -> "Links":
         """Make what the settings describe."""
-        return cls(settings.public_url, [*reversed(settings.secret_keys_old), settings.secret_key])
+        keys = [*reversed(settings.secret_keys_old), settings.secret_key]
+        return cls(settings.public_url, keys, made_up=settings.secret_key_is_made_up)
 
     def headers(self, stored: Stored) -> dict[str, str]:
-        """Return the two headers of RFC 8058; nothing for a mail that nobody unsubscribes from."""
-        if not stored.unsubscribable:
+        """Return the two headers of RFC 8058; nothing for a mail that nobody unsubscribes from.
+
+        Nothing either where SECRET_KEY is not set: a link that the API cannot read is worse than none.
+        """
+        if not stored.unsubscribable or self._made_up:
             return {}
         url = self.url(reader_of(stored))
         return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
@@ -67,5 +72,5 @@ class Links:
 
 def reader_of(stored: Stored) -> Reader:
     """Name the reader of a mail with one recipient, and what the mail is about."""
-    about = topic(stored.category, stored.lane)
+    about = topic(stored.category, stored.lane) or BULK
     return Reader(stored.tenant_id, stored.mode, canonical(stored.recipients[0]), about, stored.id)

@@ -26,6 +26,8 @@ def unsubscribe_faults(request: EmailRequest, recipients: int) -> Iterator[Fault
 def _obstacles(request: EmailRequest, recipients: int) -> Iterator[str]:
     if request.lane == "critical":
         yield "a critical mail cannot be unsubscribed from; use another lane or leave this field away."
+    if request.category is None and request.lane != "bulk":
+        yield "unsubscribe from what? Name a category, or use the bulk lane."
     if request.template is not None and request.template.key in NEVER:
         yield f"nobody unsubscribes from {request.template.key}; leave this field away."
     if recipients > 1:
