@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
 from workers.message import Message
 from workers.publisher import Publisher
 from workers.runtime import Runtime
+
+
+STEADY = {**OURS, "lease": 30.0}
+"""For tests in which no lease is to lapse, however busy the machine is."""
 
 
 @pytest.fixture
@@ -92,16 +97,66 @@ async def test_a_stopping_worker_gives_its_rows_back_at_no_cost(
     assert [tuple(row) for row in rows] == [("queued", 0, 0)] * 2
 
 
+async def noted(worker: Worker, note: str, times: int = 1) -> None:
+    """Waits for the journal while this loop goes on ringing."""
+    await asyncio.to_thread(eventually, lambda: worker.notes()[note] >= times, f"{times} x {note}; {worker.log}")
+
+
 async def test_revoking_a_running_row_cancels_it(
-    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+    options: dict[str, object], runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
 ) -> None:
-    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database, options=options) as worker:
         stock = client(redis_url)
-        [message] = await enqueue(engine, ["a"], 30)
-        worker.wait_for("start a")
+        [message] = await enqueue(engine, ["a"], 60)
+        await noted(worker, "start a")
         [active] = inspect(stock, worker).active()[worker.node]
         assert active["id"] == message.task_id
         stock.control.revoke(message.task_id, terminate=True)
+        await all_are(engine, "canceled")
+        eventually(lambda: not inspect(stock, worker).active()[worker.node], "nothing runs")
+        assert not worker.notes()["end a"]
+
+
+async def test_revoking_without_terminate_cancels_a_running_row_too(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
+        [message] = await enqueue(engine, ["a"], 60)
+        await noted(worker, "start a")
+        client(redis_url).control.revoke(message.task_id)
+        await all_are(engine, "canceled")
+
+
+async def test_a_second_doorbell_does_not_hide_what_runs_from_a_revoke(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database, options=STEADY) as worker:
+        stock = client(redis_url)
+        [message] = await enqueue(engine, ["a"], 60)
+        await noted(worker, "start a")
+        for _ in range(3):
+            runtime.publisher.ring([message])
+        await asyncio.sleep(0)
+        stats = lambda: inspect(stock, worker).stats()[worker.node]["total"]["durable.work"]  # noqa: E731
+        await asyncio.to_thread(eventually, lambda: stats() == 4, "the doorbells were answered")
+        ask = inspect(stock, worker)
+        assert ask.query_task(message.task_id)[worker.node][message.task_id][0] == "active"
+        stock.control.revoke(message.task_id, terminate=True)
+        await all_are(engine, "canceled")
+        eventually(lambda: not ask.active()[worker.node], "nothing runs")
+
+
+async def test_a_row_that_began_again_after_its_lease_lapsed_can_be_revoked(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
+        [message] = await enqueue(engine, ["a"], 60)
+        await noted(worker, "start a")
+        worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5)  # its lease is one second
+        worker.signal(signal.SIGCONT)
+        await noted(worker, "start a", 2)
+        client(redis_url).control.revoke(message.task_id, terminate=True)
         await all_are(engine, "canceled")
         assert not worker.notes()["end a"]
 
@@ -112,7 +167,7 @@ async def test_revoking_a_row_before_it_runs_cancels_it(
     with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as worker:
         stock = client(redis_url)
         async with engine.begin() as connection:
-            message = await work.options(delay=3).enqueue(connection, "a")
+            message = await work.options(delay=300).enqueue(connection, "a")
         stock.control.revoke(message.task_id)
         await all_are(engine, "canceled")
         assert not worker.notes()["start a"]

@@ -33,7 +33,6 @@ class Attempts:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.running: dict[int, tuple[NativeRequest, Delivery]] = {}
-        self._errands: set[asyncio.Task[Any]] = set()
 
     def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         """Starts an attempt."""
@@ -47,26 +46,11 @@ class Attempts:
             if durable or not delivery.durable:
                 request.cancel_attempt(why)
 
-    def revoke_request(self, request: NativeRequest) -> None:
-        """Cancels a running attempt for good; loop thread."""
-        if (found := self.running.get(request.parcel.tag)) is not None:
-            self.revoke(*found)
-
-    def revoke(self, request: NativeRequest, delivery: Delivery) -> None:
-        """Cancels an attempt for good, or a message before its attempt; loop thread."""
-        errand = asyncio.get_running_loop().create_task(self._revoke(request, delivery))
-        self._errands.add(errand)
-        errand.add_done_callback(self._errands.discard)
-
-    async def _revoke(self, request: NativeRequest, delivery: Delivery) -> None:
-        runtime = self.desk.pool.runtime
-        if delivery.durable and runtime is not None:  # its row must say so, or the sweeper rings for ever
-            try:
-                await runtime.ledger.cancel(delivery.id)
-            except Exception:
-                log.exception("revoke_failed", task_id=request.id, hint="revoke it again when Postgres answers")
-                return
-        request.cancel_attempt("revoked")
+    def stop(self, task_id: str) -> None:
+        """Cancels what runs of one message, for good; loop thread. A durable one's row says so already."""
+        for request, _ in tuple(self.running.values()):
+            if request.id == task_id:
+                request.cancel_attempt("revoked")
 
     async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         started = time.time()
@@ -85,13 +69,12 @@ class Attempts:
             self.desk.announcer.ended(request, outcome, time.time() - started)
         finally:
             self.running.pop(parcel.tag, None)
-            state.requests.pop(request.id, None)
-            state.active_requests.discard(request)
-            state.reserved_requests.discard(request)
+            self._note_ended(request)
             self.desk.intake.settled()
 
     def _note_active(self, request: NativeRequest) -> None:
         """As `celery.worker.state.task_accepted`; reserved as well only where the autoscaler counts them."""
+        request.beside = state.requests.get(request.id)
         state.requests[request.id] = request
         state.active_requests.add(request)
         state.total_count[request.name] += 1
@@ -100,6 +83,21 @@ class Attempts:
             state.reserved_requests.add(request)
             for callback in self.desk.consumer.on_task_message:
                 self.desk.pool.tell(callback, request)
+
+    @staticmethod
+    def _note_ended(request: NativeRequest) -> None:
+        """As `celery.worker.state.task_ready`; a second doorbell that ends does not hide the attempt it found."""
+        state.active_requests.discard(request)
+        state.reserved_requests.discard(request)
+        if state.requests.get(request.id) is not request:
+            return
+        other = request.beside
+        while other is not None and other.ended:
+            other = other.beside
+        if other is None:
+            del state.requests[request.id]
+        else:
+            state.requests[request.id] = other
 
     def _settle(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
         """A durable message's row has the outcome already; a direct one has nothing but this."""

@@ -1,4 +1,4 @@
-"""Remote control of what our consumer keeps in Redis: what is put off, and the dead letters."""
+"""Remote control where Celery's own does not reach: rows, and what our consumer keeps in Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from celery.worker.control import Panel, control_command, inspect_command, ok
+from celery.worker.control import revoke as stock_revoke
 from celery.worker.control import scheduled as stock_scheduled
+from kombu.utils.functional import maybe_list
 
 from workers.celery.reading import Poison, read
 from workers.celery.scripts import REVIVE
@@ -32,7 +34,22 @@ def scheduled(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
     return listed
 
 
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **kwargs: Any) -> Any:
+    """Revoke task by task id (or list of ids)."""
+    answer = stock_revoke(state, task_id, terminate=terminate, signal=signal, **kwargs)
+    if (revoker := getattr(state.consumer.pool, "revoker", None)) is not None:
+        revoker.revoke(map(str, maybe_list(task_id) or ()), terminate=bool(terminate))
+    return answer
+
+
+def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
+    """Terminate task by task id (or list of ids)."""
+    return revoke(state, task_id, terminate=True, signal=signal)
+
+
 Panel.data["scheduled"] = Panel.data["dump_schedule"] = scheduled
+Panel.data["revoke"] = revoke
+Panel.data["terminate"] = terminate
 
 
 @inspect_command(args=[("limit", int)], signature="[N=20]", default_timeout=3.0)

@@ -101,17 +101,13 @@ class Desk:
         )
         if received.id in state.revoked:
             self.pool.tell(request.revoked)  # announces and acknowledges, as Celery does
-            self.attempts.revoke(request, delivery)
+            self.pool.revoker.revoke([received.id], terminate=False)
             return
         self.attempts.begin(parcel, request, delivery)
 
     def ack_soon(self, parcel: Parcel) -> None:
         """Acknowledges a message; any thread."""
         self.pool.thread.call_soon(self._ack, parcel)
-
-    def revoke_soon(self, request: NativeRequest) -> None:
-        """Cancels a running message for good; any thread."""
-        self.pool.thread.call_soon(self.attempts.revoke_request, request)
 
     def _ack(self, parcel: Parcel) -> None:
         self.intake.holdings.ack(parcel)

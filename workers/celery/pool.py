@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from workers.celery.health import Health
 from workers.celery.job import Job, current_job
 from workers.celery.letters import Letters
+from workers.celery.revoking import Revoker
 from workers.celery.scope import open_scope
 from workers.celery.shutdown import Shutdown
 from workers.celery.slots import Slots
@@ -56,6 +57,7 @@ class Pool(BasePool):
         self.threads = ThreadPoolExecutor(min(MAX_THREADS, self.limit), thread_name_prefix="task")
         self.letters = Letters()
         self.slots = Slots(self.limit)
+        self.revoker = Revoker(self)
         self.jobs: set[Job] = set()
         self.runtime: Runtime | None = None
         self.health: Health | None = None

@@ -67,6 +67,13 @@ class NativeRequest(Request):
         }
         self.attempt: asyncio.Task[None] | None = None
         self.why_cancelled: str | None = None
+        self.beside: NativeRequest | None = None
+        """Another one of the same message that was begun before this one: doorbells may come twice."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its attempt is over."""
+        return self.attempt is None or self.attempt.done()
 
     def _acknowledge(self, *_: Any) -> None:
         self._desk.ack_soon(self.parcel)
@@ -80,7 +87,7 @@ class NativeRequest(Request):
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """`revoke(terminate=True)`: whatever the signal, the coroutine is cancelled."""
         number = _signals.signum(signal or "SIGTERM")
-        self._desk.revoke_soon(self)
+        self._desk.pool.revoker.revoke([self.id], terminate=True)
         self._announce_revoked("terminated", True, number, False)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
