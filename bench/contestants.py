@@ -31,7 +31,7 @@ class Contestant:
 
 def ours(name: str, options: str, rates: Mapping[str, int], **more: object) -> Contestant:
     """Our worker."""
-    values: dict[str, object] = {"slots": {"noop": 1000, "wait": 2000, "pong": 100, "hold": 2000}, **more}
+    values: dict[str, object] = {"slots": {"noop": 1000, "kept": 1000, "wait": 2000, "pong": 100, "hold": 2000}, **more}
     return Contestant(
         name,
         (
@@ -130,10 +130,15 @@ BLPOP = "floor: one BLPOP per task"
 CONTESTANTS: tuple[Contestant, ...] = (
     floor(BATCHED, "batched", {"noop": 30_000, "wait": 14_000}),
     floor(BLPOP, "blpop", {"noop": 4_500, "wait": 3_500}),
-    ours(OURS, '{"own_consumer": true}', {"noop": 9_000, "wait": 6_000}),
+    ours(OURS, '{"own_consumer": true}', {"noop": 12_000, "kept": 8_000, "wait": 6_000}),
     ours(DURABLE, '{"own_consumer": true}', {"noop": 2_500, "wait": 2_500}, database=True, publishes=False),
     ours(POOL, '{"own_consumer": false}', {"noop": 700, "wait": 600}, publishes=False),
-    celery("prefork", {"noop": 700}, {"noop": PREFORK_CHILDREN, "pong": PREFORK_CHILDREN}, publishes=True),
+    celery(
+        "prefork",
+        {"noop": 700, "kept": 500},
+        {"noop": PREFORK_CHILDREN, "kept": PREFORK_CHILDREN, "pong": PREFORK_CHILDREN},
+        publishes=True,
+    ),
     celery("threads", {"noop": 1_000, "wait": 380}, {"noop": 10, "wait": 100, "pong": 10, "hold": 1000}),
     celery("gevent", {"noop": 560, "wait": 100}, {"noop": 100, "wait": 1000, "pong": 100, "hold": 1000}),
     taskiq("streams"),

@@ -41,6 +41,12 @@ async def noop() -> None:
     kit.tick()
 
 
+@actor(name="kept", result=3600)
+async def kept() -> int:
+    kit.tick()
+    return 42
+
+
 @actor(name="wait")
 async def wait(seconds: float = 0.1) -> None:
     await asyncio.sleep(seconds)
@@ -65,7 +71,7 @@ async def mail() -> None:
     await state["transport"].send(SENDER, [RECIPIENT], MAIL, current().fence if FENCED else no_fence)
 
 
-ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "wait": wait, "pong": pong, "mail": mail}
+ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "kept": kept, "wait": wait, "pong": pong, "mail": mail}
 
 
 def engine() -> AsyncEngine | None:
@@ -77,7 +83,8 @@ async def open_runtime() -> Runtime:
     return Runtime(engine(), Publisher(kit.URL))
 
 
-app = create_celery(kit.URL, None, open_runtime, registry, name="bench", options=OPTIONS)
+RESULTS = kit.URL if os.environ.get("BENCH_RESULTS") else None
+app = create_celery(kit.URL, RESULTS, open_runtime, registry, name="bench", options=OPTIONS)
 
 
 async def start() -> None:

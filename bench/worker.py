@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench import machine, running
 from bench.contestants import BATCHED, DURABLE, OURS, PEERS, Contestant, chosen
@@ -32,10 +33,18 @@ class Drain:
     title: str
     celery: float
     """Our target against stock Celery."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """For the worker alone."""
 
 
 DRAINS = (
     Drain("noop", "A worker draining no-op tasks (results off, one process, one core)", 15),
+    Drain(
+        "kept",
+        "A worker draining no-op tasks whose results are stored in Redis",
+        8,
+        {"BENCH_RESULTS": "1"},
+    ),
     Drain("wait", "A worker draining tasks that wait 100 ms (as many in flight as each is good with)", 10),
 )
 
@@ -50,7 +59,7 @@ def run(options: Options, servers: Servers) -> list[Report]:
             for contestant in contestants:
                 say(f"worker {drain.task}, round {number + 1}/{options.rounds}: {contestant.name}")
                 try:
-                    report.add(contestant.name, measure(contestant, drain.task, options, servers))
+                    report.add(contestant.name, measure(contestant, drain, options, servers))
                 except (running.Broken, RuntimeError, OSError) as error:
                     report.fail(contestant.name, str(error))
         report.targets = targets(drain)
@@ -61,6 +70,11 @@ def run(options: Options, servers: Servers) -> list[Report]:
 def targets(drain: Drain) -> list[Target]:
     """What the worker promises."""
     stock = tuple(name for name in PEERS if name.startswith("celery"))
+    if drain.task == "kept":
+        return [
+            Target(OURS, "rate", stock, least=drain.celery, text="stock Celery"),
+            Target(OURS, "cpu", stock, most=1 / drain.celery, less_is_better=True, text="CPU beside stock Celery"),
+        ]
     found = [
         Target(OURS, "rate", PEERS, least=4, text="best peer"),
         Target(OURS, "cpu", PEERS, most=1 / 4, less_is_better=True, text="CPU beside the best peer"),
@@ -73,8 +87,9 @@ def targets(drain: Drain) -> list[Target]:
     return found
 
 
-def measure(contestant: Contestant, task: str, options: Options, servers: Servers) -> Figures:
+def measure(contestant: Contestant, drain: Drain, options: Options, servers: Servers) -> Figures:
     """Fill the queue, start the worker, watch it drain."""
+    task = drain.task
     slots = contestant.slots[task]
     backlog = int(contestant.rates[task] * options.seconds * 1.5 + 2 * slots)
     servers.clean()
@@ -84,7 +99,7 @@ def measure(contestant: Contestant, task: str, options: Options, servers: Server
         if contestant.database:
             more["DATABASE_URL"] = stack.enter_context(servers.database())
         running.client(contestant, where, more, "fill", task, str(backlog))
-        process = stack.enter_context(running.worker(contestant, where, more, slots, options.cores))
+        process = stack.enter_context(running.worker(contestant, where, {**more, **drain.env}, slots, options.cores))
         window = (max(1, int(backlog * SETTLE)), backlog - max(slots, backlog // 50))
         return watch(process, where, servers, window, options.seconds)
 

@@ -1,4 +1,4 @@
-"""Celery as it is recommended for speed: results off, early acknowledgement, a deep prefetch, no gossip."""
+"""Celery as it is recommended for speed: results off but for one task, early acknowledgement, prefetch, no gossip."""
 
 import os
 import smtplib
@@ -8,7 +8,7 @@ import time
 import kit
 from celery import Celery, group
 
-app = Celery("peer", broker=kit.URL)
+app = Celery("peer", broker=kit.URL, backend=kit.URL if os.environ.get("BENCH_RESULTS") else None)
 app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=64,
@@ -22,6 +22,12 @@ app.conf.update(
 @app.task(name="noop")
 def noop():
     kit.tick()
+
+
+@app.task(name="kept", ignore_result=False)
+def kept():
+    kit.tick()
+    return 42
 
 
 @app.task(name="wait")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import os
 import time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 from workers.actor import actor, registry
 from workers.celery import WorkerOptions, create_celery
@@ -77,6 +81,31 @@ async def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+@actor(name="demo.values", result=60)
+async def values() -> dict[str, Any]:
+    return {"id": UUID(int=1), "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "price": Decimal("1.50")}
+
+
+@actor(name="demo.unstorable", result=60)
+async def unstorable() -> object:
+    return object()
+
+
+@actor(name="demo.trying", result=60, backoff=Backoff(min=600, max=600))
+async def trying(tag: str, seconds: float | None = None) -> str:
+    note("start", tag)
+    if seconds is None:
+        raise ValueError("not yet")
+    await asyncio.sleep(seconds)
+    return tag
+
+
+@actor(name="demo.tracked", result=60)
+async def tracked(tag: str) -> None:
+    note("start", tag)
+    await asyncio.sleep(60)
+
+
 @actor(name="demo.block", time_limit=None)
 async def block(tag: str, seconds: float) -> None:
     note("start", tag)
@@ -101,6 +130,7 @@ app = create_celery(
     registry,
     key_prefix=PREFIX,
     options=OPTIONS,
+    result_expires=7200,
     worker_concurrency=int(os.environ.get("CONCURRENCY", "50")),
     beat_schedule={"tick": {"task": "demo.work", "schedule": 0.5, "args": ["tick"]}},
 )
@@ -115,6 +145,15 @@ async def chatty(self, tag: str) -> str:  # type: ignore[no-untyped-def]
         assert self.request.id == mine
     note("end", tag)
     return mine
+
+
+app.tasks["demo.tracked"].track_started = True
+
+
+@app.task(name="demo.plain_add", ignore_result=False)
+def plain_add(a: int, b: int) -> int:
+    """A plain Celery task with a result."""
+    return a + b
 
 
 @app.task(name="demo.tired", bind=True, autoretry_for=(ValueError,), retry_backoff=False, default_retry_delay=0)

@@ -20,7 +20,6 @@ from workers.message import Message
 from workers.publisher import Publisher
 from workers.runtime import Runtime
 
-
 STEADY = {**OURS, "lease": 30.0}
 """For tests in which no lease is to lapse, however busy the machine is."""
 
@@ -102,7 +101,7 @@ async def noted(worker: Worker, note: str, times: int = 1) -> None:
     await asyncio.to_thread(eventually, lambda: worker.notes()[note] >= times, f"{times} x {note}; {worker.log}")
 
 
-async def test_revoking_a_running_row_cancels_it(
+async def test_revoking_a_running_row_cancels_it(  # noqa: PLR0917 - fixtures
     options: dict[str, object], runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
 ) -> None:
     with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database, options=options) as worker:
@@ -153,8 +152,10 @@ async def test_a_row_that_began_again_after_its_lease_lapsed_can_be_revoked(
         [message] = await enqueue(engine, ["a"], 60)
         await noted(worker, "start a")
         worker.signal(signal.SIGSTOP)
-        while not (await runtime.ledger.sweep(runtime.publisher.ring)).reclaimed:
+        for _ in range(100):
             await asyncio.sleep(0.1)
+            if (await runtime.ledger.sweep(runtime.publisher.ring)).reclaimed:
+                break
         worker.signal(signal.SIGCONT)
         await noted(worker, "start a", 2)
         client(redis_url).control.revoke(message.task_id, terminate=True)

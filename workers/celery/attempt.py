@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from celery.worker import state
@@ -57,6 +58,8 @@ class Attempts:
         request.time_start = started
         self._note_active(request)
         self.desk.announcer.started(request)
+        if request.task.track_started and not request.ignore_result and self.desk.results is not None:
+            self.desk.results.started(request)
         try:
             outcome = await execute(self.desk.pool.runtime, delivery)  # type: ignore[arg-type]
         except asyncio.CancelledError:
@@ -65,7 +68,10 @@ class Attempts:
             log.exception("attempt_broke", task_id=request.id, task_name=request.name)
             self._settle_broken(parcel, delivery, error)
         else:
-            self._settle(parcel, delivery, outcome)
+            if request.ignore_result or self.desk.results is None:
+                self._settle(parcel, delivery, outcome)
+            else:
+                self.desk.results.settle(request, outcome, partial(self._settle_stored, parcel, delivery, outcome))
             self.desk.announcer.ended(request, outcome, time.time() - started)
         finally:
             self.running.pop(parcel.tag, None)
@@ -110,6 +116,11 @@ class Attempts:
             self.desk.bury(parcel, f"{outcome.reason}: {(outcome.error or {}).get('message', '')}")
         else:
             holdings.ack(parcel)
+
+    def _settle_stored(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
+        """The result is stored: only now is the message done with."""
+        self._settle(parcel, delivery, outcome)
+        self.desk.intake.settled()
 
     def _settle_cancelled(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         holdings = self.desk.intake.holdings

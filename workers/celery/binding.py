@@ -122,9 +122,9 @@ def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Can
     error: Exception
     match outcome:
         case RetryAt() | Snoozed():
-            error = CeleryRetry(message=outcome.reason or None, exc=_error(outcome), when=outcome.delay)
+            error = CeleryRetry(message=outcome.reason or None, exc=failure(outcome), when=outcome.delay)
         case DeadLetter() | Unknown():
-            error = _error(outcome)
+            error = failure(outcome)
         case Expired() | Canceled() | Ignored():
             error = Ignore(outcome.reason)
         case _:
@@ -132,7 +132,8 @@ def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Can
     return error
 
 
-def _error(outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> Exception:
+def failure(outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> Exception:
+    """The exception that stands for an outcome where Celery shows or stores one."""
     text = ": ".join(part for part in (outcome.reason, (outcome.error or {}).get("message", "")) if part)
     return Uncertain(text) if isinstance(outcome, Unknown) else Dead(text)
 

@@ -24,9 +24,11 @@ CONTEXT_HEADERS = frozenset(
         "root_id",
         "crashes",
         "snoozes",
+        "ignore_result",
+        "expires",
     }
 )
-"""What of a message's headers travels on; everything else is Celery's."""
+"""What of a message's headers goes with it through its retries; everything else is Celery's."""
 
 
 def message_id(task_id: str) -> UUID:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from celery.backends.base import DisabledBackend
 from celery.worker import state
 
 from workers.celery.attempt import Attempts
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from workers.celery.holdings import Parcel
     from workers.celery.intake import Intake
     from workers.celery.pool import Pool
+    from workers.celery.results import Results
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +41,11 @@ class Desk:
         self.hostname: str = consumer.hostname
         self.intake: Intake
         self.announcer: Announcer
+        self.results: Results | None = None
         self.attempts = Attempts(self)
         self.stock = StockRoute(self)
         self._tasks = app.tasks
+        self._has_backend = not isinstance(app.backend, DisabledBackend)
 
     def handle(self, parcel: Parcel) -> None:
         """Looks at one message and sends it its way; never raises."""
@@ -86,15 +90,23 @@ class Desk:
     def _is_native(self, task: Any, received: Received, embed: dict[str, Any]) -> bool:
         return (
             isinstance(task, ActorTask)
-            and (task.ignore_result or received.headers.get("ignore_result") is True)
+            and (self.results is not None or not self._keeps_result(task, received))
             and is_plain(received.headers, embed)
             and self.consumer.task_buckets[task.name] is None
             and task.time_limit is None
             and task.soft_time_limit is None
         )
 
+    def _keeps_result(self, task: Any, received: Received) -> bool:
+        """As `celery.app.task.get_actual_ignore_result`: what the sender says, else what the task says."""
+        ignored = received.headers.get("ignore_result")
+        if not isinstance(ignored, bool):
+            ignored = task.ignore_result
+        return not ignored and self._has_backend
+
     def _run(self, parcel: Parcel, received: Received, task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         request = NativeRequest(received, args, kwargs, task, self, parcel)
+        request._ignore_result = not self._keeps_result(task, received)
         queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
         delivery = delivery_of(
             received.id, task.actor.name, args, kwargs, received.headers, queue=queue, redelivered=received.redelivered

@@ -15,6 +15,7 @@ from workers.celery.desk import Desk
 from workers.celery.events import TaskEvents
 from workers.celery.intake import Intake
 from workers.celery.keys import Keys
+from workers.celery.results import Results
 from workers.celery.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Front:
         )
         self.desk.intake = intake
         self.events = TaskEvents(self.desk.app, self.url, self.keys, self.desk.hostname)
+        self.desk.results = Results.of(self.desk.app)
         self.desk.announcer = Announcer(self.desk.consumer, self.events)
         return intake
 
@@ -140,6 +142,8 @@ class Front:
 
     async def _finish(self) -> None:
         await asyncio.sleep(0)
+        if self.desk.results is not None:
+            await self.desk.results.close(self.options.farewell)
         for parcel in tuple(self.intake.holdings.in_hand.values()):
             self.intake.holdings.put_back(parcel)
         await self.intake.stop(self.options.farewell)

@@ -1,4 +1,4 @@
-"""Revoking: `celery control revoke|terminate ID` ends a message for good, whether it waits or runs, has a row or not."""
+"""Revoking: `celery control revoke|terminate ID` ends a message for good, with a row or without."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ allowed too, so a full server is drained and nothing is half done. Times are Red
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
@@ -22,7 +23,7 @@ class Script:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
 
-    def call(self, keys: list[str], args: list[str | int | bytes]) -> tuple[str | int | bytes, ...]:
+    def call(self, keys: Sequence[str | bytes], args: Sequence[str | int | bytes]) -> tuple[str | int | bytes, ...]:
         """The command that runs it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
@@ -154,5 +155,23 @@ return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 )
 """Signs an owner off that holds nothing any more."""
+
+STORE = Script(
+    """
+-- KEYS: results...   ARGV: value, seconds to keep it (0: for ever), ...
+for i, key in ipairs(KEYS) do
+  local value, keep = ARGV[i * 2 - 1], tonumber(ARGV[i * 2])
+  local old = redis.pcall('GET', key)
+  local known, meta = false, nil
+  if type(old) == 'string' then known, meta = pcall(cjson.decode, old) end
+  if not (known and type(meta) == 'table' and meta.status == 'SUCCESS') then
+    if keep > 0 then redis.call('SET', key, value, 'EX', keep) else redis.call('SET', key, value) end
+    redis.call('PUBLISH', key, value)
+  end
+end
+return #KEYS
+"""
+)
+"""Stores results and tells who waits for them, as Celery's backend does; a SUCCESS that is stored stays."""
 
 ALL = (FETCH, RENEW, TAKE, PUT_BACK, PARK, BURY, LEAVE)
