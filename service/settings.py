@@ -208,7 +208,7 @@ class Settings:
         "RETENTION",
         doc="Tasks that ended so long ago are forgotten; what they were about (a mail, a job) stays.",
         default=30 * 86_400.0,
-        parse=seconds(3600, 3_660 * 86_400),
+        parse=seconds(60, 3_660 * 86_400),
         unit="s",
     )
     record_retention: float = setting(

@@ -70,7 +70,7 @@ async def send_email(email_id: UUID) -> None:
         await follow(stored, waiting, later(stored))
 
 
-@actor(name="emails.forget", cron=Cron("17 * * * *"), time_limit=3600)
+@actor(name="emails.forget", cron=Cron("2-59/10 * * * *"), time_limit=3600)
 async def forget_emails() -> None:
     """Delete mails older than RECORD_RETENTION with all they contain; those that wait for something stay."""
     await forget_records(OLD)

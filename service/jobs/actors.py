@@ -57,7 +57,7 @@ async def generate(input: ActivitiesInput) -> Activities:
     return Activities(provider="llm", model=chat.model, activities=made)
 
 
-@actor(name="jobs.forget", cron=Cron("27 * * * *"), time_limit=3600)
+@actor(name="jobs.forget", cron=Cron("7-59/10 * * * *"), time_limit=3600)
 async def forget_jobs() -> None:
     """Delete jobs that ended, with input and result, once they are older than RECORD_RETENTION."""
     await forget_records(OLD)

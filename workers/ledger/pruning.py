@@ -18,7 +18,7 @@ BATCH = 1_000
 """Rows looked at in one statement."""
 
 REST = 600.0
-"""Seconds between two passes over what is old."""
+"""Seconds between two passes over what is old; a tenth of the retention where that is less."""
 
 FIRST = UUID(int=0)
 
@@ -87,7 +87,7 @@ class Pruner:
         self._after = row["last"] if full else FIRST
         if not full:
             await fetch(self._engine, FORGET, before)
-            self._rests_until = time.monotonic() + REST
+            self._rests_until = time.monotonic() + min(REST, self._retention / 10)
         return Pruned(messages=row["gone"], results=results, full=full)
 
 
