@@ -1,13 +1,13 @@
 """Notifications: what is to be told, to whom it was delivered and how, what is collected for a digest.
 
 Revision ID: 20261122_notifications
-Revises: 20261122_audience
+Revises: 20261122_suppressions
 """
 
 from alembic import op
 
 revision = "20261122_notifications"
-down_revision = "20261122_audience"
+down_revision = "20261122_suppressions"
 branch_labels = None
 depends_on = None
 

@@ -50,12 +50,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """The mail of a notification, once for all: the values of its row, and of its message in the ledger.
 
-    `row` has a value for each of emails.rows.COLUMNS, `host` is the right side of the Message-IDs. `args` holds the
-    mail's id as `stand_in`.
+    `row` has a value for each of emails.rows.COLUMNS, `host` is the right side of the Message-IDs, `topic` what one may
+    have unsubscribed from. `args` holds the mail's id as `stand_in`.
     """
 
     row: tuple[Any, ...]
     host: str
+    topic: str | None
     actor: str
     queue: str
     priority: int
@@ -199,7 +200,7 @@ def _email(target: Target, use: Parameters, mine: dict[str, str], letter: Letter
     """Mails, their messages and their deliveries; and what is collected for digests."""
     if "email" not in target.channels or letter is None:
         return []
-    topic = use.add(target.category, "text")
+    topic = use.add(letter.topic, "text")
     addressed = (
         "SELECT d.user_no, d.email AS pace, u.email, u.address, u.locale, u.timezone,"
         f" emails_suppressed({mine['tenant']}, {mine['mode']}, u.address, {topic}) AS suppressed"

@@ -46,6 +46,7 @@ def letter(told: Told, house: House) -> Letter:
     return Letter(
         row=row(made, told.tenant_id, told.mode, told.request_id),
         host=house.host,
+        topic=made.category or (Lane.BULK.value if made.lane is Lane.BULK else None),
         actor=message.actor,
         queue=message.queue,
         priority=message.priority.number,

@@ -38,7 +38,7 @@ class NotificationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     exclude: list[str] = []
     actor: str | None = None
     data: dict[str, Any] = {}
-    channels: list[Channel] = ["inbox"]
+    channels: list[Channel] = msgspec.field(default_factory=lambda: ["inbox"])
     dedup_key: str | None = None
     dedup_window: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     category: str | None = None
