@@ -54,7 +54,7 @@ def compile_template(
 
     Raises jinja2.TemplateSyntaxError, or ValueError where the MJML is wrong.
     """
-    markup = compile_markup(files.mjml, html)
+    markup = compile_markup(files.mjml, html) if files.html is None else files.html
     sources = [(plain, files.subject), (html, markup), *([] if files.text is None else [(plain, files.text)])]
     trees = [environment.parse(source) for environment, source in sources]
     known, optional = _names(trees), _optional(trees)

@@ -16,7 +16,9 @@ from mjml import mjml2html
 _HIDDEN = re.compile(r"<!--jinja-(\d+)-->|jinja0(\d+)0jinja")
 _WORDS_ONLY = re.compile(r"(?<=<mj-title>).*?(?=</mj-title>)|(?<=<mj-preview>).*?(?=</mj-preview>)", re.DOTALL)
 _STATEMENT = {"block_begin": "block_end", "raw_begin": "raw_begin", "raw_end": "raw_end"}
-_LINK = re.compile(r'(?:href|src|action|background|poster|cite)="\s*(\{\{.*?\}\})', re.DOTALL)
+_LINK = re.compile(
+    r"""(?:href|src|action|background|poster|cite)\s*=\s*["']?\s*(\{\{.*?\}\})""", re.DOTALL | re.IGNORECASE
+)
 # The MJML compiler leaves these in the head, where some mail readers do not look.
 _INLINE_STYLE = re.compile(r'<mj-style inline="inline">(.*?)</mj-style>', re.DOTALL)
 

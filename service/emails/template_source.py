@@ -20,8 +20,8 @@ class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `email`. An absent optional one is replaced by `default`.
     """
 
-    description: str
-    example: str
+    description: str = ""
+    example: str = ""
     type: str = "text"
     required: bool = False
     default: str = ""
@@ -31,13 +31,14 @@ class Files(msgspec.Struct, frozen=True):
     """The text of one template, its layout filled in: Jinja all over, MJML in `mjml`.
 
     `text` is None where the text part is to be made from the HTML. `variables` is None where nothing is declared:
-    then every variable without a `default()` is required.
+    then every variable without a `default()` is required. `html` is the finished document, in place of `mjml`.
     """
 
     subject: str
     mjml: str
     text: str | None
     variables: dict[str, Declared] | None
+    html: str | None = None
 
 
 class Source(Protocol):
