@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from service.emails import render
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
+from service.emails.library.renderers import Busy
 from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
@@ -29,6 +30,7 @@ from workers.policy import Backoff
 
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 PUT_OFF = 60.0  # seconds until a recipient is tried again that was put off while others were served
+CROWDED = 5.0  # seconds until a template is filled in that found no process to do it
 AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
 
 OLD = text("""
@@ -53,7 +55,7 @@ async def send_email(email_id: UUID) -> None:
         return
     try:
         sent = await office.mailer.send(
-            await compose(stored, office.links.headers(stored)),
+            await compose(stored, office.library, office.links.headers(stored)),
             stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,
@@ -63,6 +65,8 @@ async def send_email(email_id: UUID) -> None:
         raise verdict(error, context.attempt, age(stored)) from error
     except Refused as error:
         raise Dead(f"no mail can be made of it: {error}", {"reason": "content_refused"}) from error
+    except Busy as error:
+        raise Retry(CROWDED, f"no renderer: {error}") from error
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
     context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))

@@ -11,16 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.emails import examples as show
 from service.emails import parameters, render, views
 from service.emails.batch.routes import send_batch
-from service.emails.draft import draft
 from service.emails.entry import message
 from service.emails.events import events, story
+from service.emails.framing import framed
+from service.emails.library.routes import templates_router
 from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
 from service.emails.stored import content as stored_content
 from service.emails.suppressions import api as suppressions
-from service.emails.template_api import templates_router
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
 from service.emails.unsubscribe import api as unsubscribe
 from service.errors import Conflict, NotFound
@@ -135,13 +135,13 @@ async def happened(request: Request, email_id: FromPath[str]) -> EventList:
     summary="The mail as it is rendered",
     opt=examples(answer=show.CONTENT),
 )
-async def content(request: Request, email_id: FromPath[str]) -> Content:
-    """Return the subject, HTML and text of a mail."""
+async def content(request: Request, email_id: FromPath[str]) -> Response[Content]:
+    """Return the subject, HTML and text of a mail; with `Accept: text/html` its HTML alone, for a sandboxed frame."""
     await _found(request, email_id, views.one)
     stored = await Office.of(request.app.state.runtime).loader.load(parameters.uuid_of(email_id))
     if stored is None:
         raise _unknown()
-    return await stored_content(stored)
+    return framed(request, await stored_content(stored, Office.of(request.app.state.runtime).library))
 
 
 @post(
@@ -184,7 +184,7 @@ async def send_test_email(request: Request) -> Response[TrialEmailOut]:
 
 async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailOut], Answer]) -> Accepted:
     principal = request.user
-    made = draft(data, Office.of(request.app.state.runtime).house)
+    made = await Office.of(request.app.state.runtime).desk(principal.tenant_id).draft(data)
     submission = Submission(
         records=[row(made, principal.tenant_id, principal.mode, request.request_id)],
         messages=[(made.id, message(made, principal.tenant_id))],

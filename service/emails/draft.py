@@ -11,10 +11,12 @@ from uuid_utils.compat import uuid7
 from service.emails import rules
 from service.emails.addresses import Address, AddressRefused, parse_address, unique
 from service.emails.attachments import Attachment
+from service.emails.library.library import Pinned
 from service.emails.models import Lane
 from service.emails.render import UnknownTemplate, VariablesRefused, check
 from service.emails.schemas import EmailRequest, TemplateRef
 from service.emails.unsubscribe import refusal
+from service.emails.variables import variable_faults
 from service.errors import Fault, Forbidden, Invalid
 
 
@@ -70,8 +72,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
         return [address.addr_spec for address in unique([*self.to, *self.cc, *self.bcc])]
 
 
-def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
-    """Check a request against every rule; return the mail it asks for.
+def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned: Pinned | None = None) -> Draft:
+    """Check a request against every rule; return the mail it asks for, made of the tenant's template that is `pinned`.
 
     Raises Invalid (422) naming every fault by JSON pointer, or Forbidden (403) for a sender of a domain that is not
     this service's to send from.
@@ -86,7 +88,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
     faults += rules.request_faults(request, files, now)
     faults += refusal.unsubscribe_faults(request, recipients)
     if request.template is not None:
-        faults += template_faults(request.template, "/template")
+        faults += template_faults(request.template, "/template", pinned)
     if faults or sender is None:
         raise Invalid(faults)
     _allow(sender, house)
@@ -102,7 +104,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
         subject=request.subject,
         html=request.html,
         text=request.text,
-        template=request.template,
+        template=_meant(request.template, pinned),
         headers=request.headers,
         files=files,
         tags=request.tags,
@@ -113,6 +115,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None) -> Draft:
         dedup_key=request.dedup_key,
         scheduled_at=None if request.scheduled_at is None else max(request.scheduled_at.astimezone(UTC), now),
         expires_at=None if request.expires_at is None else request.expires_at.astimezone(UTC),
+        template_version=None if pinned is None else pinned.version.version,
     )
 
 
@@ -121,17 +124,26 @@ def moment(id: UUID) -> datetime:
     return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 
-def template_faults(wanted: TemplateRef, pointer: str = "") -> Iterator[Fault]:
+def template_faults(wanted: TemplateRef, pointer: str = "", pinned: Pinned | None = None) -> Iterator[Fault]:
     """Every reason for which a template cannot be filled: it is unknown, or these variables are missing."""
+    yield from rules.json_faults(wanted.variables, f"{pointer}/variables")
+    if pinned is not None:
+        yield from rules.pointed(pointer, variable_faults(pinned.needs, wanted.variables))
+        return
     if wanted.version is not None:
         yield Fault(f"{pointer}/version", "a built-in template has one version; leave this field away.")
-    yield from rules.json_faults(wanted.variables, f"{pointer}/variables")
     try:
         check(wanted.key, wanted.variables, wanted.locale)
     except UnknownTemplate as error:
         yield Fault(f"{pointer}/key", f"{error}.")
     except VariablesRefused as error:
         yield from rules.pointed(pointer, error.faults)
+
+
+def _meant(wanted: TemplateRef | None, pinned: Pinned | None) -> TemplateRef | None:
+    if wanted is None or pinned is None:
+        return wanted
+    return msgspec.structs.replace(wanted, version=pinned.version.version, locale=pinned.locale)
 
 
 def _address(text: str, pointer: str, faults: list[Fault], *, private: bool = False) -> Address | None:

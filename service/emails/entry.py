@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.emails.actors import send_email
-from service.emails.draft import Draft, draft
+from service.emails.draft import Draft
 from service.emails.mailer import Sent
 from service.emails.models import emails
 from service.emails.office import Office
@@ -35,7 +35,7 @@ async def enqueue(
     tenant_id = tenant_id or correlation.get().tenant_id
     if tenant_id is None:
         raise WorkersError("a mail belongs to a tenant: name it, or call this from a request or an actor of one")
-    made = draft(request, Office.of_loop().house)
+    made = await Office.of_loop().desk(tenant_id).draft(request)
     names = [name for name, _ in COLUMNS]
     values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
     stored = await session.execute(insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id))
@@ -53,9 +53,10 @@ async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
     Raises Invalid or Forbidden like `enqueue`, SmtpError when the server does not take it, SendingDisabled.
     """
     office = Office.of_loop()
-    stored = Stored.of(draft(request, office.house), mode)
+    tenant_id = correlation.get().tenant_id
+    stored = Stored.of(await office.desk(tenant_id).draft(request), mode, tenant_id)
     return await office.mailer.send(
-        await compose(stored), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
+        await compose(stored, office.library), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
     )
 
 

@@ -22,8 +22,8 @@ log = structlog.get_logger("service.emails")
 PAUSE = 1.0  # seconds between two tries to reach Postgres
 
 _SAME = """tenant_id, mode, lane, category, message_id, sender, to_, cc, bcc, reply_to, subject, html, text,
-    template_key, template_locale, template_variables, headers, tags, metadata, attachments, attachment_data,
-    expires_at, request_id, created_at, unsubscribable"""
+    template_key, template_locale, template_version, template_variables, headers, tags, metadata, attachments,
+    attachment_data, expires_at, request_id, created_at, unsubscribable"""
 STORE = text(f"""
 INSERT INTO emails (id, follows, recipients, {_SAME})
 SELECT :id, id, :recipients, {_SAME} FROM emails WHERE id = :follows

@@ -1,8 +1,12 @@
 """What the emails slice keeps for each process: the house rules, the mailer, the loader; made when first asked for."""
 
+from uuid import UUID
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.draft import House
+from service.emails.drafting import Desk
+from service.emails.library.library import Library
 from service.emails.mailer import Mailer
 from service.emails.stored import Loader
 from service.emails.unsubscribe.links import Links
@@ -20,6 +24,7 @@ class Office:
         self.house = House.of(settings.mail_from, settings.mail_domains)
         self.mailer = Mailer.of(settings)
         self.loader = Loader(engine)
+        self.library = Library(engine)
         self.links = Links.of(settings)
 
     @classmethod
@@ -38,7 +43,12 @@ class Office:
             runtime.resources.push_async_callback(found.close)
         return found
 
+    def desk(self, tenant_id: UUID | None) -> Desk:
+        """Where the mails of a tenant are drafted."""
+        return Desk(self.house, self.library, tenant_id)
+
     async def close(self) -> None:
         """Finish what is under way."""
         await self.loader.close()
+        await self.library.close()
         await self.mailer.close()

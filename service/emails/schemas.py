@@ -5,16 +5,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.emails.template_source import Declared
-
 Addresses = str | list[str]
 
 
 class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A template and what to fill it with; `version` and `locale` default to the current and the default one."""
+    """A template and what to fill it with; `version` and `locale` default to the published and the default one."""
 
     key: str
-    version: str | None = None
+    version: int | None = None
     locale: str | None = None
     variables: dict[str, Any] = {}
 
@@ -52,18 +50,11 @@ class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     attachments: list[AttachmentIn] = []
 
 
-class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/templates/{key}/preview`."""
-
-    variables: dict[str, Any] = {}
-    locale: str | None = None
-
-
 class TemplateOut(msgspec.Struct, frozen=True, kw_only=True):
     """The template a mail is made from; the variables are only in `…/content`."""
 
     key: str
-    version: str | None = None
+    version: int | None = None
     locale: str | None = None
 
 
@@ -145,19 +136,3 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     html: str | None
     text: str | None
-
-
-class TemplateOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """A template: what it is filled with, and an example that fills it."""
-
-    key: str
-    subject: str
-    required: list[str]
-    variables: dict[str, Declared]
-    example: dict[str, str]
-
-
-class TemplateList(msgspec.Struct, frozen=True, kw_only=True):
-    """All templates."""
-
-    items: list[TemplateOverview]

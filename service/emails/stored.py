@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.attachments import Attachment
 from service.emails.draft import Draft
+from service.emails.faults import Fault, Refused
+from service.emails.library.library import Library, Pinned
 from service.emails.mime import Mail
 from service.emails.render import render, text_of
 from service.emails.rows import COLUMNS, row
@@ -24,7 +26,8 @@ LONG = 20_000  # characters of HTML from which its text takes more than some mil
 
 LOAD = f"""
 SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.message_id, e.sender, e.to_, e.cc, e.reply_to,
-       e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_variables::text,
+       e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_version,
+       e.template_variables::text,
        e.headers::text, e.attachments::text, e.attachment_data, e.scheduled_at, e.expires_at, e.created_at,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed
 FROM emails e WHERE e.id = ANY($1)
@@ -51,6 +54,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None
     template_key: str | None
     template_locale: str | None
+    template_version: int | None
     template_variables: dict[str, Any] | None
     headers: dict[str, str]
     attachments: list[dict[str, Any]]
@@ -62,9 +66,9 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """Recipients that get no mail, by their canonical address, each with the reason."""
 
     @classmethod
-    def of(cls, draft: Draft, mode: str) -> "Stored":
+    def of(cls, draft: Draft, mode: str, tenant_id: UUID | None = None) -> "Stored":
         """A draft as it would be read back, for sending without storing."""
-        values = dict(zip((name for name, _ in COLUMNS), row(draft, draft.id, mode, None), strict=True))
+        values = dict(zip((name for name, _ in COLUMNS), row(draft, tenant_id or draft.id, mode, None), strict=True))
         return cls(**{name: values[name] for name in cls.__struct_fields__ if name in values})
 
     @property
@@ -73,16 +77,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return [recipient for recipient in self.recipients if canonical(recipient) not in self.suppressed]
 
     def content(self) -> Content:
-        """The subject and bodies: the mail's own, or its template filled. Raises what `render` raises."""
+        """The subject and bodies: the mail's own, or a built-in template filled. Raises what `render` raises."""
         if self.template_key is None:
             text = text_of(self.html) if self.text is None and self.html is not None else self.text
             return Content(subject=self.subject or "", html=self.html, text=text)
         filled = render(self.template_key, self.template_variables or {}, self.template_locale)
         return Content(subject=filled.subject, html=filled.html, text=filled.text)
 
-    def mail(self, headers: Mapping[str, str] | None = None) -> Mail:
+    def mail(self, content: Content, headers: Mapping[str, str] | None = None) -> Mail:
         """The mail for the wire, with `headers` beside its own: the same bytes whenever it is built again."""
-        content = self.content()
         return Mail(
             message_id=self.message_id,
             date=self.created_at,
@@ -107,17 +110,30 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-async def compose(stored: Stored, headers: Mapping[str, str] | None = None) -> Mail:
-    """The mail for the wire; a long HTML body is read for its text in a thread. Raises what `Stored.mail` raises."""
+async def compose(stored: Stored, library: Library, headers: Mapping[str, str] | None = None) -> Mail:
+    """The mail for the wire. Raises what `content` and `mime` raise."""
+    return stored.mail(await content(stored, library), headers)
+
+
+async def content(stored: Stored, library: Library) -> Content:
+    """The subject and bodies; a long HTML body is read for its text in a thread, a tenant's template runs elsewhere.
+
+    Raises Refused where there is no mail to be made, Busy where it may be asked for again.
+    """
+    if stored.template_version is not None:
+        return await _filled(stored, library)
     if stored.text is None and len(stored.html or "") > LONG:
-        return await asyncio.to_thread(stored.mail, headers)
-    return stored.mail(headers)
+        return await asyncio.to_thread(stored.content)
+    return stored.content()
 
 
-async def content(stored: Stored) -> Content:
-    """The subject and bodies, as `compose` reads them."""
-    mail = await compose(stored)
-    return Content(subject=mail.subject, html=mail.html, text=mail.text)
+async def _filled(stored: Stored, library: Library) -> Content:
+    key, number, locale = stored.template_key or "", stored.template_version, stored.template_locale
+    version = None if number is None else await library.shelf.version(stored.tenant_id, key, number)
+    if version is None or locale not in version.contents:
+        raise Refused([Fault("template", "gone", f"version {number} of {key} is gone")])
+    filled = await library.fill(Pinned(version, locale), stored.template_variables or {})
+    return Content(subject=filled.subject, html=filled.html, text=filled.text)
 
 
 class Loader:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from service.emails.addresses import AddressRefused, parse_address
 from service.emails.characters import CONTROL, CONTROL_IN_TEXT, describe
 from service.emails.faults import Fault
-from service.emails.template import Template
+from service.emails.template_source import Declared
 
 MAX_VARIABLES = 200
 MAX_URL = 2048  # characters
@@ -19,7 +19,22 @@ MAX_URL = 2048  # characters
 _URL = re.compile(r"https?://[^\s<>\"\\^`{|}]+", re.IGNORECASE)
 
 
-def variable_faults(template: Template, variables: Mapping[str, Any]) -> list[Fault]:
+class Needy(Protocol):
+    """What is known of a template without running it."""
+
+    @property
+    def declared(self) -> dict[str, Declared]: ...
+    @property
+    def known(self) -> frozenset[str]: ...
+    @property
+    def required(self) -> frozenset[str]: ...
+    @property
+    def links(self) -> frozenset[str]: ...
+    @property
+    def headline(self) -> frozenset[str]: ...
+
+
+def variable_faults(template: Needy, variables: Mapping[str, Any]) -> list[Fault]:
     """Return everything that keeps these variables from filling the template; `where` is `variables/<name>`."""
     if len(variables) > MAX_VARIABLES:
         return [Fault("variables", "too_many", f"has {len(variables)} variables; at most {MAX_VARIABLES} are read")]
@@ -31,18 +46,18 @@ def variable_faults(template: Template, variables: Mapping[str, Any]) -> list[Fa
     return faults
 
 
-def unused(template: Template, variables: Mapping[str, Any]) -> list[str]:
+def unused(template: Needy, variables: Mapping[str, Any]) -> list[str]:
     """Return the names that were given but that the template has no place for."""
     return sorted(name for name in variables if name not in template.known)
 
 
-def _absences(template: Template, given: Mapping[str, Any]) -> Iterator[Fault]:
+def _absences(template: Needy, given: Mapping[str, Any]) -> Iterator[Fault]:
     for name in sorted(template.required - given.keys()):
         about = f": {template.declared[name].description}" if name in template.declared else ""
         yield Fault(f"variables/{name}", "missing", f"is missing{about}")
 
 
-def _misspellings(template: Template, given: Mapping[str, Any]) -> Iterator[Fault]:
+def _misspellings(template: Needy, given: Mapping[str, Any]) -> Iterator[Fault]:
     """An unknown name is let pass, one context may serve many templates, unless it looks like one that is absent."""
     absent = sorted(template.known - given.keys())
     for name in given.keys() - template.known:
@@ -52,7 +67,7 @@ def _misspellings(template: Template, given: Mapping[str, Any]) -> Iterator[Faul
             )
 
 
-def _value_fault(template: Template, name: str, value: object) -> tuple[str, str] | None:
+def _value_fault(template: Needy, name: str, value: object) -> tuple[str, str] | None:
     if name in template.declared and not _is_text(value):
         return "type", f"must be a string or a number, not {type(value).__name__}"
     if isinstance(value, str) and not value.strip():
@@ -60,7 +75,7 @@ def _value_fault(template: Template, name: str, value: object) -> tuple[str, str
     return _character_fault(template, name, value) or _kind_fault(template, name, value)
 
 
-def _character_fault(template: Template, name: str, value: object) -> tuple[str, str] | None:
+def _character_fault(template: Needy, name: str, value: object) -> tuple[str, str] | None:
     if found := next(filter(None, map(CONTROL_IN_TEXT.search, _strings(value))), None):
         return "control_character", f"holds the control character {describe(found.group())}; remove it"
     if name in template.headline and (found := CONTROL.search(str(value))):
@@ -68,7 +83,7 @@ def _character_fault(template: Template, name: str, value: object) -> tuple[str,
     return None
 
 
-def _kind_fault(template: Template, name: str, value: object) -> tuple[str, str] | None:
+def _kind_fault(template: Needy, name: str, value: object) -> tuple[str, str] | None:
     kind = template.declared[name].type if name in template.declared else "text"
     if name in template.links or kind == "url":
         return _url_fault(value)

@@ -16,8 +16,8 @@ from service.emails.spelling import spell
 
 COLUMNS = """
     e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.message_id, e.sender, e.to_,
-    e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.tags, e.metadata, e.attachments,
-    e.scheduled_at, e.expires_at, e.created_at, e.updated_at, e.unsubscribable,
+    e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.template_version, e.tags, e.metadata,
+    e.attachments, e.scheduled_at, e.expires_at, e.created_at, e.updated_at, e.unsubscribable,
     e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
     m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at
 """
@@ -87,7 +87,7 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         bcc=list(map(spell, made.bcc)),
         reply_to=list(map(spell, made.reply_to)),
         subject=made.subject,
-        template=TemplateOut(key=template.key, locale=template.locale) if template else None,
+        template=TemplateOut(key=template.key, version=template.version, locale=template.locale) if template else None,
         category=made.category,
         unsubscribe=made.unsubscribable,
         tags=made.tags,
@@ -162,7 +162,7 @@ def _told(row: RowMapping) -> EmailOut:
         bcc=row["bcc"],
         reply_to=row["reply_to"],
         subject=row["subject"],
-        template=TemplateOut(key=row["template_key"], locale=row["template_locale"]) if row["template_key"] else None,
+        template=_template(row),
         category=row["category"],
         unsubscribe=row["unsubscribable"],
         tags=row["tags"],
@@ -175,6 +175,12 @@ def _told(row: RowMapping) -> EmailOut:
         next_attempt_at=_utc(row["due_at"]) if row["state"] == "queued" else None,
         sent_at=_utc(row["finished_at"]) if row["state"] == "done" and status is not Status.SUPPRESSED else None,
     )
+
+
+def _template(row: RowMapping) -> TemplateOut | None:
+    if row["template_key"] is None:
+        return None
+    return TemplateOut(key=row["template_key"], version=row["template_version"], locale=row["template_locale"])
 
 
 VERDICTS = {"Retry", "Dead", "Uncertain", "Bounced"}

@@ -1,13 +1,14 @@
 """Reads the body of a batch: its frame strictly, each mail on its own, so that one bad mail is one error."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from service.emails.batch.schemas import MAX_MAILS, Mode
 from service.emails.draft import Draft
+from service.emails.drafting import Desk
 from service.emails.schemas import EmailRequest
 from service.errors import Fault, Forbidden, Invalid
 from service.web.decoding import decode_plain
@@ -47,13 +48,13 @@ def frame(plain: Any) -> Frame:
     return found
 
 
-async def drafts(mails: list[Any], make: Callable[[EmailRequest], Draft]) -> list[Draft | Refusal]:
+async def drafts(mails: list[Any], desk: Desk) -> list[Draft | Refusal]:
     """Make a draft of each mail, or say why there is none."""
     found: list[Draft | Refusal] = []
     for index, plain in enumerate(mails):
         if index % SLICE == SLICE - 1:
             await asyncio.sleep(0)
-        found.append(_draft(plain, f"/emails/{index}", make))
+        found.append(await _draft(plain, f"/emails/{index}", desk))
     return found
 
 
@@ -68,12 +69,12 @@ def all_or_none(found: list[Draft | Refusal]) -> list[Draft]:
     return made
 
 
-def _draft(plain: Any, pointer: str, make: Callable[[EmailRequest], Draft]) -> Draft | Refusal:
+async def _draft(plain: Any, pointer: str, desk: Desk) -> Draft | Refusal:
     request = decode_plain(plain, EmailRequest, pointer)
     if not isinstance(request, EmailRequest):
         return _invalid(request)
     try:
-        return make(request)
+        return await desk.draft(request)
     except Invalid as error:
         return _invalid(list(_below(pointer, error.errors)))
     except Forbidden as error:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from service.emails import examples as show
 from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
 from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
-from service.emails.draft import Draft, draft
+from service.emails.draft import Draft
 from service.emails.entry import message
 from service.emails.models import Status, email_id
 from service.emails.office import Office
@@ -37,8 +37,8 @@ async def send_batch(request: Request) -> Response[BatchOut]:
     """
     request.check_media()
     wanted = frame(read(await request.body()))
-    house = Office.of(request.app.state.runtime).house
-    made = await drafts(wanted.emails, lambda data: draft(data, house))
+    desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id)
+    made = await drafts(wanted.emails, desk)
     if wanted.mode == "atomic":
         all_or_none(made)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import msgspec
 from jinja2 import nodes
-from jinja2.sandbox import SecurityError
+from jinja2.exceptions import SecurityError
 
 from service.emails.library.contents import Needs, Words
 from service.emails.library.sandbox import MAX_TEXT, environment, forbidden

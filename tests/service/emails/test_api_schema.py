@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails import examples, schemas
 from service.emails.batch.schemas import BatchOut, BatchRequest
+from service.emails.library import schemas as library
 from service.emails.models import emails
 from service.emails.rows import COLUMNS
 
@@ -39,15 +40,17 @@ def test_what_is_stored_at_acceptance_are_columns_of_the_table() -> None:
         (examples.PAGE, schemas.EmailPage),
         (examples.EVENTS, schemas.EventList),
         (examples.CONTENT, schemas.Content),
-        (examples.PREVIEW, schemas.PreviewRequest),
+        (examples.PREVIEW, library.PreviewRequest),
+        (examples.TEMPLATE_IN, library.TemplateIn),
+        (examples.TEMPLATE, library.TemplateDetail),
         (examples.BATCH, BatchRequest),
         (examples.BATCH_ACCEPTED, BatchOut),
-        (examples.TEMPLATES, schemas.TemplateList),
+        (examples.TEMPLATES, library.TemplateList),
     ],
 )
 def test_an_example_has_every_field_and_no_other(example: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     read = msgspec.json.decode(msgspec.json.encode(example), type=kind, strict=True)
-    if kind not in {schemas.EmailRequest, schemas.PreviewRequest, BatchRequest}:
+    if kind not in {schemas.EmailRequest, library.PreviewRequest, library.TemplateIn, BatchRequest}:
         assert msgspec.to_builtins(read).keys() == example.keys()
     if kind is schemas.EmailPage:
         assert msgspec.to_builtins(read)["items"][0].keys() == example["items"][0].keys()

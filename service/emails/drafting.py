@@ -1,0 +1,29 @@
+"""What has to be looked up before a request becomes a draft: the version of a template that the tenant published."""
+
+from uuid import UUID
+
+from service.emails.draft import Draft, House, draft
+from service.emails.library.library import Library, Pinned, UnknownVersion
+from service.emails.schemas import EmailRequest, TemplateRef
+from service.errors import Fault, Invalid
+
+
+class Desk:
+    """Makes the drafts of one tenant."""
+
+    def __init__(self, house: House, library: Library, tenant_id: UUID | None) -> None:
+        self._house, self._library, self._tenant_id = house, library, tenant_id
+
+    async def draft(self, request: EmailRequest) -> Draft:
+        """Check a request against every rule; the mail it asks for. Raises Invalid, Forbidden."""
+        pinned = None if request.template is None else await self.pin(request.template)
+        return draft(request, self._house, pinned=pinned)
+
+    async def pin(self, wanted: TemplateRef, pointer: str = "/template") -> Pinned | None:
+        """The version that is meant; None for a built-in template. Raises Invalid for a number that there is not."""
+        if self._tenant_id is None:  # a mail of the service itself
+            return None
+        try:
+            return await self._library.pin(self._tenant_id, wanted.key, wanted.version, wanted.locale)
+        except UnknownVersion as error:
+            raise Invalid([Fault(f"{pointer}/version", f"{error}.")]) from error

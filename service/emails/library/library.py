@@ -1,0 +1,97 @@
+"""Tenants' templates for those who accept and send mail: which version a mail is made of, and the mail it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.emails.faults import Fault, Refused
+from service.emails.headers import subject_faults
+from service.emails.library.compiling import Job
+from service.emails.library.contents import Needs, Words
+from service.emails.library.renderers import Killed, Renderers
+from service.emails.library.shelf import Shelf, Version
+from service.emails.template import Rendered
+from service.emails.template_source import Declared
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """One language of one version: what a mail is made of, whatever is published later."""
+
+    version: Version
+    locale: str
+
+    @property
+    def needs(self) -> Needs:
+        """What filling it in takes."""
+        return self.version.needs[self.locale]
+
+
+class UnknownVersion(Exception):
+    """The tenant's template has no version of this number."""
+
+
+class Library:
+    """The shelf and the renderers of one process."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.shelf = Shelf(engine)
+        self.renderers = Renderers()
+
+    async def pin(self, tenant_id: UUID, key: str, version: int | None, locale: str | None) -> Pinned | None:
+        """The version that a mail of this tenant is made of now; None for the built-in template.
+
+        Raises UnknownVersion where a version is named that there is not.
+        """
+        if version is None:
+            found = await self.shelf.published(tenant_id, key)
+        elif (found := await self.shelf.version(tenant_id, key, version)) is None:
+            raise UnknownVersion(f"there is no version {version} of this template")
+        if found is None or (nearest := found.nearest(locale)) is None:
+            return None
+        return Pinned(found, nearest)
+
+    async def fill(self, pinned: Pinned, variables: Mapping[str, Any]) -> Rendered:
+        """Make the mail. Raises Refused where the template cannot be filled in, Busy where no process was free."""
+        version, locale = pinned.version, pinned.locale
+        job = Job(
+            key=version.key,
+            contents={locale: version.contents[locale]},
+            variables=version.variables,
+            name=version.name(locale),
+            given=dict(variables),
+        )
+        try:
+            found = await self.renderers.ask(job)
+        except Killed as error:
+            raise Refused([Fault("template", "killed", f"cannot be filled in: {error}")]) from error
+        if found.rendered is None:
+            raise Refused(Fault(part or "template", "template", sentence) for part, sentence in found.faults)
+        if faults := subject_faults(found.rendered.subject):
+            raise Refused(faults)
+        return found.rendered
+
+    async def compile(
+        self, key: str, contents: Mapping[str, Words], variables: Mapping[str, Declared] | None
+    ) -> dict[str, Needs]:
+        """What each language needs. Raises Refused naming what does not compile, Busy."""
+        declared = None if variables is None else dict(variables)
+        try:
+            found = await self.renderers.ask(Job(key=key, contents=dict(contents), variables=declared))
+        except Killed as error:
+            raise Refused([Fault("contents", "killed", f"cannot be compiled: {error}")]) from error
+        if found.faults:
+            raise Refused(_faults(found.faults))
+        return found.needs
+
+    async def close(self) -> None:
+        """End the renderers."""
+        await self.renderers.close()
+
+
+def _faults(found: Iterable[tuple[str, str]]) -> list[Fault]:
+    return [Fault(f"contents/{where}" if where else "contents", "template", sentence) for where, sentence in found]

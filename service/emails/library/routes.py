@@ -1,0 +1,187 @@
+"""`/v1/templates`: what there is, new versions, which one is published, and what one looks like filled in."""
+
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+from litestar import Response, Router, get, post, put
+from litestar.params import FromPath, JSONBody, QueryParameter
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from service.emails import examples as show
+from service.emails import render
+from service.emails.draft import template_faults
+from service.emails.faults import Refused
+from service.emails.framing import framed
+from service.emails.library import keeping, rules, telling
+from service.emails.library.renderers import Busy
+from service.emails.library.schemas import (
+    PreviewRequest,
+    PublishRequest,
+    TemplateDetail,
+    TemplateIn,
+    TemplateList,
+)
+from service.emails.library.shelf import read
+from service.emails.office import Office
+from service.emails.rules import pointed
+from service.emails.schemas import Content, TemplateRef
+from service.errors import Invalid, NotFound, Unavailable
+from service.web import Answer, Request, examples, once, require, transaction
+from service.web.request import integer
+
+Number = Annotated[
+    str | None, QueryParameter(name="version", required=False, description="One version instead of the published one.")
+]
+
+
+@get("/templates", guards=[require("emails:read")], summary="List the templates", opt=examples(answer=show.TEMPLATES))
+async def listing(request: Request) -> TemplateList:
+    """Describe every template: its variables, which of them are required, and an example."""
+    async with request.app.state.engine.connect() as connection:
+        own = await keeping.shown(connection, request.user.tenant_id)
+    replaced = {row["key"] for row in own}
+    rest = [telling.overview(info) for info in render.templates() if info.key not in replaced]
+    return TemplateList(items=[*map(telling.own_overview, own), *rest])
+
+
+@get(
+    "/templates/{key:str}",
+    guards=[require("emails:read")],
+    summary="Look at a template",
+    opt=examples(answer=show.TEMPLATE),
+)
+async def look(request: Request, key: FromPath[str], version: Number = None) -> TemplateDetail:
+    """Return a template as it is published, or else its newest version, with the list of its versions."""
+    number = None if version is None else integer("version", version, 1, 2**31 - 1)
+    async with request.app.state.engine.connect() as connection:
+        return await _detail(connection, request.user.tenant_id, key, number)
+
+
+@put(
+    "/templates/{key:str}",
+    guards=[require("templates:write")],
+    status_code=200,
+    summary="Write a new version of a template",
+    opt=examples(body=show.TEMPLATE_IN, answer=show.TEMPLATE),
+)
+async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]) -> Response[TemplateDetail]:
+    """Write the next version, which nobody's mail is made of until it is published (201).
+
+    It is compiled first: 422 names what is not available, by language, part and line. What says the same as the newest
+    version changes nothing (200). A key of a built-in template replaces it, for this tenant.
+    """
+    if faults := list(rules.template_faults(key, data, telling.built_in(key) is not None)):
+        raise Invalid(faults)
+    try:
+        needs = await _office(request).library.compile(key, data.contents, data.variables)
+    except Refused as error:
+        raise Invalid(list(pointed("", error.faults))) from error
+    except Busy as error:
+        raise _crowded() from error
+    async with transaction(request) as session:
+        number, new = await keeping.write(session, request.user.tenant_id, key, data, needs)
+        told = await _detail(await session.connection(), request.user.tenant_id, key, number)
+    return Response(told, status_code=201 if new else 200, headers={"Location": f"/v1/templates/{key}"})
+
+
+@post(
+    "/templates/{key:str}/publish",
+    guards=[require("templates:write")],
+    status_code=200,
+    summary="Publish a version of a template",
+    opt=examples(body={"version": 2}, answer=show.TEMPLATE),
+)
+async def publish(request: Request, key: FromPath[str], data: JSONBody[PublishRequest]) -> Response[TemplateDetail]:
+    """Make mails that are accepted from now on of this version, in every process within two seconds.
+
+    Mails that were accepted before stay what they are.
+    """
+    return await _publish(request, key, data.version, newest=data.version is None)
+
+
+@post(
+    "/templates/{key:str}/unpublish",
+    guards=[require("templates:write")],
+    status_code=200,
+    summary="Go back to the built-in template",
+    opt=examples(answer=show.TEMPLATE),
+)
+async def unpublish(request: Request, key: FromPath[str]) -> Response[TemplateDetail]:
+    """Make mails of the built-in template again; where there is none, the template is not to be had any more."""
+    return await _publish(request, key, None, newest=False)
+
+
+@post(
+    "/templates/{key:str}/preview",
+    guards=[require("emails:read")],
+    status_code=200,
+    summary="Render a template without sending",
+    opt=examples(body=show.PREVIEW, answer=show.CONTENT),
+)
+async def preview(request: Request, key: FromPath[str], data: JSONBody[PreviewRequest]) -> Response[Content]:
+    """Fill a template in and return the mail; what is missing answers 422 and names every variable.
+
+    With `Accept: text/html` the answer is the HTML alone, which runs no script and loads nothing but images: for a
+    sandboxed frame.
+    """
+    wanted = TemplateRef(key=key, version=data.version, variables=data.variables, locale=data.locale)
+    office = _office(request)
+    pinned = await office.desk(request.user.tenant_id).pin(wanted, "")
+    if faults := list(template_faults(wanted, pinned=pinned)):
+        if any(fault.pointer == "/key" for fault in faults):
+            raise _unknown()
+        raise Invalid(faults)
+    try:
+        if pinned is None:
+            filled = render.render(key, data.variables, data.locale)
+        else:
+            filled = await office.library.fill(pinned, data.variables)
+    except Refused as error:
+        raise Invalid(list(pointed("", error.faults))) from error
+    except Busy as error:
+        raise _crowded() from error
+    return framed(request, Content(subject=filled.subject, html=filled.html, text=filled.text))
+
+
+async def _publish(request: Request, key: str, version: int | None, *, newest: bool) -> Response[Any]:
+    tenant_id = request.user.tenant_id
+
+    async def work(session: AsyncSession) -> Answer:
+        connection = await session.connection()
+        found = await keeping.find(connection, tenant_id, key)
+        number = found["newest"] if newest and found is not None else version
+        if found is None or not await keeping.publish(session, tenant_id, key, number):
+            raise _unknown()
+        return Answer(200, await _detail(connection, tenant_id, key, number))
+
+    answer = await once(request, work)
+    _office(request).library.shelf.forget(tenant_id)
+    return answer
+
+
+async def _detail(connection: AsyncConnection, tenant_id: UUID, key: str, number: int | None) -> TemplateDetail:
+    row = await keeping.find(connection, tenant_id, key)
+    if row is None:
+        info = telling.built_in(key) if number is None else None
+        if info is None:
+            raise _unknown()
+        return telling.detail(info)
+    version = await read(connection, tenant_id, key, number or row["published"] or row["newest"])
+    if version is None:
+        raise _unknown()
+    return telling.own_detail(version, row, await keeping.versions(connection, tenant_id, key))
+
+
+def _office(request: Request) -> Office:
+    return Office.of(cast("Any", request).app.state.runtime)
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such template, or no such version of it; see /v1/templates.", code="unknown-template")
+
+
+def _crowded() -> Unavailable:
+    return Unavailable("Too many templates are being rendered; try again in a moment.", code="renderers-busy")
+
+
+templates_router = Router("/v1", route_handlers=[listing, look, write, publish, unpublish, preview], tags=["Templates"])

@@ -1,0 +1,95 @@
+"""Templates as the API tells them, those of the tenant and those built in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from service.emails import render
+from service.emails.library.contents import Needs, Words, nearest
+from service.emails.library.schemas import TemplateDetail, TemplateOverview, VersionOut
+from service.emails.library.shelf import Version
+from service.emails.template_source import Declared
+
+OWN, BUILT_IN = "own", "built-in"
+
+
+def built_in(key: str) -> render.TemplateInfo | None:
+    """The built-in template of this key."""
+    return next((info for info in render.templates() if info.key == key), None)
+
+
+def overview(info: render.TemplateInfo) -> TemplateOverview:
+    """A built-in template in the list."""
+    return TemplateOverview(
+        key=info.key,
+        source=BUILT_IN,
+        published=None,
+        newest=None,
+        subject=info.subject,
+        required=_required(info.variables),
+        variables=info.variables,
+        example=info.example,
+    )
+
+
+def own_overview(row: RowMapping) -> TemplateOverview:
+    """A tenant's template in the list: its subject is told as it is written."""
+    contents = msgspec.json.decode(row["contents"], type=dict[str, Words])
+    needs = msgspec.json.decode(row["needs"], type=dict[str, Needs])
+    locale = nearest(contents, None, row["default_locale"]) or next(iter(contents))
+    declared = needs[locale].declared
+    return TemplateOverview(
+        key=row["key"],
+        source=OWN,
+        published=row["published"],
+        newest=row["newest"],
+        subject=contents[locale].subject,
+        required=sorted(needs[locale].required),
+        variables=declared,
+        example=_example(declared),
+    )
+
+
+def detail(info: render.TemplateInfo) -> TemplateDetail:
+    """A built-in template that the tenant has not replaced."""
+    return TemplateDetail(
+        key=info.key,
+        source=BUILT_IN,
+        version=None,
+        published=None,
+        newest=None,
+        default_locale="en",
+        contents={},
+        variables=info.variables,
+        required=_required(info.variables),
+        example=info.example,
+        versions=[],
+    )
+
+
+def own_detail(version: Version, row: RowMapping, versions: Sequence[VersionOut]) -> TemplateDetail:
+    """One version of a tenant's template."""
+    return TemplateDetail(
+        key=version.key,
+        source=OWN,
+        version=version.version,
+        published=row["published"],
+        newest=row["newest"],
+        default_locale=version.default_locale,
+        contents=version.contents,
+        variables=version.variables or {},
+        required=sorted(set().union(*(needs.required for needs in version.needs.values()))),
+        example=_example(version.variables or {}),
+        versions=list(versions),
+    )
+
+
+def _required(variables: Mapping[str, Declared]) -> list[str]:
+    return [name for name, variable in variables.items() if variable.required]
+
+
+def _example(variables: Mapping[str, Declared]) -> dict[str, str]:
+    return {name: variable.example for name, variable in variables.items()}
