@@ -69,6 +69,7 @@ async def test_full_it_refuses_no_mail_and_delivers_when_there_is_room(site: Sit
     async with configured(site, maxmemory="1", maxmemory_policy="noeviction"):
         ids = await hand_in(site, 20)
         assert all(worker.alive for worker in site.fleet.workers)
+    await site.books.make_due()
     await sent(site, ids)
     await judge(site)
 
@@ -76,6 +77,7 @@ async def test_full_it_refuses_no_mail_and_delivers_when_there_is_room(site: Sit
 async def test_a_wrong_eviction_policy_costs_doorbells_and_no_mail(site: Site) -> None:
     async with configured(site, maxmemory="1", maxmemory_policy="allkeys-lru"):
         ids = await hand_in(site, 20)
+    await site.books.make_due()
     await sent(site, ids)
     await judge(site)
 
@@ -87,7 +89,9 @@ async def test_swapped_for_an_empty_database_it_loses_no_mail(site: Site) -> Non
     site.stack.valkey.resume()
     with redis.Redis.from_url(site.stack.redis_url) as server:
         server.swapdb(0, 1)
-    await sent(site, await jobs)
+    ids = await jobs
+    await site.books.make_due()
+    await sent(site, ids)
     with redis.Redis.from_url(site.stack.redis_url) as server:
         server.swapdb(0, 1)  # everything that was rung before is back, and stale
     await judge(site)
@@ -105,6 +109,7 @@ async def test_a_replica_that_missed_the_last_writes_is_promoted(site: Site, tmp
             server.replicaof("NO", "ONE")
         ids = await hand_in(site, 20)  # the API still rings the old one: those doorbells are lost
         proxy.cut()
+        await site.books.make_due()
         await sent(site, ids)
     finally:
         proxy.upstream = ours

@@ -37,6 +37,9 @@ WHERE state = 'queued' AND actor = '{ACTOR}'
 
 QUARANTINED = "SELECT id FROM messages WHERE state = 'dead' AND error ->> 'type' = 'Quarantined'"
 
+# The moment that the sweeper waits for, when the worker is dead.
+LAPSED = "UPDATE messages SET lease_until = clock_timestamp() - interval '2 h' WHERE id = ANY($1) AND state = 'running'"
+
 UNFINISHED = f"""
 SELECT state, count(*) AS many FROM messages WHERE state IN ('queued', 'running') AND actor = '{ACTOR}' GROUP BY state
 """  # noqa: S608 (our own constant)
@@ -76,6 +79,10 @@ class Books:
     async def make_due(self) -> None:
         """Lets the time pass that mails wait for: retries, doorbells."""
         await self.fetch(DUE)
+
+    async def lapse(self, ids: Sequence[UUID]) -> None:
+        """Lets the leases of mails run out, long ago, as the death or the silence of their worker would."""
+        await self.fetch(LAPSED, list(ids))
 
     async def requeue_quarantined(self) -> int:
         """Queues again what was given up because its workers died, as an operator would; how many there were."""
