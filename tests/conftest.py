@@ -22,6 +22,8 @@ from service.dev.mailbox.sink import Received, Sink
 from service.dev.stack import Stack, throwaway_stack
 from service.settings import Settings
 
+pytest_plugins = ["workers.testing.plugin"]
+
 TEMPLATE = "template_migrated"
 numbers = itertools.count(1)
 

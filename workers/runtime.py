@@ -150,7 +150,11 @@ class Runtime:
         return self._onion[1]
 
     def ring(self, messages: Sequence[Message]) -> None:
-        """Ring for rows that were committed; what has a gate is rung for once it is let in. Never blocks or raises."""
+        """Ring for rows that were committed and are due; what has a gate is rung for once it is let in.
+
+        Never blocks or raises.
+        """
+        messages = [message for message in messages if message.delay is None and message.due_at is None]
         gates = {message.gate.name for message in messages if message.gate is not None}
         if gates:
             self.admit_soon(gates)
@@ -212,6 +216,11 @@ class Runtime:
         task.add_done_callback(self._ending.discard)
         return await asyncio.shield(task)
 
+    async def idle(self) -> None:
+        """Wait until nothing is done in the background: admissions, settlements that outlive their attempts."""
+        while self._ending:
+            await asyncio.wait(set(self._ending))
+
     def concluded(self, context: Context, outcome: Outcome) -> None:
         """Tell the middleware how an attempt ended."""
         for layer in self.middleware:
@@ -263,8 +272,7 @@ async def _enqueue(
         elif message.id not in new:
             stand[message.id] = await standing(where, message) or message.id
     if runtime is not None:
-        due = [each for each in messages if each.id in new or stand[each.id] == each.id]
-        after_commit(where, runtime.ring, [each for each in due if each.delay is None and each.due_at is None])
+        after_commit(where, runtime.ring, [each for each in messages if each.id in new or stand[each.id] == each.id])
     return [
         message if stand.get(message.id, message.id) == message.id else _as(message, stand[message.id])
         for message in messages

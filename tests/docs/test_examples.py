@@ -1,6 +1,7 @@
 """The Python of the documents is run: each block in order, on real Postgres, and what it sends is done."""
 
 import ast
+import datetime as dt
 import inspect
 import re
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from workers.testing import Workbench, workbench
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [path for path in tracked_files() if path.suffix == ".md" and BLOCK.search((ROOT / path).read_text("utf-8"))]
-RUN = {Path("README.md"), *(Path("docs", f"{name}.md") for name in ("actors", "emails"))}
+RUN = {Path("README.md"), *(Path("docs", f"{name}.md") for name in ("actors", "emails", "testing"))}
 RUN |= {path for path in PAGES if path.name.startswith("migrating-from-")}
 
 
@@ -54,6 +55,7 @@ class Cast:
             **public,
             **kit,
             "__name__": "example",
+            "dt": dt,
             "UUID": UUID,
             "Annotated": Annotated,
             "AsyncSession": AsyncSession,

@@ -140,7 +140,7 @@ async def test_retry_when_overrules_max_retries_as_in_dramatiq() -> None:
 
     async with workbench() as bench:
         await fail.send()
-        assert len(await bench.drain()) == 3
+        assert len(await bench.finish()) == 3
     assert seen == [0, 1, 2]
 
 

@@ -10,7 +10,7 @@ from tests.workers import behaving as behaviour
 from tests.workers.ledger.rows import look
 from workers import Actor, Canceled, Done, current, execute
 from workers import keeper as keepers
-from workers.testing import Workbench, _doorbell, workbench
+from workers.testing import Workbench, doorbell, workbench
 
 
 async def start(engine: AsyncEngine, bench: Workbench, behaving: Actor[..., Any], what: Any) -> Any:
@@ -25,7 +25,7 @@ async def start(engine: AsyncEngine, bench: Workbench, behaving: Actor[..., Any]
     async with AsyncSession(engine) as session:
         message = await behaving.enqueue(session)
         await session.commit()
-    task = asyncio.create_task(execute(bench.runtime, _doorbell(message)))
+    task = asyncio.create_task(execute(bench.runtime, doorbell(message)))
     await running.wait()
     return message, task
 

@@ -28,7 +28,7 @@ from workers import (
     pipeline,
     registry,
 )
-from workers.testing import Workbench, _doorbell
+from workers.testing import Workbench, doorbell
 
 Seen = list[tuple[str, Any]]
 
@@ -211,7 +211,7 @@ async def test_groups_that_end_in_many_processes_at_once_each_call_back_once(
     await asyncio.gather(*(execute(others[at % 3], delivery) for at, delivery in enumerate(turns)))
     assert await states(engine, callbacks) == ["queued"] * 6
     for callback in callbacks:
-        await execute(bench.runtime, _doorbell(callback))
+        await execute(bench.runtime, doorbell(callback))
     assert sorted(what for name, what in seen if name == "merge") == [[f"{n}a"] * 8 for n in range(6)]
     for other in others:
         await other.stop()

@@ -18,7 +18,7 @@ from workers import (
     execute,
 )
 from workers.ledger import Ledger
-from workers.testing import Workbench, _doorbell
+from workers.testing import Workbench, doorbell
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_a_settled_attempt_wakes_the_next(engine: AsyncEngine, bench: Work
     for _ in messages:
         [id] = await bells(bench)
         order.append(id)
-        await execute(bench.runtime, _doorbell(next(each for each in messages if each.id == id)))
+        await execute(bench.runtime, doorbell(next(each for each in messages if each.id == id)))
     assert order == [message.id for message in messages]
     assert await count(engine, "state = 'done'") == 6
 

@@ -1,17 +1,19 @@
 """The test kit does what a worker does."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
-from workers import Backoff, Done, Retry, RetryAt, Snooze, WorkersError, actor, current, registry
+from workers import Backoff, Done, Registry, Retry, RetryAt, Snooze, WorkersError, actor, current, registry
 from workers.testing import run_now, workbench
 
 
 @pytest.fixture(autouse=True)
-def actors() -> Iterator[None]:
+def actors(declared: Registry) -> None:
     @actor(name="k.parent", backoff=Backoff(min=0, max=0))
     async def parent(id: UUID, tries: int = 0) -> int:
         if current().attempt <= tries:
@@ -30,10 +32,6 @@ def actors() -> Iterator[None]:
     @actor(name="k.sleepy")
     async def sleepy() -> None:
         raise Snooze(1)
-
-    yield
-    for name in ("k.parent", "k.child", "k.endless", "k.sleepy"):
-        registry.discard(name)
 
 
 async def test_run_now_is_one_attempt_with_typed_arguments_and_its_outcome() -> None:
@@ -57,9 +55,63 @@ async def test_drain_runs_what_was_sent_and_what_that_sends() -> None:
             bench.assert_sent(child, "another")
 
 
-@pytest.mark.parametrize("name", ["k.endless", "k.sleepy"])
-async def test_drain_has_an_end(name: str) -> None:
+async def test_drain_has_an_end() -> None:
     async with workbench() as bench:
-        await registry.get(name).send()
+        await registry.get("k.endless").send()
         with pytest.raises(WorkersError, match="still not empty"):
             await bench.drain(limit=50)
+
+
+async def test_time_that_never_comes_to_an_end_is_told() -> None:
+    async with workbench() as bench:
+        await registry.get("k.sleepy").send()
+        with pytest.raises(WorkersError, match="put itself off for ever"):
+            await bench.finish(limit=50)
+        with pytest.raises(WorkersError, match="advance less"):
+            await bench.advance(1_000, limit=50)
+        with pytest.raises(ValueError, match="does not go back"):
+            await bench.advance(-1)
+
+
+async def test_nothing_sent_is_told_from_something() -> None:
+    child = registry.get("k.child")
+    async with workbench() as bench:
+        bench.assert_not_sent(child)
+        await child.send("a")
+        with pytest.raises(AssertionError, match=r"k\.child was sent"):
+            bench.assert_not_sent(child)
+
+
+async def test_without_an_engine_there_are_no_rows() -> None:
+    async with workbench() as bench:
+        with pytest.raises(WorkersError, match=r"workbench\(engine\)"):
+            await bench.state(uuid7())
+
+
+PLUGGED = """
+import pytest
+from workers import Done, actor
+from workers.testing import Workbench
+
+pytest_plugins = ["workers.testing.plugin"]
+
+async def test_bench(bench: Workbench, declared):
+    @actor(name="p.hello")
+    async def hello(name: str) -> str:
+        return f"hello {name}"
+
+    await hello.options(delay=60).send("Ada")
+    assert await bench.drain() == []
+    assert [outcome for _, outcome in await bench.advance(61)] == [Done(result="hello Ada")]
+
+def test_forgotten(declared):
+    assert "p.hello" not in declared
+"""
+
+
+def test_the_plugin_brings_a_bench_without_any_server(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("")
+    (tmp_path / "test_it.py").write_text(PLUGGED)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(tmp_path)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr

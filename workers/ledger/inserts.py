@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 import sqlalchemy as sa
@@ -93,6 +93,17 @@ class Bells:
         self.waiting.clear()
 
 
+_ringing: WeakSet[asyncio.Task[None]] = WeakSet()
+"""The doorbells on their way after a connection's commit."""
+
+
+async def rung() -> None:
+    """Wait for the doorbells of commits that were made on this loop."""
+    loop = asyncio.get_running_loop()
+    while ringing := {task for task in _ringing if task.get_loop() is loop and not task.done()}:
+        await asyncio.wait(ringing)
+
+
 _sessions: WeakKeyDictionary[Session, Bells] = WeakKeyDictionary()
 _connections: WeakKeyDictionary[Connection, Bells] = WeakKeyDictionary()
 
@@ -133,6 +144,7 @@ def _listen_connection(connection: Connection, ring: Ring) -> Bells:
         if bells.waiting:
             task = asyncio.get_running_loop().create_task(_once_committed(connection, bells))
             ringing.add(task)
+            _ringing.add(task)
             task.add_done_callback(ringing.discard)
 
     def rolled_back(connection: Connection) -> None:

@@ -149,9 +149,9 @@ class Ledger:
         """Let in what gates have room for; see sweeper.admit."""
         return await sweeper.admit(self._engine, gates)
 
-    async def fire(self, scheduled: Mapping[str, Scheduled]) -> list[Message]:
-        """Insert what the calendar asks for, once per tick; what is new, to be rung for."""
-        return await ticks.fire(self._engine, scheduled)
+    async def fire(self, scheduled: Mapping[str, Scheduled], *, ahead: float = 0.0) -> list[Message]:
+        """Insert what the calendar asks for, once per tick; what is new, to be rung for. See ticks.fire."""
+        return await ticks.fire(self._engine, scheduled, ahead=ahead)
 
     def pruner(self, retention: float) -> Pruner:
         """What lets go of messages that ended `retention` seconds ago."""

@@ -17,13 +17,13 @@ from workers.message import Message
 log = structlog.stdlib.get_logger("workers.cron")
 
 LAST = """
-SELECT n.name, c.tick, clock_timestamp() AS now
+SELECT n.name, c.tick, clock_timestamp() + make_interval(secs => $2) AS now
 FROM unnest($1::text[]) AS n(name) LEFT JOIN message_crons c ON c.name = n.name
 """
 
 MEET = """
 INSERT INTO message_crons (name, tick)
-SELECT n.name, clock_timestamp() FROM unnest($1::text[]) AS n(name) ORDER BY n.name
+SELECT n.name, clock_timestamp() + make_interval(secs => $2) FROM unnest($1::text[]) AS n(name) ORDER BY n.name
 ON CONFLICT (name) DO NOTHING
 """
 # A cron that was never seen before fires from its next tick on.
@@ -37,13 +37,16 @@ ON CONFLICT DO NOTHING RETURNING id
 """  # noqa: S608 (our own constants)
 
 
-async def fire(engine: AsyncEngine, scheduled: Mapping[str, Scheduled]) -> list[Message]:
-    """Insert the messages of every tick that has come, by Postgres' clock; those that are new, to be rung for."""
+async def fire(engine: AsyncEngine, scheduled: Mapping[str, Scheduled], *, ahead: float = 0.0) -> list[Message]:
+    """Insert the messages of every tick that has come, by Postgres' clock; those that are new, to be rung for.
+
+    `ahead`: seconds that a test takes the clock to be ahead.
+    """
     if not scheduled:
         return []
-    found = await fetch(engine, LAST, list(scheduled))
+    found = await fetch(engine, LAST, list(scheduled), ahead)
     if unmet := [row["name"] for row in found if row["tick"] is None]:
-        await fetch(engine, MEET, unmet)
+        await fetch(engine, MEET, unmet, ahead)
     fired: list[Message] = []
     for row in found:
         if row["tick"] is not None:
