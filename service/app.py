@@ -19,6 +19,7 @@ from service.access.keys import Keyring
 from service.settings import Settings
 from service.web import health, openapi, pages, problems
 from service.web.edge import Edge
+from service.web.express import Express
 from service.web.limits import Limiter
 from service.web.metrics import HttpMetrics, LedgerMetrics
 from service.web.principal import Doorman, admit
@@ -65,7 +66,7 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
         debug=False,
         pdb_on_exception=False,
     )
-    return Edge(app, HttpMetrics(registry))
+    return Edge(Express(app), HttpMetrics(registry))
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 
+import hypothesis
 import pytest
 import redis
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -25,6 +26,10 @@ from service.settings import Settings
 pytest_plugins = ["workers.testing.plugin"]
 
 TEMPLATE = "template_migrated"
+
+# A busy machine is slow at everything, at making examples too.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 numbers = itertools.count(1)
 
 

@@ -60,6 +60,8 @@ class Request(LitestarRequest[Principal, Any, State]):
             self.check_media()
             declared = self.route_handler.parsed_data_field
             body = await self.body()
+            if not body:
+                raise BadRequest("The body must be a JSON object.", code="malformed-json")
             known = declared is not None and declared.annotation is not Any
             value = decode(body, cast("Any", declared).annotation) if known else read(body)
             self.scope["decoded"] = value  # type: ignore[typeddict-unknown-key]

@@ -74,7 +74,7 @@ async def test_every_route_documents_itself_and_its_errors(api: httpx.AsyncClien
 
 
 async def test_every_example_is_what_its_route_takes_and_answers(settings: Settings) -> None:
-    app = create_app(settings).app
+    app = create_app(settings).app.app
     checked = 0
     for route in app.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else []:
