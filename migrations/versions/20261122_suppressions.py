@@ -61,11 +61,11 @@ TABLES = (
         CONSTRAINT uq_email_events_tenant_id UNIQUE (tenant_id, key),
         CONSTRAINT fk_email_events_email_id FOREIGN KEY (email_id) REFERENCES emails (id) ON DELETE CASCADE,
         CONSTRAINT ck_email_events_event CHECK (event IN
-            ('delivered', 'bounced', 'soft_bounced', 'complained', 'unsubscribed', 'resubscribed'))
+            ('delivered', 'bounced', 'delayed', 'complained', 'unsubscribed', 'resubscribed'))
     )
     """,
     "CREATE INDEX email_events_email_id ON email_events (email_id)",
-    "CREATE INDEX email_events_soft ON email_events (tenant_id, address, at) WHERE event = 'soft_bounced'",
+    "CREATE INDEX email_events_bounced ON email_events (tenant_id, address, at) WHERE event = 'bounced'",
     "COMMENT ON COLUMN email_events.key IS 'what makes a report one that was told before'",
     """
     CREATE TABLE senders (

@@ -15,6 +15,7 @@ from service.emails import render
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
 from service.emails.library.renderers import Busy
+from service.emails.inbound.simulated import hear
 from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
@@ -69,6 +70,7 @@ async def send_email(email_id: UUID) -> None:
         raise Retry(CROWDED, f"no renderer: {error}") from error
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
+    await hear(stored, sent.reports)
     context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     if waiting := put_off(sent.reply):
         await follow(stored, waiting, later(stored))
@@ -136,8 +138,6 @@ def told(sent: Sent) -> dict[str, Any]:
         detail["refused"] = _refused(sent.reply.refused)
     if sent.simulated:
         detail["simulated"] = True
-    if sent.evidence:
-        detail["evidence"] = sent.evidence
     return detail
 
 

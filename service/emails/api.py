@@ -15,6 +15,7 @@ from service.emails.entry import message
 from service.emails.events import events, story
 from service.emails.framing import framed
 from service.emails.library.routes import templates_router
+from service.emails.inbound import api as inbound
 from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
@@ -245,6 +246,7 @@ routers = [
     Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
     templates_router,
     suppressions.router,
+    inbound.router,
     unsubscribe.router,
     Router("/", route_handlers=[send_test_email]),
 ]

@@ -34,7 +34,7 @@ UNCERTAIN = (
     "A bounce or a delivery report resolves it too."
 )
 ENDS = {"canceled", "expired"}
-HEARD = {"delivered", "bounced", "soft_bounced", "complained", "unsubscribed", "resubscribed"}
+HEARD = {"delivered", "bounced", "delayed", "complained", "unsubscribed", "resubscribed"}
 TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "suppressed", "resolved", *HEARD, *ENDS}
 """What a story keeps of a mail's events."""
 

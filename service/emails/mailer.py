@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from service.emails.inbound.report import Report
 from service.emails.mime import Mail, build
 from service.emails.simulator import is_simulated, simulate
 from service.emails.smtp import Reply, Transport
@@ -23,11 +24,11 @@ class SendingDisabled(Exception):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What became of a mail that was taken: the server's reply, and what the simulator says of it, if it did."""
+    """What became of a mail that was taken: the server's reply, and what simulated receivers report of it."""
 
     reply: Reply
     simulated: bool = False
-    evidence: str | None = None
+    reports: tuple[Report, ...] = ()
 
 
 class Mailer:
@@ -58,7 +59,7 @@ class Mailer:
         answer = simulate(recipients, attempt) if simulated else None
         if answer is not None and not self._mailbox:
             await before_dot()
-            return Sent(answer.reply, True, answer.evidence)
+            return Sent(answer.reply, True, answer.reports)
         if not self._enabled:
             raise SendingDisabled
         taken = answer.reply.accepted if answer is not None else recipients
@@ -66,7 +67,7 @@ class Mailer:
         if answer is None:
             return Sent(reply)
         refused = {**answer.reply.refused, **reply.refused}
-        return Sent(msgspec.structs.replace(reply, refused=refused), evidence=answer.evidence)
+        return Sent(msgspec.structs.replace(reply, refused=refused), reports=answer.reports)
 
     async def close(self) -> None:
         """Finish what is under way and say goodbye to the server."""

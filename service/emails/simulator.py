@@ -1,28 +1,37 @@
 """Mail that never leaves the machine: recipients of a reserved domain whose name says what is to become of the mail.
 
-`delivered@ bounced@ complained@ deferred@ simulator.callboard.test`, each also with a suffix (`bounced+7@…`), so that
-one test tells its mails apart. Pure: the same mail at the same attempt always gets the same reply.
+`delivered@ bounced@ complained@ deferred@ refused@ simulator.callboard.test`, each also with a suffix (`bounced+7@…`),
+so that one test tells its mails apart. Pure: the same mail at the same attempt always gets the same reply.
 """
 
 from collections.abc import Sequence
 
 import msgspec
 
+from service.emails.inbound.report import Report
 from service.emails.smtp import Phase, Reply, ServerReply, SmtpError
 from service.emails.smtp.classify import refusal
 
 DOMAIN = "simulator.callboard.test"
+LATER = {
+    "delivered": Report(action="delivered", key="", source="simulator"),
+    "bounced": Report(
+        action="bounced", key="", status="5.1.1", diagnostic="550 5.1.1 simulated: no such user", source="simulator"
+    ),
+    "complained": Report(action="complained", key="", source="simulator"),
+}
+"""What receivers report of a mail they took, by the word; whoever takes it in names the mail and makes the key."""
 DEFERRALS = 2  # attempts that deferred@ turns away before it takes the mail
 
-_BOUNCED = ServerReply(550, "5.1.1 simulated: no such user")
+_REFUSED = ServerReply(550, "5.1.1 simulated: no such user")
 _DEFERRED = ServerReply(451, "4.7.1 simulated: greylisted, try again")
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """A simulated yes; `evidence` is what a receiver would have said later: `complained`, or None."""
+    """A simulated yes; `reports` are what the receivers say of it later."""
 
     reply: Reply
-    evidence: str | None
+    reports: tuple[Report, ...]
 
 
 def is_simulated(recipients: Sequence[str]) -> bool:
@@ -33,17 +42,19 @@ def is_simulated(recipients: Sequence[str]) -> bool:
 def simulate(recipients: Sequence[str], attempt: int) -> Simulated:
     """Answer for the server: any recipient's magic word counts, all others accept.
 
-    Raises SmtpError: temporary for `deferred@` at its first two attempts, permanent when nobody but `bounced@` is left.
+    Raises SmtpError: temporary for `deferred@` at its first two attempts, permanent when nobody but `refused@` is left.
     """
     words = {recipient: magic(recipient) for recipient in recipients}
     if "deferred" in words.values() and attempt <= DEFERRALS:
         raise _refused(Phase.RCPT, _DEFERRED)
-    refused = {recipient: _BOUNCED for recipient, word in words.items() if word == "bounced"}
+    refused = {recipient: _REFUSED for recipient, word in words.items() if word == "refused"}
     if len(refused) == len(words):
-        raise _refused(Phase.RCPT, _BOUNCED)
+        raise _refused(Phase.RCPT, _REFUSED)
     accepted = tuple(recipient for recipient in recipients if recipient not in refused)
     reply = Reply(code=250, text="2.0.0 simulated: accepted", host=DOMAIN, accepted=accepted, refused=refused)
-    return Simulated(reply, "complained" if "complained" in words.values() else None)
+    later = ((recipient, LATER.get(words[recipient] or "")) for recipient in accepted)
+    reports = tuple(msgspec.structs.replace(report, recipient=recipient) for recipient, report in later if report)
+    return Simulated(reply, reports)
 
 
 def magic(recipient: str) -> str | None:

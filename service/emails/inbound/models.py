@@ -32,8 +32,8 @@ email_events = Table(
     UniqueConstraint("tenant_id", "key"),
     ForeignKeyConstraint(["email_id"], ["emails.id"], ondelete="CASCADE"),
     CheckConstraint(
-        "event IN ('delivered', 'bounced', 'soft_bounced', 'complained', 'unsubscribed', 'resubscribed')", name="event"
+        "event IN ('delivered', 'bounced', 'delayed', 'complained', 'unsubscribed', 'resubscribed')", name="event"
     ),
     Index("email_events_email_id", "email_id"),
-    Index("email_events_soft", "tenant_id", "address", "at", postgresql_where=text("event = 'soft_bounced'")),
+    Index("email_events_bounced", "tenant_id", "address", "at", postgresql_where=text("event = 'bounced'")),
 )

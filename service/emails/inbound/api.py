@@ -1,0 +1,63 @@
+"""`POST /v1/inbound/bounces`: what mail servers and providers report of mails that were sent."""
+
+import asyncio
+
+from litestar import Response, Router, post
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.emails.inbound import examples as show
+from service.emails.inbound.ingest import Told, ingest
+from service.emails.inbound.reading import raw_reports, reports_of
+from service.emails.inbound.report import Report
+from service.emails.inbound.schemas import InboundOut, InboundRequest, ReportOut
+from service.emails.models import email_id
+from service.web import Answer, Request, accepts, examples, once, require
+from service.web.decoding import decode
+from service.web.principal import plain_header
+
+RAW = "message/rfc822"
+
+
+@post(
+    "/inbound/bounces",
+    guards=[require("inbound:write")],
+    status_code=200,
+    summary="Report a bounce, a complaint or a delivery",
+    opt=examples(body=show.REQUEST, answer=show.ANSWER) | accepts({"application/json": InboundRequest, RAW: str}),
+)
+async def report(request: Request) -> Response[InboundOut]:
+    """Take in a report: in words, or a delivery status notification (RFC 3464) or abuse report (RFC 5965) as it came.
+
+    The mail moves from `sent` to `delivered`, `bounced` or `complained`, and one in doubt is resolved. A hard bounce
+    and a complaint suppress the address. The same report again (by `event_id`, or by what it says) changes nothing.
+    """
+    reports = await _reports(request)
+
+    async def work(session: AsyncSession) -> Answer:
+        by = f"api:{request.user.key}"
+        told = [await ingest(session, request.user.tenant_id, each, by=by) for each in reports]
+        return Answer(200, InboundOut(items=list(map(_told, reports, told))))
+
+    return await once(request, work)
+
+
+async def _reports(request: Request) -> list[Report]:
+    body = await request.body()
+    media = plain_header(request, b"content-type").partition(";")[0].strip().lower()
+    if media == RAW:
+        return await asyncio.to_thread(raw_reports, body)
+    request.check_media()
+    return await asyncio.to_thread(reports_of, decode(body, InboundRequest))
+
+
+def _told(report: Report, told: Told) -> ReportOut:
+    return ReportOut(
+        event=report.action,
+        outcome=told.outcome,
+        email_id=email_id(told.email_id) if told.email_id else None,
+        recipient=told.recipient,
+        suppressed=told.suppressed,
+    )
+
+
+router = Router("/v1", route_handlers=[report], tags=["Bounces"])

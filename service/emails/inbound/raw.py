@@ -1,0 +1,170 @@
+"""Reads reports as mail servers write them: delivery status notifications (RFC 3464) and abuse reports (RFC 5965).
+
+The standard library's parser takes both apart: it knows message/delivery-status, and reads message/feedback-report as
+a block of headers. What follows neither format goes through flufl.bounce, which Mailman keeps: it knows how many
+servers word a bounce, but tells addresses only, so the mail is found by the Message-ID in whatever the bounce quotes.
+"""
+
+import email
+import re
+from collections.abc import Iterator
+from email.message import Message
+from email.utils import parseaddr
+
+from flufl.bounce import all_failures
+
+from service.emails.inbound.report import STATUS, Action, Report, key_of
+
+MAX_RAW = 1024 * 1024  # bytes: a report quotes headers, or at most one mail
+MAX_PARTS = 200
+MAX_REPORTS = 100
+MAX_TEXT = 1000  # characters of a server's words that are kept
+
+_ACTIONS: dict[str, Action] = {
+    "failed": "bounced",
+    "failure": "bounced",
+    "error": "bounced",
+    "delayed": "delayed",
+    "delivered": "delivered",
+}
+_MESSAGE_ID = re.compile(rb"^[ \t>]*Message-ID:\s*(<[^<>\s]{1,250}>)", re.IGNORECASE | re.MULTILINE)
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+
+
+class NotAReport(ValueError):
+    """A mail that reports nothing we could read."""
+
+
+def read(raw: bytes) -> list[Report]:
+    """Read every report in a mail, at most a hundred. Takes a thread's time, not a loop's. Raises NotAReport."""
+    if len(raw) > MAX_RAW:
+        raise NotAReport(f"has {len(raw):,} bytes; a report has at most {MAX_RAW:,}")
+    try:
+        message = email.message_from_bytes(raw)
+        parts = _parts(message)
+        found = [*_delivery_reports(message, parts), *_abuse_reports(message, parts)] or list(_guessed(message, raw))
+    except NotAReport:
+        raise
+    except Exception as error:  # whatever two parsers make of what a stranger wrote
+        raise NotAReport(f"cannot be read as a mail ({type(error).__name__})") from error
+    if not found:
+        raise NotAReport("is neither a delivery report (RFC 3464), nor an abuse report (RFC 5965), nor a known bounce")
+    return found[:MAX_REPORTS]
+
+
+def _parts(message: Message) -> list[Message]:
+    found: list[Message] = []
+    for part in message.walk():
+        found.append(part)
+        if len(found) > MAX_PARTS:
+            raise NotAReport(f"has more than {MAX_PARTS} parts")
+    return found
+
+
+def _delivery_reports(message: Message, parts: list[Message]) -> Iterator[Report]:
+    for part in parts:
+        if part.get_content_type() != "message/delivery-status" or not part.is_multipart():
+            continue
+        blocks = [block for block in part.get_payload() if isinstance(block, Message) and block.keys()]
+        whole = blocks[0] if blocks and "Action" not in blocks[0] else Message()
+        names = _names(message, parts, whole)
+        for block in blocks:
+            action = _ACTIONS.get(_text(block, "Action").split(" ")[0].lower())
+            if action is not None:
+                yield _delivery(message, block, action, names)
+
+
+def _delivery(message: Message, block: Message, action: Action, names: tuple[str, ...]) -> Report:
+    recipient = _typed(block, "Original-Recipient") or _typed(block, "Final-Recipient")
+    diagnostic = _text(block, "Diagnostic-Code").partition(";")[2].strip()
+    found = STATUS.search(_text(block, "Status"))
+    return Report(
+        action=action,
+        key=_key(message, names, action, recipient),
+        names=names,
+        recipient=recipient or None,
+        status=found[0] if found else "",
+        diagnostic=diagnostic,
+        source="dsn",
+    )
+
+
+def _abuse_reports(message: Message, parts: list[Message]) -> Iterator[Report]:
+    for part in parts:
+        if part.get_content_type() != "message/feedback-report":
+            continue
+        fields = part.get_payload(0) if part.is_multipart() else part
+        kind = _text(fields, "Feedback-Type").lower()
+        if not isinstance(fields, Message) or kind in ("", "not-spam", "auth-failure"):
+            continue
+        names = _names(message, parts, fields)
+        recipient = parseaddr(_text(fields, "Original-Rcpt-To"))[1] or None
+        yield Report(
+            action="complained",
+            key=_key(message, names, "complained", recipient or ""),
+            names=names,
+            recipient=recipient,
+            diagnostic=f"{kind}: {_text(fields, 'User-Agent')}".strip(": "),
+            source="arf",
+        )
+
+
+def _guessed(message: Message, raw: bytes) -> Iterator[Report]:
+    """What flufl.bounce makes of a bounce that keeps to no standard; only where it quotes the mail it is about."""
+    quoted = [found.decode("ascii", "replace") for found in _MESSAGE_ID.findall(raw)]
+    names = (*_verp(message), *(name for name in quoted if name != _text(message, "Message-ID")))
+    temporary, permanent = all_failures(message)
+    verdicts: tuple[tuple[Action, frozenset[bytes]], ...] = (
+        ("bounced", frozenset(permanent)),
+        ("delayed", frozenset(temporary) - frozenset(permanent)),
+    )
+    for action, addresses in verdicts:
+        for address in sorted(addresses):
+            recipient = address.decode("ascii", "replace")
+            key = _key(message, names, action, recipient)
+            yield Report(action=action, key=key, names=names, recipient=recipient, source="flufl.bounce")
+
+
+def _names(message: Message, parts: list[Message], fields: Message) -> tuple[str, ...]:
+    """Everything that names the mail, the surest first."""
+    envelope = _XTEXT.sub(lambda found: chr(int(found[1], 16)), _text(fields, "Original-Envelope-Id"))
+    quoted = [name for part in parts for name in _quoted(part)]
+    return tuple(name for name in (envelope, *_verp(message), *quoted) if name)
+
+
+def _quoted(part: Message) -> Iterator[str]:
+    """The Message-ID of a returned mail, or of its returned headers."""
+    if part.get_content_type() in ("message/rfc822", "message/global") and part.is_multipart():
+        inner = part.get_payload(0)
+        if isinstance(inner, Message):
+            yield _text(inner, "Message-ID")
+    elif part.get_content_type() in ("text/rfc822-headers", "message/rfc822-headers", "message/global-headers"):
+        content = part.get_payload(decode=True) if not part.is_multipart() else part.as_bytes()
+        for found in _MESSAGE_ID.findall(content if isinstance(content, bytes) else b""):
+            yield found.decode("ascii", "replace")
+
+
+def _verp(message: Message) -> Iterator[str]:
+    """The id in the address that the report came to: `bounces+<32 hex digits>@…`."""
+    for name in ("Delivered-To", "X-Original-To", "To"):
+        local = parseaddr(_text(message, name))[1].rpartition("@")[0]
+        if "+" in local:
+            yield local.rpartition("+")[2]
+
+
+def _typed(block: Message, name: str) -> str:
+    """An address after its type: `rfc822; ada@example.org`."""
+    text = _text(block, name)
+    address = (text.partition(";")[2] if ";" in text else text).strip().strip("<>")
+    return address if "@" in address else ""
+
+
+def _key(message: Message, names: tuple[str, ...], action: str, recipient: str) -> str:
+    """The same report forwarded twice has other Received headers, but its own Message-ID."""
+    return key_of(_text(message, "Message-ID") or _text(message, "Date"), *names, action, recipient.lower())
+
+
+def _text(message: object, name: str) -> str:
+    value = str(message.get(name, "")) if isinstance(message, Message) else ""
+    printable = "".join(c if c.isprintable() else " " for c in value)
+    return re.sub(r" +", " ", printable).strip()[:MAX_TEXT]
