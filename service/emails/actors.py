@@ -14,8 +14,8 @@ from uuid_utils.compat import uuid7
 from service.emails import render
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
-from service.emails.library.renderers import Busy
 from service.emails.inbound.simulated import hear
+from service.emails.library.renderers import Busy
 from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office

@@ -14,8 +14,8 @@ from service.emails.batch.routes import send_batch
 from service.emails.entry import message
 from service.emails.events import events, story
 from service.emails.framing import framed
-from service.emails.library.routes import templates_router
 from service.emails.inbound import api as inbound
+from service.emails.library.routes import templates_router
 from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
