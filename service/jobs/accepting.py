@@ -17,6 +17,7 @@ from service.jobs.types import JobType, job_types
 from service.jobs.views import poll_after
 from service.web import Request
 from service.web.decoding import faults
+from service.webhooks import endpoints
 from workers.message import Message
 from workers.runtime import Runtime
 
@@ -33,6 +34,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     organization_id: str | None
     priority: Urgency | None
     scheduled_at: datetime | None
+    webhook: str | None
     created_at: datetime
 
 
@@ -45,8 +47,6 @@ def order(asked: JobRequest, now: datetime | None = None) -> Order:
         found.append(Fault("/type", f"There is no such type; there are {', '.join(sorted(job_types()))}."))
     elif wanted.needs_organization and asked.organization_id is None:
         found.append(Fault("/organization_id", "This type is done for an organization: name it."))
-    if asked.webhook is not None:
-        found.append(Fault("/webhook", "Jobs call nobody back yet: poll the job, or read its stream."))
     if found or wanted is None:
         raise Invalid(found)
     id = uuid7()
@@ -57,6 +57,7 @@ def order(asked: JobRequest, now: datetime | None = None) -> Order:
         organization_id=asked.organization_id,
         priority=None if asked.priority is None else Urgency(asked.priority),
         scheduled_at=None if asked.scheduled_at is None else asked.scheduled_at.astimezone(UTC),
+        webhook=asked.webhook,
         created_at=datetime.fromtimestamp((id.int >> 80) / 1000, UTC),
     )
 
@@ -86,6 +87,7 @@ async def accept(request: Request, session: AsyncSession, wanted: Order) -> JobO
     (`quota-exceeded`): before any work. The reservation is last: others of the organization wait for it.
     """
     tenant_id, mode = request.user.tenant_id, request.user.mode
+    webhook_id = await _webhook(session, tenant_id, mode, wanted.webhook)
     stands = await _standing(session, tenant_id, wanted)
     if stands is not None:
         await check_rights(session, wanted.type, stands)
@@ -105,6 +107,7 @@ async def accept(request: Request, session: AsyncSession, wanted: Order) -> JobO
         "request_id": request.request_id,
         "input": msgspec.to_builtins(wanted.input),
         "scheduled_at": wanted.scheduled_at,
+        "webhook_id": webhook_id,
         "created_at": wanted.created_at,
         "updated_at": wanted.created_at,
     }
@@ -119,6 +122,16 @@ async def take(session: AsyncSession, tenant_id: UUID, organization_id: str, sta
     """Reserve, or raise TooManyRequests where others were faster."""
     if not await reserve(session, tenant_id, organization_id, stands, cost):
         raise exceeded(stands)
+
+
+async def _webhook(session: AsyncSession, tenant_id: UUID, mode: str, given: str | None) -> UUID | None:
+    if given is None:
+        return None
+    found = await endpoints.named(session, tenant_id, mode, given)
+    if found is None:
+        message = "No enabled endpoint has this id or URL: POST /v1/webhooks makes one, which gives it a secret."
+        raise Invalid([Fault("/webhook", message)])
+    return found
 
 
 async def _standing(session: AsyncSession, tenant_id: UUID, wanted: Order) -> Standing | None:

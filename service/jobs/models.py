@@ -137,6 +137,7 @@ jobs = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0"), comment="those that ended in an error"),
     Column("scheduled_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
+    Column("webhook_id", PgUUID, comment="an endpoint that is told of this job's end, whatever it subscribed to"),
     _moment("created_at"),
     _moment("updated_at"),
     PrimaryKeyConstraint("id"),

@@ -10,14 +10,17 @@ from service.jobs.models import Status, Urgency
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/jobs`. `priority` is the plan's where none is given, and never above it. `webhook` is refused."""
+    """`POST /v1/jobs`. `priority` is the plan's where none is given, and never above it.
+
+    `webhook`: the id or URL of an endpoint that is told when the job has ended.
+    """
 
     type: str
     input: dict[str, Any] = {}
     organization_id: str | None = None
     priority: Literal["low", "normal", "high"] | None = None
     scheduled_at: datetime | None = None
-    webhook: Any = None
+    webhook: Annotated[str, msgspec.Meta(max_length=2_000)] | None = None
 
 
 class ProgressOut(msgspec.Struct, frozen=True, kw_only=True):

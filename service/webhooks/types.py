@@ -1,0 +1,22 @@
+"""The types of events that an endpoint may subscribe to. Pure."""
+
+EVERYTHING = "*"
+TEST = "webhook.test"
+"""Sent by `POST …/test` alone, to that endpoint, whatever it subscribed to."""
+
+TYPES: dict[str, str] = {
+    "email.sent": "the mail server has taken the mail",
+    "email.delivered": "the receiver's own server has said that it has the mail",
+    "email.bounced": "the mail came back",
+    "email.complained": "the receiver called it spam",
+    "email.failed": "the mail was given up; `data.error` says why",
+    "email.suppressed": "the receiver is not to be mailed",
+    "email.uncertain": "the connection broke after the final dot: nobody can know; decide what to do",
+    "email.canceled": "the mail was canceled before it was sent",
+    "email.expired": "the mail was not sent before it expired",
+    "job.completed": "the job is done; `data.result` holds what came of it",
+    "job.failed": "the job was given up; `data.error` says why",
+    "job.canceled": "the job was canceled",
+    "job.expired": "no worker took the job up in time",
+    "notification.completed": "every channel of a notification has come to its end",
+}
