@@ -4,13 +4,13 @@ A statement-level trigger looks at a whole batch of settled mails or jobs at onc
 one look at an empty index; where somebody has, the events, their deliveries and the ledger's rows are one statement.
 
 Revision ID: 20261122_webhooks
-Revises: 20261122_retention
+Revises: 20261122_notifications
 """
 
 from alembic import op
 
 revision = "20261122_webhooks"
-down_revision = "20261122_retention"
+down_revision = "20261122_notifications"
 branch_labels = None
 depends_on = None
 

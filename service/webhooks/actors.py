@@ -44,7 +44,7 @@ SELECT count(*) FROM old
     name=ACTOR,
     queue=QUEUE,
     max_retries=1_000,
-    max_snoozes=1_000_000,
+    max_snoozes=32_000,
     time_limit=60,
     concurrency=Concurrency(SLOTS, key=lambda delivery_id, endpoint_id: endpoint_id),
 )

@@ -28,7 +28,7 @@ _NOW = sa.func.clock_timestamp()
 async def create(
     session: AsyncSession, room: Postroom, tenant_id: UUID, mode: str, asked: EndpointRequest
 ) -> tuple[EndpointOut, str]:
-    """Store an endpoint whose URL is in its normal form; it and its secret, which is told this once. Raises Conflict, CannotSeal."""
+    """Store an endpoint, its URL in the normal form; the secret is told this once. Raises Conflict, CannotSeal."""
     id, secret = uuid7(), asked.secret or new_secret()
     mine = (endpoints.c.tenant_id == tenant_id) & (endpoints.c.mode == mode)
     if (await session.execute(sa.select(sa.func.count()).where(mine))).scalar_one() >= MOST:
