@@ -25,7 +25,7 @@ from workers.testing import Workbench, workbench
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [path for path in tracked_files() if path.suffix == ".md" and BLOCK.search((ROOT / path).read_text("utf-8"))]
-RUN = {Path("README.md"), *(Path("docs", f"{name}.md") for name in ("actors", "emails", "testing"))}
+RUN = {Path("README.md"), *(Path("docs", f"{name}.md") for name in ("actors", "emails", "testing", "webhooks"))}
 RUN |= {path for path in PAGES if path.name.startswith("migrating-from-")}
 
 
