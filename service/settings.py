@@ -261,6 +261,12 @@ class Settings:
         parse=seconds(1, 86_400),
         unit="s",
     )
+    stream_limit: int = setting(
+        "STREAM_LIMIT",
+        doc="Live streams of feeds that one API key may have open in one process of the API, then 429.",
+        default=1000,
+        parse=count(1, 1_000_000),
+    )
     body_limit: int = setting(
         "BODY_LIMIT",
         doc="The largest request body, then 413.",

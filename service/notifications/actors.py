@@ -13,6 +13,7 @@ from service.notifications.accepting import Order
 from service.notifications.chunk import Letter
 from service.notifications.letter import Told, letter
 from service.notifications.models import ACTOR, QUEUE
+from service.notifications.wakeups import Herald, word
 from service.settings import Settings
 from workers.actor import actor
 from workers.context import current
@@ -35,6 +36,7 @@ async def fan_out(notification_id: UUID) -> None:
     mail = await _letter(runtime, engine, notification_id)
     total = await fanout.begin(engine, notification_id)
     while (served := await fanout.serve(engine, notification_id, mail)) is not None:
+        Herald.of(runtime).say(word(served.users, served.low, served.high))
         if mail is not None:
             ring(runtime, mail, served.mails)
         await context.progress(served.done, total)

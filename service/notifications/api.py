@@ -1,5 +1,12 @@
 """The routes of the notifications slice."""
 
-from service.notifications import group_api, notification_api, user_api
+from service.notifications import feed_api, group_api, notification_api, stream_api, user_api
 
-routers = [user_api.router, group_api.topics, group_api.organizations, notification_api.router]
+routers = [
+    user_api.router,
+    group_api.topics,
+    group_api.organizations,
+    notification_api.router,
+    feed_api.router,
+    stream_api.router,
+]

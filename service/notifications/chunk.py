@@ -13,8 +13,8 @@ from service.emails.rows import COLUMNS as EMAIL_COLUMNS
 CHUNK = 10_000
 """People of one transaction."""
 
-OWN = ("id", "message_id", "to_", "recipients", "template_locale", "created_at", "updated_at")
-"""What differs between the mails of one notification."""
+FEW = 100
+"""People whom a wake-up names one by one."""
 
 
 class Parameters:
@@ -192,7 +192,7 @@ def _inbox(target: Target, mine: dict[str, str]) -> list[str]:
     return [
         "inboxed AS (INSERT INTO deliveries (notification_id, user_no, channel, tenant_id)"
         f" SELECT {mine['id']}, user_no, 'inbox', {mine['tenant']} FROM due WHERE inbox = 'immediate'"
-        " ON CONFLICT DO NOTHING RETURNING 1)"
+        " ON CONFLICT DO NOTHING RETURNING user_no)"
     ]
 
 
@@ -269,6 +269,7 @@ def _answer(target: Target, letter: Letter | None) -> str:
     }
     if "inbox" in target.channels:
         counts["inbox_delivered"] = "(SELECT count(*) FROM inboxed)"
+        counts["inbox_users"] = f"ARRAY(SELECT user_no FROM inboxed LIMIT {FEW + 1})"
         counts["inbox_muted"] = "(SELECT count(*) FROM due WHERE inbox = 'off')"
     if "email" in target.channels:
         counts["email_muted"] = "(SELECT count(*) FROM due WHERE email = 'off')"

@@ -46,12 +46,14 @@ FROM notifications n WHERE n.id = :id
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What a chunk did: the range of the users' numbers, the mails to ring for, all people so far, and if that is
-    all of them.
+    """What a chunk did: whose inbox has something new (`users` are the first of them, `low` to `high` their range).
+
+    `mails` are to be rung for; `done` is how many people were served so far, and `over` whether that is all.
     """
 
-    first_no: int | None
-    last_no: int
+    users: list[int]
+    low: int | None
+    high: int | None
     mails: list[UUID]
     done: int
     over: bool
@@ -77,7 +79,8 @@ async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int 
         last_no = found["last_no"] or target.after_no
         values = {"id": id, "last_no": last_no, "over": over, **_counts(found)}
         done: int = (await connection.execute(_MOVE, values)).scalar_one()
-    return Served(found["first_no"], last_no, found.get("mails", []), done, over)
+    inbox = found.get("inbox_users", [])
+    return Served(inbox, found["first_no"], found["last_no"], found.get("mails", []), done, over)
 
 
 async def _deliver(connection: AsyncConnection, target: Target, letter: Letter | None, size: int) -> dict[str, Any]:

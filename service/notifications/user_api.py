@@ -35,14 +35,19 @@ _PAGE = text(
     f"SELECT {people.COLUMNS} FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id > :after"  # noqa: S608
     " ORDER BY id LIMIT :limit"
 )
-_DELETE = text("DELETE FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id")
+_DELETE = text("DELETE FROM users WHERE no = :no")
+_DELETE_OWN = [
+    text("DELETE FROM deliveries WHERE user_no = :no AND channel = 'inbox'"),
+    text("DELETE FROM notification_keys WHERE user_no = :no"),
+    text("DELETE FROM digests WHERE user_no = :no"),
+]
 _PREFERENCES = text("SELECT category, channel, pace FROM preferences WHERE user_no = :no ORDER BY category, channel")
 _FORGET = text("DELETE FROM preferences WHERE user_no = :no")
 _PREFER = text(
     "INSERT INTO preferences (user_no, category, channel, tenant_id, pace)"
     " VALUES (:no, :category, :channel, :tenant_id, :pace)"
 )
-_LOCK = text("SELECT no FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id FOR NO KEY UPDATE")
+_LOCK = text("SELECT no FROM users WHERE tenant_id = :tenant_id AND mode = :mode AND id = :id FOR UPDATE")
 
 
 @put(
@@ -102,7 +107,10 @@ async def get_user(request: Request, user_id: FromPath[str]) -> UserOut:
 async def delete_user(request: Request, user_id: FromPath[str]) -> None:
     """Forget a user, and with it what it follows, belongs to, prefers, and its feed. Harmless where there is none."""
     async with transaction(request) as session:
-        await session.execute(_DELETE, {**who(request), "id": user_id})
+        no = (await session.execute(_LOCK, {**who(request), "id": user_id})).scalar_one_or_none()
+        if no is not None:
+            for statement in (*_DELETE_OWN, _DELETE):
+                await session.execute(statement, {"no": no})
 
 
 @put(

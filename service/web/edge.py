@@ -38,8 +38,10 @@ class Edge:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; lifespan and websockets pass through."""
+        """Serve one connection; lifespan passes through, and so does a websocket, with its id."""
         if scope["type"] != ScopeType.HTTP:
+            if scope["type"] == ScopeType.WEBSOCKET:
+                identify(scope)
             await self.app(scope, receive, send)
             return
         origin = identify(scope)

@@ -74,9 +74,9 @@ async def desk_of(api: httpx.AsyncClient, engine: AsyncEngine, **environ: str) -
 
 
 @pytest.fixture
-async def desk(api: httpx.AsyncClient, engine: AsyncEngine) -> AsyncIterator[Desk]:
+async def desk(api: httpx.AsyncClient, engine: AsyncEngine, redis_url: str) -> AsyncIterator[Desk]:
     """A desk with default settings."""
-    async with desk_of(api, engine) as found:
+    async with desk_of(api, engine, REDIS_URL=redis_url) as found:
         yield found
 
 

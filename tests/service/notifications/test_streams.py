@@ -1,0 +1,218 @@
+"""Live streams: the same by SSE and WebSocket, nothing lost on a reconnect, a slow reader hurts only itself."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.notifications import following, live, stream_api, stream_tokens
+from service.settings import Settings
+from tests.service.conftest import MakeKey, client_of
+from tests.service.notifications.conftest import Desk, Sql
+from tests.service.notifications.listening import Listener, listen, state_of
+
+KINDS = pytest.mark.parametrize(("route", "kind"), [("stream", "http"), ("ws", "websocket")], ids=["sse", "ws"])
+
+
+@KINDS
+async def test_what_happens_is_told_as_it_happens(desk: Desk, route: str, kind: str) -> None:
+    await desk.deliver(recipients={"users": ["ada"]}, data={"n": 0})
+    async with listen(desk.api, f"/v1/users/ada/{route}", kind=kind) as ada:
+        ready = await ada.next("ready")
+        assert (ready.id, ready.data) == ("1", {"seq": 1, "unread": 1, "unseen": 1})
+        await desk.deliver(recipients={"users": ["bob"]}, data={"n": -1})
+        for number in (1, 2):
+            await desk.deliver(recipients={"users": ["ada"]}, data={"n": number})
+        told = await ada.several(2)
+        assert [(event.id, event.data["seq"], event.data["data"]) for event in told] == [
+            ("2", 2, {"n": 1}),
+            ("3", 3, {"n": 2}),
+        ]
+        [newest, *_] = (await desk.api.get("/v1/users/ada/feed")).json()["items"]
+        assert newest == told[1].data
+        await desk.api.post("/v1/users/ada/feed/read", json={"up_to": 2})
+        assert (await ada.next("counts")).data == {"unread": 1, "unseen": 1}
+
+
+@KINDS
+async def test_who_comes_back_misses_nothing_and_is_told_nothing_twice(desk: Desk, route: str, kind: str) -> None:
+    await desk.api.put("/v1/users/ada", json={})
+    async with listen(desk.api, f"/v1/users/ada/{route}", kind=kind) as ada:
+        await ada.next("ready")
+        await desk.deliver(recipients={"users": ["ada"]})
+        [first] = await ada.several(1)
+    for _ in range(3):
+        await desk.deliver(recipients={"users": ["ada"]})
+    path = f"/v1/users/ada/{route}"
+    back = listen(desk.api, path, kind=kind, **{"Last-Event-ID": str(first.id)})
+    by_query = listen(desk.api, f"{path}?last_event_id={first.id}", kind=kind)
+    for again in (back, by_query):
+        async with again as ada:
+            assert (await ada.next("ready")).id == "1"
+            assert [event.id for event in await ada.several(3)] == ["2", "3", "4"]
+
+
+async def test_a_long_absence_is_caught_up_page_by_page(desk: Desk, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PAGE", 3)
+    monkeypatch.setattr(following, "BEHIND", 5)
+    for _ in range(10):
+        await desk.deliver(recipients={"users": ["ada"]})
+    async with listen(desk.api, "/v1/users/ada/stream", **{"Last-Event-ID": "0"}) as ada:
+        assert [event.id for event in await ada.several(10)] == [str(number) for number in range(1, 11)]
+
+
+@KINDS
+async def test_a_slow_reader_holds_up_nobody_and_is_told_to_come_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, route: str, kind: str
+) -> None:
+    monkeypatch.setattr(following, "BEHIND", 4)
+    await desk.api.put("/v1/users/ada", json={})
+    path = f"/v1/users/ada/{route}"
+    async with listen(desk.api, path, kind=kind) as slow, listen(desk.api, path, kind=kind) as quick:
+        await slow.next("ready")
+        await quick.next("ready")
+        slow.taking.clear()
+        for _ in range(9):
+            await desk.deliver(recipients={"users": ["ada"]})
+            await quick.several(1)
+        slow.taking.set()
+        lagged = await slow.next("lagged")
+        assert lagged.data["last_seq"] == 9
+        async with asyncio.timeout(30):
+            await slow.over.wait()
+        assert slow.close_code == (1013 if kind == "websocket" else None)
+    seen = str(lagged.data["seq"])
+    async with listen(desk.api, path, kind=kind, **{"Last-Event-ID": seen}) as back:
+        assert [event.id for event in await back.several(9 - int(seen))] == [str(n) for n in range(int(seen) + 1, 10)]
+
+
+@KINDS
+async def test_who_never_reads_is_cut_off(desk: Desk, monkeypatch: pytest.MonkeyPatch, route: str, kind: str) -> None:
+    monkeypatch.setattr(stream_api, "PATIENCE", 0.2)
+    await desk.api.put("/v1/users/ada", json={})
+    async with listen(desk.api, f"/v1/users/ada/{route}", kind=kind) as dead:
+        await dead.next("ready")
+        dead.taking.clear()
+        await desk.deliver(recipients={"users": ["ada"]})
+        streams = state_of(desk.api).runtime.state[live.KEY]
+        async with asyncio.timeout(30):
+            while streams._keys:  # noqa: ASYNC110 (nothing tells)
+                await asyncio.sleep(0.01)
+    assert not streams._seats
+
+
+async def test_without_redis_streams_look_by_themselves(
+    settings: Settings, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "ALONE", 0.1)
+    nowhere = dataclasses.replace(settings, redis_url="redis://127.0.0.1:1/0")
+    async with client_of(nowhere) as api:
+        api.headers["Authorization"] = f"Bearer {await make_key()}"
+        await api.put("/v1/users/ada", json={})
+        desk = Desk(api, state_of(api).runtime)
+        async with listen(api, "/v1/users/ada/stream") as ada:
+            await ada.next("ready")
+            await desk.deliver(recipients={"users": ["ada"]})
+            assert [event.id for event in await ada.several(1)] == ["1"]
+
+
+@KINDS
+@pytest.mark.parametrize("id", ["2", "-1", "1e3", "x", "9" * 19])
+async def test_a_number_that_never_was_is_refused(desk: Desk, route: str, kind: str, id: str) -> None:
+    await desk.deliver(recipients={"users": ["ada"]})
+    async with listen(desk.api, f"/v1/users/ada/{route}?last_event_id={id}", kind=kind) as ada:
+        assert await refusal(ada) == (400, "bad-last-event-id")
+
+
+async def refusal(listener: Listener) -> tuple[int, str]:
+    """With what a stream was refused: the status, and the code of the problem."""
+    async with asyncio.timeout(30):
+        await listener.over.wait()
+    if listener.kind == "http":
+        return listener.status, json.loads(listener.body)["code"]
+    told = await listener.next("error")
+    assert listener.close_code == 4000 + told.data["status"]
+    return told.data["status"], told.data["code"]
+
+
+@KINDS
+async def test_a_browser_follows_with_a_token_that_is_good_for_one_user(
+    desk: Desk, make_key: MakeKey, settings: Settings, route: str, kind: str
+) -> None:
+    await desk.deliver(recipients={"users": ["ada", "bob"]})
+    answer = await desk.api.post("/v1/users/ada/stream-token", json={"ttl": 60})
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    token = answer.json()["token"]
+    key = desk.api.headers.pop("Authorization")
+    async with listen(desk.api, f"/v1/users/ada/{route}?token={token}&last_event_id=0", kind=kind) as ada:
+        assert [event.id for event in await ada.several(1)] == ["1"]
+        if kind == "http":
+            assert ada.headers["access-control-allow-origin"] == "*"
+    grant = stream_tokens.read(settings.secret_key, token, 0)
+    assert grant is not None
+    over = stream_tokens.make(settings.secret_key, stream_tokens.Grant(**{**_fields(grant), "expires": 1}))
+    forged = stream_tokens.make("another secret of 16", grant)
+    for wrong in (over, forged, token[:-3], "st_", "x"):
+        async with listen(desk.api, f"/v1/users/ada/{route}?token={wrong}", kind=kind) as ada:
+            assert await refusal(ada) == (401, "bad-token")
+    async with listen(desk.api, f"/v1/users/bob/{route}?token={token}", kind=kind) as bob:
+        assert await refusal(bob) == (401, "bad-token")
+    async with listen(desk.api, f"/v1/users/ada/{route}", kind=kind) as nobody:
+        assert await refusal(nobody) == (401, "unauthenticated")
+    assert (await desk.api.get(f"/v1/users/ada/feed?token={token}")).status_code == 401
+    desk.api.headers["Authorization"] = f"Bearer {await make_key('users:read')}"
+    async with listen(desk.api, f"/v1/users/ada/{route}", kind=kind) as ada:
+        assert await refusal(ada) == (403, "scope-missing")
+    desk.api.headers["Authorization"] = key
+    async with listen(desk.api, f"/v1/users/nobody/{route}", kind=kind) as ada:
+        assert await refusal(ada) == (404, "unknown-user")
+
+
+def _fields(grant: stream_tokens.Grant) -> dict[str, Any]:
+    return {name: getattr(grant, name) for name in grant.__struct_fields__}
+
+
+def test_a_token_is_read_only_as_it_was_made() -> None:
+    grant = stream_tokens.Grant(tenant_id=UUID(int=1), key_id=UUID(int=2), mode="live", user_id="ada", expires=100)
+    token = stream_tokens.make("s" * 16, grant)
+    assert stream_tokens.read("s" * 16, token, 99.9) == grant
+    assert stream_tokens.read("s" * 16, token, 100) is None
+    changed = [
+        token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :] for place in range(len(token) - 1)
+    ]
+    assert {stream_tokens.read("s" * 16, wrong, 0) for wrong in changed} == {None}
+
+
+async def test_a_key_has_only_so_many_streams(settings: Settings, make_key: MakeKey) -> None:
+    async with client_of(dataclasses.replace(settings, stream_limit=2)) as api:
+        api.headers["Authorization"] = f"Bearer {await make_key()}"
+        await api.put("/v1/users/ada", json={})
+        async with listen(api, "/v1/users/ada/stream") as one, listen(api, "/v1/users/ada/ws", kind="websocket") as two:
+            await one.next("ready")
+            await two.next("ready")
+            async with listen(api, "/v1/users/ada/stream") as three:
+                assert await refusal(three) == (429, "rate-limited")
+            async with listen(api, "/v1/users/ada/ws", kind="websocket") as four:
+                assert await refusal(four) == (429, "rate-limited")
+        async with listen(api, "/v1/users/ada/stream") as five:
+            await five.next("ready")
+
+
+async def test_streams_end_with_the_process_and_say_so(settings: Settings, make_key: MakeKey) -> None:
+    began = time.monotonic()
+    async with client_of(settings) as api:
+        api.headers["Authorization"] = f"Bearer {await make_key()}"
+        await api.put("/v1/users/ada", json={})
+        one, two = listen(api, "/v1/users/ada/stream"), listen(api, "/v1/users/ada/ws", kind="websocket")
+        sse, ws = await one.__aenter__(), await two.__aenter__()
+        await sse.next("ready")
+        await ws.next("ready")
+    assert sse.over.is_set()
+    assert (ws.over.is_set(), ws.close_code) == (True, 1012)
+    assert time.monotonic() - began < 30
+    await one.__aexit__(None, None, None)
+    await two.__aexit__(None, None, None)
