@@ -109,6 +109,9 @@ class Actor(Sender[P], Generic[P, R]):
             check, {option: value for option, value in given.items() if option not in known}, declared
         )
         """The options that middleware declares, as this actor gives them."""
+        waits = None if self.extras is None else self.extras.limits.debounce
+        if waits is not None and self.policy.expires is not None and self.policy.expires <= waits.wait:
+            check.fault("expires", f"{self.policy.expires:g} s are over before the debounce's wait is")
         if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
             check.fault("function", "it is a generator; an actor runs to its end and returns")
         check.done()

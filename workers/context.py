@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
+from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, Protocol
 from uuid import UUID
@@ -11,7 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from workers.errors import WorkersError
+from workers.errors import FenceUnheard, WorkersError
 
 
 class Correlation(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ class Marks(Protocol):
 
     async def fence(self) -> None: ...
 
-    async def progress(self, done: int, total: int | None, note: str) -> None: ...
+    def progress(self, done: int, total: int | None, note: str) -> Coroutine[Any, Any, None]: ...
 
 
 class Unmarked:
@@ -63,6 +65,20 @@ class Unmarked:
 
 
 UNMARKED = Unmarked()
+
+PATIENCE = 30.0
+"""Seconds that a `def` actor waits for the loop of its worker."""
+
+
+class Finished:
+    """Awaited, it returns at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+DONE = Finished()
 
 
 class Context:
@@ -84,6 +100,7 @@ class Context:
         "fenced",
         "headers",
         "id",
+        "loop",
         "marks",
         "parent_id",
         "queue",
@@ -141,6 +158,8 @@ class Context:
         self.error: BaseException | None = None
         self.reason: str | None = None
         self.arguments: tuple[Any, Any] = ((), {})
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The worker's loop, for an attempt that runs in a thread."""
         self.cancelled = False
         """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
 
@@ -160,17 +179,36 @@ class Context:
         """Seconds until the time limit; None if there is none."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
-    async def fence(self) -> None:
+    def fence(self) -> Awaitable[None]:
         """Announce the point of no return: from here on, only a definite answer makes this message run again.
 
-        Raises LeaseLost when the message was canceled or is no longer ours: then nothing may be done to the world.
+        `await` it; a `def` actor calls it, and it returns when it is done. Raises LeaseLost when the message was
+        canceled or is no longer ours: then nothing may be done to the world.
         """
+        return self._here(self._fence())
+
+    def progress(self, done: int, total: int | None = None, note: str = "") -> Awaitable[None]:
+        """Note how far the attempt is, and what it is at, for whoever polls.
+
+        `await` it; a `def` actor calls it, and it returns when it is done.
+        """
+        return self._here(self.marks.progress(done, total, note))
+
+    async def _fence(self) -> None:
         await self.marks.fence()
         self.fenced = True
 
-    async def progress(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Note how far the attempt is, and what it is at, for whoever polls."""
-        await self.marks.progress(done, total, note)
+    def _here(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """The work itself; in the thread of a `def` actor it is done on the attempt's loop before this returns."""
+        if self.loop is None or asyncio._get_running_loop() is not None:
+            return work
+        doing = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            doing.result(PATIENCE)
+        except TimeoutError as error:
+            doing.cancel()
+            raise FenceUnheard(f"message {self.id}: the worker's loop did not answer in {PATIENCE:g} s") from error
+        return DONE
 
     def report(self, **detail: Any) -> None:
         """Keep JSON values with the attempt and, once it ends, with the message's outcome."""

@@ -13,6 +13,8 @@ from workers.message import Priority
 from workers.policy import Backoff, Policy
 
 DAY = 86_400
+HORIZON = 400 * DAY
+"""The furthest a message may be put off, in seconds."""
 
 HINTS = {
     "actor_name": "use `name`",
@@ -71,6 +73,8 @@ class Check:
             self.fault(
                 option, f"{value!r} s is more than a day; durations are seconds, not milliseconds as in Dramatiq"
             )
+        if option in {"expires", "result"} and float(value) > HORIZON:
+            self.fault(option, f"{value!r} s is more than 400 days")
         return float(value)
 
     def unknown(self, option: str, known: Mapping[str, Any]) -> None:

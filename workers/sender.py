@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 from uuid import UUID
@@ -12,8 +11,10 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from workers.context import correlation
+from workers.errors import DurableOnly
 from workers.extras import Extras
 from workers.message import Message, Priority
+from workers.options import HORIZON
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from workers.policy import Policy
 
 P = ParamSpec("P")
-
-HORIZON = 400 * 86_400
-"""The furthest a message may be put off, in seconds."""
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +74,7 @@ class Sender(Generic[P]):
             tenant_id=tenant_id,
             id=id,
         )
-        _check(self.name, sending)
+        _check(self.name, sending, self.policy.expires)
         return OtherwiseSent(self, sending)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
@@ -124,10 +122,12 @@ class Sender(Generic[P]):
     async def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """Send through the broker alone: at least once, no row. BrokerUnavailable within the publisher's deadline.
 
-        DurableOnly for an actor with limits: they are kept by rows.
+        DurableOnly for an actor with limits, and for a message with a key: they are kept by rows.
         """
         if self.extras is not None:
             self.extras.direct(self.name)
+        if self._sending.key is not None:
+            raise DurableOnly(f"{self.name}: a key is borne by a row in the ledger: use enqueue(session, …)")
         return await Runtime.of_loop().send(self.message(*args, **kwargs))
 
     async def enqueue(self, where: AsyncSession | AsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> Message:
@@ -152,7 +152,7 @@ def _seconds(value: float | dt.timedelta | None) -> float | None:
     return value.total_seconds() if isinstance(value, dt.timedelta) else value
 
 
-def _check(name: str, how: Sending) -> None:
+def _check(name: str, how: Sending, usual: float | None) -> None:
     faults: list[str] = []
     if how.delay is not None and how.at is not None:
         faults.append("give either delay or at")
@@ -160,13 +160,24 @@ def _check(name: str, how: Sending) -> None:
         faults.append(f"delay={how.delay!r} is not between 0 and {HORIZON} seconds")
     if how.at is not None and how.at.tzinfo is None:
         faults.append(f"at={how.at.isoformat()} has no time zone")
-    if how.expires is not None and not 0 < how.expires < math.inf:
-        faults.append(f"expires={how.expires!r} is not a positive number of seconds")
-    if how.expires is not None and how.delay is not None and how.expires <= how.delay:
-        faults.append(f"expires={how.expires:g} s is not after delay={how.delay:g} s: it would never run")
+    elif how.at is not None and _wait(how) > HORIZON:
+        faults.append(f"at={how.at.isoformat()} is more than {HORIZON} seconds ahead")
+    if how.expires is not None and not 0 < how.expires <= HORIZON:
+        faults.append(f"expires={how.expires!r} is not a positive number of seconds up to {HORIZON}")
+    expires = usual if how.expires is None else how.expires
+    if expires is not None and not faults and expires <= _wait(how):
+        later = f"delay={how.delay:g} s" if how.at is None else f"at={how.at.isoformat()}"
+        faults.append(f"expires={expires:g} s is not after {later}: it would never run")
     faults.extend(_texts(queue=how.queue, key=how.key))
     if faults:
         raise ValueError(f"{name}.options: " + "; ".join(faults))
+
+
+def _wait(how: Sending) -> float:
+    """Seconds, more or less, until a message that is put off is due."""
+    if how.at is not None:
+        return (how.at - dt.datetime.now(dt.UTC)).total_seconds()
+    return how.delay or 0.0
 
 
 def _texts(**values: Any) -> list[str]:

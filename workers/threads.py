@@ -20,6 +20,7 @@ async def in_thread(
     A thread cannot be interrupted: a cancelled attempt is told by `current().cancelled`, and ends when the function
     does; what does not end in its grace is written off like any other. One that had not begun never does.
     """
+    context.loop = asyncio.get_running_loop()
     here = contextvars.copy_context()
     work = pool.submit(here.run, functools.partial(fn, *args, **kwargs))
     future = asyncio.wrap_future(work)

@@ -217,7 +217,7 @@ def test_a_call_that_cannot_travel_fails_at_the_caller(args: tuple[Any, ...], kw
 
 def test_options_change_one_message_and_leave_the_actor_alone() -> None:
     made = actor(name="t.say")(say)
-    id, tenant, at = uuid7(), uuid7(), dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    id, tenant, at = uuid7(), uuid7(), dt.datetime.now(dt.UTC) + dt.timedelta(days=30)
     message = made.options(id=id, at=at, priority="low", queue="bulk", key="k", tenant_id=tenant).message(id)
     assert (message.id, message.due_at, message.priority, message.queue) == (id, at, Priority.LOW, "bulk")
     assert (message.key, message.tenant_id, message.headers["tenant_id"]) == ("k", tenant, str(tenant))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -80,5 +81,11 @@ def following(delivery: Delivery, outcome: RetryAt | Snoozed, priority: int) -> 
         queue=delivery.queue,
         priority=Priority.of(priority),
         delay=outcome.delay,
+        expires=_left(delivery.expires_at),
         headers=headers,
     )
+
+
+def _left(expires_at: dt.datetime | None) -> float | None:
+    """Seconds until a moment, a little if it is over: then the message expires when it is looked at."""
+    return None if expires_at is None else max(0.001, (expires_at - dt.datetime.now(dt.UTC)).total_seconds())

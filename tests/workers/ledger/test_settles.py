@@ -4,10 +4,14 @@ import asyncio
 import datetime as dt
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from tests.workers.ledger.rows import PAST, blocked, change, holder, locked, look, make, tries
-from workers.ledger import Ledger, State, statement
+from workers.ledger import Ledger, State, settles, statement
+from workers.ledger.schema import groups
+from workers.ledger.settles import settlement
 from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
 
 FAULT = {"type": "Broken", "message": "it broke"}
@@ -206,3 +210,26 @@ async def test_a_doubt_about_what_somebody_canceled_never_runs_again_by_itself(
     late = RetryAt(delay=0, reason="it was not sent", definite=True)
     assert await ledger.settle(holder(id), late, fenced=True) is State.DEAD
     assert (await look(engine, id)).state == "dead"
+
+
+async def test_batches_that_end_members_of_the_same_groups_in_any_order_never_deadlock(
+    engine: AsyncEngine, slow_updates: None
+) -> None:
+    """Each batch settles a member of every group; which group comes first differs from batch to batch."""
+    slow = "CREATE TRIGGER slowly BEFORE UPDATE ON message_groups FOR EACH ROW EXECUTE FUNCTION slowly()"
+    number = 4
+    groups_of = [uuid7() for _ in range(number)]
+    async with engine.begin() as connection:
+        await connection.execute(sa.text(slow))
+        for group in groups_of:
+            values = {"id": group, "members": [], "pending": number, "callback": sa.null()}
+            await connection.execute(groups.insert().values(values))
+    batches = []
+    for turn in range(number):
+        order = groups_of[turn:] + groups_of[:turn]
+        ids = [await make(engine, State.RUNNING, follow={"group": str(group)}) for group in order]
+        batches.append([settlement(holder(id), Done()) for id in ids])
+    answers = await asyncio.gather(*(settles.settle(engine, [each for each in batch if each]) for batch in batches))
+    assert answers == [[State.DONE] * number] * number
+    async with engine.connect() as connection:
+        assert list((await connection.execute(sa.select(groups.c.pending))).scalars()) == [0] * number
