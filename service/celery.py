@@ -51,6 +51,7 @@ def make_app(settings: Settings) -> App:
 @signals.setup_logging.connect
 def configure_logs(**_: Any) -> None:
     """Takes the place of Celery's own logging."""
+    logs.shield()
     component = next((word for word in sys.argv[1:] if word in ("worker", "beat")), "celery")
     logs.configure(Settings.from_env(), component)
     for name in CHATTY:

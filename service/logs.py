@@ -5,6 +5,7 @@ bodies are never logged.
 """
 
 import atexit
+import contextlib
 import logging
 import logging.config
 import multiprocessing.util
@@ -157,6 +158,35 @@ def flush() -> None:
     """Write what is buffered: before a process that may be killed lets go."""
     for writer in _writers:
         writer.flush()
+
+
+class Shielded:
+    """A standard stream that loses what a full disk or a closed pipe does not take, and raises nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def shield() -> None:
+    """Shield standard output from now on: a library that prints (Celery its banner) must not end the process."""
+    for name in ("stdout", "__stdout__"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Shielded):
+            setattr(sys, name, Shielded(stream))
 
 
 def configure(settings: Settings, component: str, stream: TextIO | None = None) -> Writer:

@@ -22,8 +22,8 @@ from service.settings import Settings
 WORKERS = 2
 PER_FAULT = 40
 """Mails that are handed in around each fault."""
-LEAST = 12
-"""Faults of a run, however few its mails."""
+LEAST, MOST = 12, 50
+"""Faults of a run, however few its mails, and however many."""
 SPREAD = 1.5
 """Seconds over which the mails of one fault are handed in."""
 STEPS = 3
@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def plan(seed: int, mails: int, faults: int | None = None) -> list[str]:
     """The faults of a seed, in order: each kind before any comes again."""
     dice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    many = max(LEAST, mails // PER_FAULT) if faults is None else faults
+    many = max(LEAST, min(MOST, mails // PER_FAULT)) if faults is None else faults
     chosen: list[str] = []
     while len(chosen) < many:
         chosen += dice.sample(sorted(FAULTS), len(FAULTS))

@@ -74,8 +74,8 @@ class Row:
         self.lease = FRESH
         return True, self.cancel and not self.intent
 
-    def release(self, epoch: int) -> bool:
-        if not self.owned(epoch):
+    def release(self, epoch: int, *, only_canceled: bool = False) -> bool:
+        if not self.owned(epoch) or (only_canceled and not self.cancel):
             return False
         self.definite = self.definite or self.intent
         self.state, self.intent = CANCELED if self.cancel else Q, False
