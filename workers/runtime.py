@@ -91,6 +91,8 @@ class Runtime:
         self._onion: tuple[Any, Execute] | None = None
         self._send = sending(self.middleware, self._publish)
         self._ending: set[asyncio.Task[Any]] = set()
+        self._admitting: dict[str, bool] = {}
+        """The gates that are looked at, and whether somebody asked since the look began."""
 
     @staticmethod
     def of_loop() -> Runtime:
@@ -163,18 +165,31 @@ class Runtime:
             self.publisher.ring(messages)
 
     def admit_soon(self, gates: Iterable[str]) -> None:
-        """Let in what these gates have room for, in the background; if that fails, the sweeper does it."""
-        task = asyncio.get_running_loop().create_task(self._admit(list(gates)))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        """Let in what these gates have room for, in the background; if that fails, the sweeper does it.
+
+        One look at a gate goes on at a time, and one more waits: a thousand ends are not a thousand looks.
+        """
+        wanted = [gate for gate in gates if gate not in self._admitting]
+        self._admitting.update(dict.fromkeys(gates, True))
+        if wanted:
+            task = asyncio.get_running_loop().create_task(self._admit(wanted))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def _admit(self, gates: Sequence[str]) -> None:
+        left = list(reversed(gates))
         try:
-            for gate in gates:
-                if admitted := await self.ledger.admit([gate]):
-                    self.publisher.ring(admitted)
+            while left:
+                while self._admitting[left[-1]]:
+                    self._admitting[left[-1]] = False
+                    if admitted := await self.ledger.admit([left[-1]]):
+                        self.publisher.ring(admitted)
+                del self._admitting[left.pop()]
         except Exception as error:
             log.warning("admission_failed", error=repr(error), gates=len(gates))
+        finally:
+            for gate in left:
+                del self._admitting[gate]
 
     async def send(self, message: Message) -> Message:
         """Send one message through the broker alone."""

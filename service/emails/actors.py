@@ -12,6 +12,10 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from service.emails import render
+from service.emails.bulk.expanding import PAUSED, expand
+from service.emails.bulk.models import ACTOR as EXPAND_BULK
+from service.emails.bulk.models import BulkStatus
+from service.emails.draft import Draft
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
 from service.emails.inbound.simulated import hear
@@ -25,7 +29,7 @@ from service.forgetting import forget_records
 from workers.actor import actor
 from workers.context import current
 from workers.cron import Cron
-from workers.errors import Dead, Retry, Uncertain
+from workers.errors import Dead, Retry, Snooze, Uncertain
 from workers.message import Message
 from workers.policy import Backoff
 
@@ -41,7 +45,15 @@ DELETE FROM emails WHERE id = ANY (ARRAY(
 """)
 
 
-@actor(name=ACTOR, queue="email", max_retries=500, backoff=Backoff(min=2, max=3600), time_limit=1800, uncertain="hold")
+@actor(
+    name=ACTOR,
+    queue="email",
+    max_retries=500,
+    backoff=Backoff(min=2, max=3600),
+    time_limit=1800,
+    uncertain="hold",
+    max_snoozes=32_767,
+)
 async def send_email(email_id: UUID) -> None:
     """Send one stored mail; its row says to whom, and its message what becomes of it.
 
@@ -51,6 +63,8 @@ async def send_email(email_id: UUID) -> None:
     stored = await office.loader.load(email_id)
     if stored is None:
         raise Dead("there is no such mail", {"reason": "no_such_mail"})
+    if stored.bulk_status == BulkStatus.PAUSED:
+        raise Snooze(PAUSED, "its bulk is paused")
     if not stored.wanted:
         context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
         return
@@ -76,10 +90,37 @@ async def send_email(email_id: UUID) -> None:
         await follow(stored, waiting, later(stored))
 
 
+@actor(
+    name=EXPAND_BULK,
+    queue="email",
+    max_retries=500,
+    backoff=Backoff(min=1, max=60),
+    time_limit=600,
+    max_snoozes=32_767,
+)
+async def expand_bulk(bulk_id: UUID) -> None:
+    """Write the mails of a bulk; this message has the bulk's id."""
+    await expand(bulk_id, message)
+
+
 @actor(name="emails.forget", cron=Cron("2-59/10 * * * *"), time_limit=3600)
 async def forget_emails() -> None:
     """Delete mails older than RECORD_RETENTION with all they contain; those that wait for something stay."""
     await forget_records(OLD)
+
+
+def message(made: Draft, tenant_id: UUID) -> Message:
+    """The message that sends a draft once it is stored: same id, its lane's priority, its times."""
+    start = made.scheduled_at or made.created_at
+    expires = None if made.expires_at is None else (made.expires_at - made.created_at).total_seconds()
+    how = send_email.options(
+        id=made.id,
+        at=made.scheduled_at if start > made.created_at else None,
+        priority=made.lane.priority,
+        expires=expires,
+        tenant_id=tenant_id,
+    )
+    return how.message(made.id)
 
 
 def later(stored: Stored) -> Message:

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.emails import examples as show
 from service.emails import parameters, render, views
+from service.emails.actors import message
 from service.emails.batch.routes import send_batch
-from service.emails.entry import message
+from service.emails.bulk.routes import bulk_router
 from service.emails.events import events, story
 from service.emails.framing import framed
 from service.emails.inbound import api as inbound
@@ -244,6 +245,7 @@ def warm() -> None:
 
 routers = [
     Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
+    bulk_router,
     templates_router,
     suppressions.router,
     inbound.router,

@@ -130,7 +130,7 @@ def template_faults(wanted: TemplateRef, pointer: str = "", pinned: Pinned | Non
     if pinned is not None:
         yield from rules.pointed(pointer, variable_faults(pinned.needs, wanted.variables))
         return
-    if wanted.version is not None:
+    if wanted.version:
         yield Fault(f"{pointer}/version", "a built-in template has one version; leave this field away.")
     try:
         check(wanted.key, wanted.variables, wanted.locale)

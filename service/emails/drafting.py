@@ -2,7 +2,9 @@
 
 from uuid import UUID
 
-from service.emails.draft import Draft, House, draft
+import msgspec
+
+from service.emails.draft import Draft, House, draft, template_faults
 from service.emails.library.library import Library, Pinned, UnknownVersion
 from service.emails.schemas import EmailRequest, TemplateRef
 from service.errors import Fault, Invalid
@@ -16,8 +18,17 @@ class Desk:
 
     async def draft(self, request: EmailRequest) -> Draft:
         """Check a request against every rule; the mail it asks for. Raises Invalid, Forbidden."""
-        pinned = None if request.template is None else await self.pin(request.template)
+        if request.template is None:
+            return draft(request, self._house)
+        pinned = await self.pin(request.template)
+        if pinned is None and request.template.version is not None:  # that version has no such language
+            request = msgspec.structs.replace(request, template=_built_in(request.template))
         return draft(request, self._house, pinned=pinned)
+
+    async def variable_faults(self, wanted: TemplateRef) -> list[Fault]:
+        """Every reason for which a template cannot be filled in with these variables. Raises Invalid."""
+        pinned = await self.pin(wanted)
+        return list(template_faults(wanted if pinned else _built_in(wanted), pinned=pinned))
 
     async def pin(self, wanted: TemplateRef, pointer: str = "/template") -> Pinned | None:
         """The version that is meant; None for a built-in template. Raises Invalid for a number that there is not."""
@@ -27,3 +38,7 @@ class Desk:
             return await self._library.pin(self._tenant_id, wanted.key, wanted.version, wanted.locale)
         except UnknownVersion as error:
             raise Invalid([Fault(f"{pointer}/version", f"{error}.")]) from error
+
+
+def _built_in(wanted: TemplateRef) -> TemplateRef:
+    return msgspec.structs.replace(wanted, version=None)

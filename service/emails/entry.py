@@ -10,8 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from service.emails.actors import send_email
-from service.emails.draft import Draft
+from service.emails.actors import message
 from service.emails.mailer import Sent
 from service.emails.models import emails
 from service.emails.office import Office
@@ -20,7 +19,6 @@ from service.emails.schemas import EmailRequest
 from service.emails.stored import Stored, compose
 from workers.context import correlation
 from workers.errors import WorkersError
-from workers.message import Message
 from workers.runtime import Runtime
 
 
@@ -58,20 +56,6 @@ async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
     return await office.mailer.send(
         await compose(stored, office.library), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
     )
-
-
-def message(made: Draft, tenant_id: UUID) -> Message:
-    """The message that sends a draft once it is stored: same id, its lane's priority, its times."""
-    start = made.scheduled_at or made.created_at
-    expires = None if made.expires_at is None else (made.expires_at - made.created_at).total_seconds()
-    how = send_email.options(
-        id=made.id,
-        at=made.scheduled_at if start > made.created_at else None,
-        priority=made.lane.priority,
-        expires=expires,
-        tenant_id=tenant_id,
-    )
-    return how.message(made.id)
 
 
 async def _unfenced() -> None:

@@ -174,4 +174,48 @@ TEMPLATE: dict[str, Any] = {
         }
     ],
 }
+BULK_ID = "bk_0199f6d6c3a1712fa0d5f1f0a9c1e7b2"
+BULK: dict[str, Any] = {
+    "template": {
+        "key": "course_enrollment",
+        "variables": {"course_name": "Tides", "course_url": "https://a.example/t"},
+    },
+    "recipients": [
+        {"to": "ada@example.org", "variables": {"name": "Ada"}},
+        {"to": "grace@example.org", "variables": {"name": "Grace"}, "locale": "de"},
+    ],
+    "name": "Tides begins",
+    "throttle": "600/m",
+    "category": "courses",
+}
+BULK_ACCEPTED: dict[str, Any] = {
+    "id": BULK_ID,
+    "status": "running",
+    "task_id": TASK_ID,
+    "request_id": "announce-41",
+    "attempts": 0,
+    "error": None,
+    "created_at": "2026-01-12T08:30:00.123Z",
+    "updated_at": "2026-01-12T08:30:00.123Z",
+    "mode": "live",
+    "name": "Tides begins",
+    "template": {"key": "course_enrollment", "version": None, "locale": None},
+    "throttle": "600/m",
+    "scheduled_at": None,
+    "total": 2,
+    "duplicates": 0,
+    "refused": 0,
+    "counts": {"pending": 2},
+    "errors": [],
+}
+BULK_SENT = {**BULK_ACCEPTED, "status": "completed", "attempts": 1, "counts": {"sent": 2}}
+BULK_PATCH = {"variables": {"course_name": "Tides", "course_url": "https://a.example/tides"}}
+BULKS = {"items": [BULK_SENT], "next_cursor": None}
+ROWS = {
+    "added": 1998,
+    "duplicates": 1,
+    "refused": 1,
+    "total": 1998,
+    "errors": [{"pointer": "/lines/17/to", "message": "has no `@`; give an address such as ada@example.org."}],
+}
 TRIAL = {"message": "Test email queued", "task_id": TASK_ID}

@@ -1,5 +1,6 @@
 """What the emails slice keeps for each process: the house rules, the mailer, the loader; made when first asked for."""
 
+import asyncio
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,6 +16,8 @@ from workers.errors import NoRuntime
 from workers.runtime import Runtime
 
 KEY = "emails"
+UPLOADS = 2
+"""Files of recipients that one process reads at once: each holds a connection to Postgres."""
 
 
 class Office:
@@ -25,6 +28,7 @@ class Office:
         self.mailer = Mailer.of(settings)
         self.loader = Loader(engine)
         self.library = Library(engine)
+        self.uploads = asyncio.Semaphore(UPLOADS)
         self.links = Links.of(settings)
 
     @classmethod

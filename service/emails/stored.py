@@ -29,6 +29,7 @@ SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.messag
        e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_version,
        e.template_variables::text,
        e.headers::text, e.attachments::text, e.attachment_data, e.scheduled_at, e.expires_at, e.created_at,
+       (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed
 FROM emails e WHERE e.id = ANY($1)
 """  # noqa: S608 (our own SQL)
@@ -62,6 +63,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_at: datetime | None
     expires_at: datetime | None
     created_at: datetime
+    bulk_status: str | None = None
     suppressed: dict[str, str] = {}
     """Recipients that get no mail, by their canonical address, each with the reason."""
 

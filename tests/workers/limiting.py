@@ -1,5 +1,6 @@
 """Helpers of the tests of limits: an actor with any options, and its messages."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from workers import Actor, Done, Message, State, actor, registry
 from workers.ledger import Claim, Ledger
+from workers.runtime import Runtime
 
 
 def noop(**options: Any) -> Actor[Any, Any]:
@@ -30,6 +32,8 @@ async def put(engine: AsyncEngine, sender: Any, *args: Any, **kwargs: Any) -> Me
     async with AsyncSession(engine) as session:
         message: Message = await sender.enqueue(session, *args, **kwargs)
         await session.commit()
+    while Runtime.of_loop()._admitting:  # noqa: ASYNC110 - what there is room for is let in beside this
+        await asyncio.sleep(0.001)
     return message
 
 

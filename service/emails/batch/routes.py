@@ -7,10 +7,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.emails import examples as show
+from service.emails.actors import message
 from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
 from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
 from service.emails.draft import Draft
-from service.emails.entry import message
 from service.emails.models import Status, email_id
 from service.emails.office import Office
 from service.emails.storing import store

@@ -18,6 +18,9 @@ from service.emails.library.shelf import Shelf, Version
 from service.emails.template import Rendered
 from service.emails.template_source import Declared
 
+BUILT_IN = 0
+"""The version of every built-in template."""
+
 
 class Pinned(msgspec.Struct, frozen=True):
     """One language of one version: what a mail is made of, whatever is published later."""
@@ -43,10 +46,12 @@ class Library:
         self.renderers = Renderers()
 
     async def pin(self, tenant_id: UUID, key: str, version: int | None, locale: str | None) -> Pinned | None:
-        """The version that a mail of this tenant is made of now; None for the built-in template.
+        """The version that a mail of this tenant is made of now; None for the built-in template, which 0 names too.
 
         Raises UnknownVersion where a version is named that there is not.
         """
+        if version == BUILT_IN:
+            return None
         if version is None:
             found = await self.shelf.published(tenant_id, key)
         elif (found := await self.shelf.version(tenant_id, key, version)) is None:
