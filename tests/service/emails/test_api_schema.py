@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails import examples, schemas
 from service.emails.batch.schemas import BatchOut, BatchRequest
+from service.emails.bulk import schemas as bulk
 from service.emails.library import schemas as library
 from service.emails.models import emails
 from service.emails.rows import COLUMNS
@@ -41,6 +42,9 @@ def test_what_is_stored_at_acceptance_are_columns_of_the_table() -> None:
         (examples.EVENTS, schemas.EventList),
         (examples.CONTENT, schemas.Content),
         (examples.PREVIEW, library.PreviewRequest),
+        (examples.BULK, bulk.BulkRequest),
+        (examples.BULK_ACCEPTED, bulk.BulkOut),
+        (examples.ROWS, bulk.RowsOut),
         (examples.TEMPLATE_IN, library.TemplateIn),
         (examples.TEMPLATE, library.TemplateDetail),
         (examples.BATCH, BatchRequest),
@@ -50,7 +54,7 @@ def test_what_is_stored_at_acceptance_are_columns_of_the_table() -> None:
 )
 def test_an_example_has_every_field_and_no_other(example: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     read = msgspec.json.decode(msgspec.json.encode(example), type=kind, strict=True)
-    if kind not in {schemas.EmailRequest, library.PreviewRequest, library.TemplateIn, BatchRequest}:
+    if kind not in {schemas.EmailRequest, library.PreviewRequest, library.TemplateIn, bulk.BulkRequest, BatchRequest}:
         assert msgspec.to_builtins(read).keys() == example.keys()
     if kind is schemas.EmailPage:
         assert msgspec.to_builtins(read)["items"][0].keys() == example["items"][0].keys()

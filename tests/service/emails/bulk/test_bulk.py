@@ -128,7 +128,10 @@ async def test_bad_recipients_refuse_the_whole_or_are_told_by_their_place(api: h
     assert {fault["pointer"] for fault in bulk["errors"]} == pointers
 
 
-CSV = 'to,name,locale,message\r\nAda <ada@example.org>,"Ada, L.",de,"Two ""short""\nlines"\r\n\r\nbob@example.org,Bob,,\r\n'
+CSV = (
+    'to,name,locale,message\r\nAda <ada@example.org>,"Ada, L.",de,"Two ""short""\nlines"\r\n'
+    "\r\nbob@example.org,Bob,,\r\n"
+)
 NDJSON = (
     '{"to": "ada@example.org", "variables": {"name": "Ada"}}\n\n{"to": "bob@example.org", "variables": {"name": "B"}}'
 )
