@@ -261,6 +261,11 @@ class Settings:
         parse=seconds(1, 86_400),
         unit="s",
     )
+    celery_tenant: str = setting(
+        "CELERY_TENANT",
+        doc="The tenant, by name, that Celery clients act for by the compatible task names; empty: the only one.",
+        default="",
+    )
     stream_limit: int = setting(
         "STREAM_LIMIT",
         doc="Live streams of feeds that one API key may have open in one process of the API, then 429.",

@@ -106,6 +106,7 @@ INDEXES = (
     "CREATE INDEX deliveries_feed ON deliveries (user_no, seq) WHERE channel = 'inbox'",
     "CREATE INDEX deliveries_collected ON deliveries (user_no, pace) WHERE channel = 'email' AND pace IS NOT NULL"
     " AND email_id IS NULL",
+    "CREATE INDEX notification_keys_until ON notification_keys (until)",
     "CREATE UNIQUE INDEX digests_open ON digests (user_no, pace) WHERE closed_at IS NULL",
     "CREATE INDEX digests_due_at ON digests (due_at) WHERE closed_at IS NULL",
 )

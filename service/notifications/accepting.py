@@ -9,10 +9,9 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
-from service.emails.draft import House, moment
+from service.emails.draft import moment
 from service.emails.rules import json_faults
 from service.errors import Fault, Invalid
-from service.notifications import letter
 from service.notifications.letter import Told
 from service.notifications.schemas import NotificationRequest
 from service.notifications.words import id_faults, ids_faults, word_faults
@@ -110,18 +109,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 def order(
     asked: NotificationRequest,
-    house: House,
     *,
     tenant_id: UUID,
     mode: str,
     request_id: str | None = None,
-    id: UUID | None = None,
 ) -> Order:
-    """Check a request against every rule. Raises Invalid naming every fault."""
-    made = Order(id=id or uuid7(), tenant_id=tenant_id, mode=mode, request_id=request_id, asked=asked)
+    """Check a request against every rule but those of its mail. Raises Invalid naming every fault."""
+    made = Order(id=uuid7(), tenant_id=tenant_id, mode=mode, request_id=request_id, asked=asked)
     faults = [*_word_faults(asked), *_recipient_faults(asked), *_dedup_faults(asked), *_data_faults(asked)]
-    if "email" in asked.channels and not faults:
-        letter.check(made.told(), house)
     if faults:
         raise Invalid(faults)
     return made

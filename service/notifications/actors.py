@@ -1,81 +1,75 @@
-"""What the notifications slice does: delivers a notification to everybody it reaches."""
+"""What the notifications slice does: delivers notifications, mails digests, forgets what is old.
 
-from uuid import UUID
+And the names by which Celery clients knew it.
+"""
 
-import msgspec
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.emails.office import Office
-from service.errors import ServiceError
-from service.notifications import fanout
-from service.notifications.accepting import Order
-from service.notifications.chunk import Letter
-from service.notifications.letter import Told, letter
-from service.notifications.models import ACTOR, QUEUE
-from service.notifications.wakeups import Herald, word
-from service.settings import Settings
+from service.forgetting import forget, oldest
+from service.notifications import digest
+from service.notifications.compatibility import (
+    broadcast_notification,
+    process_queue,
+    send_bulk_notifications,
+    send_email,
+    send_notification,
+)
+from service.notifications.delivering import engine_of, fan_out
+from service.notifications.models import QUEUE
 from workers.actor import actor
-from workers.context import current
-from workers.errors import Dead, NoRuntime
-from workers.message import Message, Priority
-from workers.policy import Backoff
+from workers.cron import Cron
 from workers.runtime import Runtime
 
-_TOLD = text(
-    "SELECT id, tenant_id, mode, type, category, critical, data, email, request_id, 'email' = ANY(channels) AS mails,"
-    " cardinality(topics) > 0 OR organization_id IS NOT NULL AS wide FROM notifications WHERE id = :id"
+__all__ = [
+    "broadcast_notification",
+    "fan_out",
+    "forget_notifications",
+    "process_queue",
+    "send_bulk_notifications",
+    "send_digests",
+    "send_email",
+    "send_notification",
+]
+
+OVER = text("""
+DELETE FROM notification_keys WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM notification_keys WHERE until < statement_timestamp() LIMIT :batch))
+""")
+OLD = (
+    text("""
+DELETE FROM deliveries WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM deliveries WHERE notification_id < :before LIMIT :batch))
+"""),
+    text("""
+DELETE FROM notification_keys WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM notification_keys WHERE notification_id < :before LIMIT :batch))
+"""),
+    text("""
+DELETE FROM digests WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM digests WHERE closed_at IS NOT NULL AND email_id < :before LIMIT :batch))
+"""),
+    text("""
+DELETE FROM notifications WHERE id = ANY (ARRAY(
+    SELECT n.id FROM notifications n LEFT JOIN messages m ON m.id = n.id
+    WHERE n.id < :before AND (m.state IS NULL OR m.state NOT IN ('queued', 'running')) ORDER BY n.id LIMIT :batch))
+"""),
 )
 
 
-@actor(name=ACTOR, queue=QUEUE, max_retries=50, max_crashes=20, backoff=Backoff(min=1, max=300), time_limit=3600)
-async def fan_out(notification_id: UUID) -> None:
-    """Deliver a notification, chunk by chunk; whoever comes after a crash goes on where the last chunk ended."""
-    runtime, context = Runtime.of_loop(), current()
-    engine = engine_of(runtime)
-    mail = await _letter(runtime, engine, notification_id)
-    total = await fanout.begin(engine, notification_id)
-    while (served := await fanout.serve(engine, notification_id, mail)) is not None:
-        Herald.of(runtime).say(word(served.users, served.low, served.high))
-        if mail is not None:
-            ring(runtime, mail, served.mails)
-        await context.progress(served.done, total)
-        if served.over:
-            break
+@actor(name="notifications.send_digests", queue=QUEUE, cron=Cron("* * * * *"), time_limit=300)
+async def send_digests() -> None:
+    """Mail every digest whose period is over, each once, some at a time."""
+    runtime = Runtime.of_loop()
+    while (sent := await digest.send_some(runtime, engine_of(runtime))) is not None:
+        runtime.ring(sent)
 
 
-def message(made: Order) -> Message:
-    """The message that delivers a notification once it is stored: same id; a critical one goes first."""
-    priority = Priority.CRITICAL if made.asked.critical else Priority.NORMAL
-    return fan_out.options(id=made.id, priority=priority, tenant_id=made.tenant_id).message(made.id)
-
-
-def ring(runtime: Runtime, mail: Letter, ids: list[UUID]) -> None:
-    """Ring for the mails of a chunk, which is committed."""
-    headers = msgspec.json.decode(mail.headers, type=dict[str, str])
-    one = Message(actor=mail.actor, queue=mail.queue, priority=Priority.of(mail.priority), headers=headers)
-    if ids:
-        runtime.ring([msgspec.structs.replace(one, id=id) for id in ids])
-
-
-def engine_of(runtime: Runtime) -> AsyncEngine:
-    """The engine of a runtime. Raises NoRuntime where it has none."""
-    if runtime.engine is None:
-        raise NoRuntime("notifications are in Postgres: this Runtime was made without an engine")
-    return runtime.engine
-
-
-async def _letter(runtime: Runtime, engine: AsyncEngine, id: UUID) -> Letter | None:
-    """The mail of a notification; None where it has none, or nothing may be sent."""
-    async with engine.connect() as connection:
-        row = (await connection.execute(_TOLD, {"id": id})).mappings().one_or_none()
-    if row is None:
-        raise Dead("there is no such notification", {"reason": "no_such_notification"})
-    settings: Settings = runtime.state["settings"]
-    if not row["mails"] or (row["mode"] == "live" and not settings.mail_send):
-        return None
-    told = msgspec.convert({name: row[name] for name in Told.__struct_fields__}, Told)
-    try:
-        return letter(told, Office.of(runtime).house)
-    except ServiceError as error:
-        raise Dead(f"no mail can be made of it: {error.detail}", {"reason": "content_refused"}) from error
+@actor(name="notifications.forget", queue=QUEUE, cron=Cron("3-59/10 * * * *"), time_limit=3600)
+async def forget_notifications() -> None:
+    """Delete notifications and their deliveries, digests and keys once they are older than RECORD_RETENTION."""
+    retention: float = Runtime.of_loop().state["settings"].record_retention
+    await forget(OVER)
+    if retention:
+        before = oldest(retention)
+        for statement in OLD:
+            await forget(statement, before=before)

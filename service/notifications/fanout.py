@@ -24,7 +24,7 @@ _MOVE = text(
     "UPDATE notifications SET after_no = :last_no, updated_at = clock_timestamp(),"
     " finished_at = CASE WHEN :over THEN clock_timestamp() END, "
     + ", ".join(f"{name} = {name} + :{name}" for name in COUNTS)
-    + " WHERE id = :id RETURNING resolved"
+    + " WHERE id = :id RETURNING resolved + overlapping"
 )
 _MAKE = text("""
 INSERT INTO users (tenant_id, mode, id)
@@ -48,7 +48,7 @@ FROM notifications n WHERE n.id = :id
 class Served(msgspec.Struct, frozen=True):
     """What a chunk did: whose inbox has something new (`users` are the first of them, `low` to `high` their range).
 
-    `mails` are to be rung for; `done` is how many people were served so far, and `over` whether that is all.
+    `mails` are to be rung for; `done` is how many were served so far, and `over` whether that is all.
     """
 
     users: list[int]

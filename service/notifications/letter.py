@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from service.emails.actors import send_email
-from service.emails.draft import House, draft
+from service.emails.drafting import Desk
 from service.emails.models import Lane
 from service.emails.rows import row
 from service.emails.schemas import EmailRequest, TemplateRef
@@ -37,15 +36,15 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None
 
 
-def letter(told: Told, house: House) -> Letter:
-    """Make the mail of a notification. Raises Invalid naming every fault, with pointers into `/email`."""
-    made = draft(request(told), house, uuid7())
+async def letter(told: Told, desk: Desk, host: str) -> Letter:
+    """Make the mail of a notification. Raises Invalid naming every fault, Forbidden."""
+    made = await desk.draft(request(told))
     how = send_email.options(id=made.id, priority=made.lane.priority, tenant_id=told.tenant_id)
     message = how.message(made.id)
     values = dict(zip((name for name, _ in rows.COLUMNS), rows.row(message), strict=True))
     return Letter(
         row=row(made, told.tenant_id, told.mode, told.request_id),
-        host=house.host,
+        host=host,
         topic=made.category or (Lane.BULK.value if made.lane is Lane.BULK else None),
         actor=message.actor,
         queue=message.queue,
@@ -59,10 +58,10 @@ def letter(told: Told, house: House) -> Letter:
     )
 
 
-def check(told: Told, house: House) -> None:
-    """Raise Invalid for what keeps the mail from being made."""
+async def check(told: Told, desk: Desk) -> None:
+    """Raise Invalid for what keeps the mail from being made, with pointers into the notification's request."""
     try:
-        draft(request(told), house)
+        await desk.draft(request(told))
     except Invalid as error:
         where = "/email" if told.email is not None else "/data"
         raise Invalid([Fault(f"{where}{fault.pointer}", fault.message) for fault in error.errors]) from None

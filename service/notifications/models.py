@@ -148,6 +148,7 @@ notification_keys = Table(
     Column("tenant_id", PgUUID, nullable=False),
     Column("until", DateTime(timezone=True), nullable=False),
     Column("notification_id", PgUUID, nullable=False),
+    Index("notification_keys_until", "until"),
 )
 
 digests = Table(

@@ -9,10 +9,10 @@ from litestar.params import FromPath, JSONBody
 
 from service.emails.office import Office
 from service.errors import NotFound
+from service.notifications import letter, views
 from service.notifications import notification_examples as show
-from service.notifications import views
 from service.notifications.accepting import COLUMNS, Order, order
-from service.notifications.actors import message
+from service.notifications.delivering import message
 from service.notifications.models import Status
 from service.notifications.schemas import NotificationOut, NotificationPage, NotificationRequest
 from service.notifications.views import MailStates
@@ -53,9 +53,10 @@ async def notify(request: Request, data: JSONBody[NotificationRequest]) -> Respo
     who was told under the same key within `dedup_window` seconds gets none. With `Prefer: wait=20` the answer is held
     until all were served (200), or the wait is over (202).
     """
-    house = Office.of(request.app.state.runtime).house
     caller = request.user
-    made = order(data, house, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id)
+    made = order(data, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id)
+    if "email" in made.channels:
+        await letter.check(made.told(), Office.of(request.app.state.runtime).desk(caller.tenant_id))
     got = await accept(request, TABLE, _submission(made))
     seconds = preferred_wait(request)
     if not seconds or got.answer.status != 202:

@@ -97,7 +97,7 @@ class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgressOut(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a fan-out is: people served, of at most `total`."""
+    """How far a fan-out is: how many were served (somebody reached by two routes counts twice), of how many."""
 
     done: int
     total: int | None = None

@@ -162,5 +162,5 @@ def _error(row: RowMapping, status: Status) -> ErrorOut | None:
 def _progress(row: RowMapping) -> ProgressOut | None:
     if row["progress"] is None and not row["resolved"]:
         return None
-    total = (row["progress"] or {}).get("total")
-    return ProgressOut(done=row["resolved"], total=total)
+    done = row["resolved"] + row["overlapping"]
+    return ProgressOut(done=done, total=done if row["finished_at"] else (row["progress"] or {}).get("total"))

@@ -113,6 +113,6 @@ async def test_a_user_who_is_forgotten_leaves_nothing_behind(desk: Desk, sql: Sq
     await desk.deliver(recipients={"users": ["ada"]}, channels=["inbox", "email"], dedup_key="k")
     assert (await desk.api.delete("/v1/users/ada")).status_code == 204
     for table in ("users", "preferences", "notification_keys", "digests"):
-        assert await sql(f"SELECT FROM {table}") == [], table
-    assert await sql("SELECT FROM deliveries WHERE channel = 'inbox'") == []
+        assert await sql(f"SELECT 1 AS one FROM {table}") == [], table
+    assert await sql("SELECT 1 AS one FROM deliveries WHERE channel = 'inbox'") == []
     assert (await desk.api.get("/v1/users/ada/feed")).status_code == 404

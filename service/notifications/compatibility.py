@@ -1,0 +1,183 @@
+"""The task names by which Celery clients knew the service before, served on Celery's default queue.
+
+A Celery client has no API key: it acts for the tenant of CELERY_TENANT, or for the only one there is. A task that is
+delivered again, because its worker died before it said that it was done, tells nobody twice: its id is the key.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.emails import entry, letters
+from service.emails.models import email_id
+from service.emails.office import Office
+from service.emails.schemas import EmailRequest
+from service.errors import Invalid, ServiceError
+from service.notifications import letter
+from service.notifications.accepting import COLUMNS, order
+from service.notifications.delivering import engine_of
+from service.notifications.delivering import message as delivery
+from service.notifications.models import notification_id, notifications
+from service.notifications.schemas import Channel, NotificationRequest, Recipients
+from service.settings import Settings
+from workers.actor import actor
+from workers.context import current
+from workers.errors import Dead
+from workers.runtime import Runtime
+
+STOCK = "celery"
+"""Where a Celery client sends that was told of no queue."""
+KEPT = 3_600.0  # seconds for which Celery's result backend keeps an answer
+WINDOW = 86_400.0  # seconds in which a task that is delivered again tells nobody twice
+
+TYPE = "notification"
+
+_TENANTS = text("SELECT id FROM tenants WHERE :name = '' OR name = :name ORDER BY name LIMIT 2")
+
+
+class Extra(NamedTuple):
+    """What a task may say beside whom and what."""
+
+    type: str
+    data: dict[str, Any] | None
+    channels: list[str] | None
+    category: str | None
+    dedup_key: str | None
+
+
+@actor(name="notifications.send_notification", queue=STOCK, result=KEPT)
+async def send_notification(
+    user_id: str | int,
+    title: str,
+    message: str = "",
+    *,
+    type: str = TYPE,
+    data: dict[str, Any] | None = None,
+    channels: list[str] | None = None,
+    category: str | None = None,
+    dedup_key: str | None = None,
+) -> dict[str, str]:
+    """Notify one user, by inbox and mail unless `channels` says otherwise. Answers the notification's id."""
+    extra = Extra(type, data, channels, category, dedup_key)
+    return await _notify(Recipients(users=[str(user_id)]), title, message, extra)
+
+
+@actor(name="notifications.send_bulk_notifications", queue=STOCK, result=KEPT)
+async def send_bulk_notifications(
+    user_ids: list[str | int],
+    title: str,
+    message: str = "",
+    *,
+    type: str = TYPE,
+    data: dict[str, Any] | None = None,
+    channels: list[str] | None = None,
+    category: str | None = None,
+    dedup_key: str | None = None,
+) -> dict[str, str]:
+    """Notify many users, each once. Answers the notification's id."""
+    extra = Extra(type, data, channels, category, dedup_key)
+    return await _notify(Recipients(users=[str(id) for id in user_ids]), title, message, extra)
+
+
+@actor(name="notifications.broadcast_notification", queue=STOCK, result=KEPT)
+async def broadcast_notification(
+    organization_id: str | int,
+    title: str,
+    message: str = "",
+    *,
+    type: str = TYPE,
+    data: dict[str, Any] | None = None,
+    channels: list[str] | None = None,
+    category: str | None = None,
+    dedup_key: str | None = None,
+) -> dict[str, str]:
+    """Notify the members of an organization, each once. Answers the notification's id."""
+    extra = Extra(type, data, channels, category, dedup_key)
+    return await _notify(Recipients(organization=str(organization_id)), title, message, extra)
+
+
+@actor(name="notifications.send_email", queue=STOCK, result=KEPT)
+async def send_email(to: str | list[str], subject: str, message: str, html: str | None = None) -> dict[str, str]:
+    """Queue a mail: plain text in the house's layout, or the caller's own HTML. Answers its id."""
+    key = f"celery:{current().id}"
+    if html is None:
+        wanted = letters.custom(to, subject=subject, message=message)
+        request = EmailRequest(to=to, template=wanted.template, dedup_key=key)
+    else:
+        request = EmailRequest(to=to, subject=subject, text=message, html=html, dedup_key=key)
+    async with engine_of(Runtime.of_loop()).begin() as connection:
+        tenant_id = await _tenant(connection)
+        try:
+            id = await entry.enqueue(connection, request, tenant_id=tenant_id)
+        except ServiceError as error:
+            raise refused(error) from error
+    return {"email_id": email_id(id), "task_id": str(id)}
+
+
+@actor(name="emails.process_queue", queue=STOCK, result=KEPT)
+async def process_queue() -> dict[str, int]:
+    """Ring for whatever is due and not taken up, as the sweeper of every worker does each second. Harmless."""
+    runtime = Runtime.of_loop()
+    swept = await runtime.ledger.sweep(runtime.ring)
+    return {name: len(getattr(swept, name)) for name in ("rung", "reclaimed", "expired")}
+
+
+async def _notify(to: Recipients, title: str, message: str, extra: Extra) -> dict[str, str]:
+    chosen: list[Channel] = []
+    for word in extra.channels or ("inbox", "email"):
+        if word not in ("inbox", "email"):
+            raise Dead(f"there is no channel {word[:40]!r}; there are inbox and email", {"reason": "invalid"})
+        chosen.append(word)  # type: ignore[arg-type]  # one of the two
+    asked = NotificationRequest(
+        type=extra.type,
+        recipients=to,
+        data={**(extra.data or {}), "title": title, **({"body": message} if message else {})},
+        channels=chosen,
+        category=extra.category,
+        dedup_key=extra.dedup_key or f"celery:{current().id}",
+        dedup_window=WINDOW,
+    )
+    return await _accept(asked)
+
+
+async def _accept(asked: NotificationRequest) -> dict[str, str]:
+    """Store a notification and its message in one transaction. Raises Dead naming every fault."""
+    async with engine_of(Runtime.of_loop()).begin() as connection:
+        tenant_id = await _tenant(connection)
+        try:
+            made = order(asked, tenant_id=tenant_id, mode="live", request_id=current().request_id)
+            if "email" in made.channels:
+                await letter.check(made.told(), Office.of_loop().desk(tenant_id))
+        except ServiceError as error:
+            raise refused(error) from error
+        values = dict(zip((name for name, _ in COLUMNS), made.row(), strict=True))
+        await connection.execute(insert(notifications).values(values))
+        await Runtime.enqueue_from_loop(connection, delivery(made))
+    return {"notification_id": notification_id(made.id), "task_id": str(made.id)}
+
+
+def refused(error: ServiceError) -> Dead:
+    """What a refusal means for a task: it is final, and says why."""
+    faults = error.errors if isinstance(error, Invalid) else ()
+    told = "; ".join(f"{fault.pointer}: {fault.message}" for fault in faults[:10])
+    return Dead(told or error.detail, {"reason": error.code})
+
+
+async def _tenant(connection: AsyncConnection) -> UUID:
+    """The tenant that a Celery client acts for. Raises Dead where it is not clear which."""
+    if (given := current().tenant_id) is not None:
+        return given
+    settings: Settings = Runtime.of_loop().state["settings"]
+    found: Sequence[UUID] = (await connection.execute(_TENANTS, {"name": settings.celery_tenant})).scalars().all()
+    if len(found) != 1:
+        what = (
+            f"there is no tenant {settings.celery_tenant!r}"
+            if settings.celery_tenant
+            else ("there are several tenants" if found else "there is no tenant yet")
+        )
+        raise Dead(f"{what}: set CELERY_TENANT to the name of the one that tasks act for", {"reason": "no_tenant"})
+    return found[0]
