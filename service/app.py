@@ -24,6 +24,8 @@ from service.web.limits import Limiter
 from service.web.metrics import HttpMetrics, LedgerMetrics
 from service.web.principal import Doorman, admit
 from service.web.request import Request
+from service.web.traced import Traced
+from workers.middleware import defaults
 from workers.publisher import Publisher
 from workers.runtime import Runtime
 
@@ -66,7 +68,8 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
         debug=False,
         pdb_on_exception=False,
     )
-    return Edge(Express(app), HttpMetrics(registry))
+    inner = Traced(Express(app)) if settings.tracing else Express(app)
+    return Edge(inner, HttpMetrics(registry))
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +87,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         )
         stack.push_async_callback(engine.dispose)
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
-        runtime = Runtime(engine, publisher)
+        runtime = Runtime(engine, publisher, middleware=defaults(tracing=settings.tracing))
         runtime.state["settings"] = settings
         await runtime.start()
         stack.push_async_callback(runtime.stop)

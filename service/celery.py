@@ -11,6 +11,7 @@ from service import db, logs, slices
 from service.settings import Settings
 from workers.actor import registry
 from workers.celery import App, WorkerOptions, create_celery
+from workers.middleware import defaults
 from workers.publisher import Publisher
 from workers.runtime import Runtime
 
@@ -25,7 +26,13 @@ def make_app(settings: Settings) -> App:
     async def open_runtime() -> Runtime:
         engine = db.create_engine(settings, application="callboard-worker")
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
-        runtime = Runtime(engine, publisher, lease=settings.worker_lease, retention=settings.retention)
+        runtime = Runtime(
+            engine,
+            publisher,
+            middleware=defaults(tracing=settings.tracing),
+            lease=settings.worker_lease,
+            retention=settings.retention,
+        )
         runtime.state["settings"] = settings
         runtime.resources.push_async_callback(engine.dispose)
         for warm in (module.warm for module in modules if hasattr(module, "warm")):

@@ -225,6 +225,12 @@ class Settings:
         parse=seconds(0, 86_400),
         unit="s",
     )
+    tracing: bool = setting(
+        "TRACING",
+        doc="Spans of OpenTelemetry for requests and messages; needs callboard[otel] and an SDK, see operations.",
+        default=False,
+        parse=flag,
+    )
     worker_health_port: int = setting(
         "WORKER_HEALTH_PORT",
         doc="Where a worker answers /live, /ready and /metrics; 0 for nowhere.",

@@ -8,11 +8,12 @@ from workers.middleware.logs import Logs
 from workers.middleware.metrics import Metrics
 from workers.middleware.retry import Retries
 from workers.middleware.timelimit import TimeLimit
+from workers.middleware.tracing import Tracing
 
 
-def defaults() -> list[Middleware]:
-    """Context and logs, metrics, expiry, time limit, retry: outermost first."""
-    return [Logs(), Metrics(), Expiry(), TimeLimit(), Retries()]
+def defaults(*, tracing: bool = False) -> list[Middleware]:
+    """Context and logs, tracing if it is wanted, metrics, expiry, time limit, retry: outermost first."""
+    return [Logs(), *([Tracing()] if tracing else []), Metrics(), Expiry(), TimeLimit(), Retries()]
 
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Retries",
     "Send",
     "TimeLimit",
+    "Tracing",
     "defaults",
     "onion",
     "sending",
