@@ -8,7 +8,21 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from service.spellings import MadeUp, count, flag, keys, one_of, ports, seconds, secret, text, url, words
+from service.spellings import (
+    MadeUp,
+    count,
+    flag,
+    keys,
+    mailbox,
+    notifications,
+    one_of,
+    ports,
+    seconds,
+    secret,
+    text,
+    url,
+    words,
+)
 
 LogFormat = Literal["auto", "json", "pretty"]
 SmtpTls = Literal["none", "starttls", "tls"]
@@ -118,6 +132,33 @@ class Settings:
         doc="Hand mail to the mail server; false accepts and renders but sends nothing.",
         default=True,
         parse=flag,
+    )
+    mail_verified: bool = setting(
+        "MAIL_VERIFIED",
+        doc="A sender that a mail names must be of a domain that its tenant has verified (/v1/senders); MAIL_DOMAINS is"
+        " not asked then.",
+        default=False,
+        parse=flag,
+    )
+    mail_return_path: str = setting(
+        "MAIL_RETURN_PATH",
+        doc="Where bounces go, such as bounces@mail.example.org: each mail's envelope has bounces+ID@. Empty: to the"
+        " sender.",
+        default="",
+        parse=mailbox,
+    )
+    smtp_notify: tuple[str, ...] = setting(
+        "SMTP_NOTIFY",
+        doc="Reports to ask for where the server offers DSN: FAILURE, DELAY, SUCCESS, by commas, or none.",
+        default=("FAILURE",),
+        parse=notifications,
+    )
+    dns_servers: tuple[str, ...] = setting(
+        "DNS_SERVERS",
+        doc="Name servers that are asked for the records of senders, as address or address:port, by commas; empty for"
+        " the system's.",
+        default=(),
+        parse=words,
     )
     mail_domains: tuple[str, ...] = setting(
         "MAIL_DOMAINS",

@@ -78,6 +78,20 @@ def keys(value: str) -> tuple[str, ...]:
     return tuple(map(secret, words(value)))
 
 
+def notifications(value: str) -> tuple[str, ...]:
+    """Parse what a mail server is to report (RFC 3461): FAILURE, DELAY, SUCCESS; `none` for nothing."""
+    if value.lower() == "none":
+        return ()
+    return tuple(one_of("FAILURE", "DELAY", "SUCCESS")(word) for word in words(value))
+
+
+def mailbox(value: str) -> str:
+    """Parse one plain `local@domain` whose local part leaves room for an id."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,30}@[A-Za-z0-9.-]{1,200}", value):
+        raise ValueError("one plain address is expected, such as bounces@mail.example.org")
+    return value
+
+
 class MadeUp(str):
     """A secret that this process made up for want of one: no other process knows it."""
 

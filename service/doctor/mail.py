@@ -8,14 +8,10 @@ from service.doctor.finding import Finding, Mark, Section
 from service.emails.addresses import Address, parse_address
 from service.emails.faults import Refused
 from service.emails.mime import Mail, build
-from service.emails.smtp import SmtpError, Step, Timeouts, Transport
+from service.emails.smtp import SmtpError, Step, Transport
+from service.emails.smtp.probe import IMPATIENT
 from service.emails.smtp.steps import mend
 from service.settings import Settings
-
-# Nobody sits before a terminal for the five minutes that RFC 5321 grants a banner.
-IMPATIENT = Timeouts(
-    connect=5, banner=10, ehlo=10, starttls=10, auth=10, rset=5, mail=10, rcpt=20, data=10, body=10, dot=60, total=60
-)
 
 
 async def examine(settings: Settings, send_to: str | None) -> Section:

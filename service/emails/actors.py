@@ -75,6 +75,7 @@ async def send_email(email_id: UUID) -> None:
             mode=stored.mode,
             attempt=context.attempt,
             before_dot=context.fence,
+            way=stored.way,
         )
     except SmtpError as error:
         raise verdict(error, context.attempt, age(stored)) from error

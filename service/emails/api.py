@@ -21,8 +21,10 @@ from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
+from service.emails.senders import api as senders
 from service.emails.stored import content as stored_content
 from service.emails.suppressions import api as suppressions
+from service.emails.transports import api as transports
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
 from service.emails.unsubscribe import api as unsubscribe
 from service.errors import Conflict, NotFound
@@ -250,5 +252,7 @@ routers = [
     suppressions.router,
     inbound.router,
     unsubscribe.router,
+    senders.router,
+    transports.router,
     Router("/", route_handlers=[send_test_email]),
 ]

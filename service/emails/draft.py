@@ -25,6 +25,7 @@ class House(msgspec.Struct, frozen=True):
 
     sender: Address
     domains: frozenset[str]
+    verified_only: bool = False
 
     @classmethod
     def of(cls, mail_from: str, mail_domains: tuple[str, ...]) -> "House":
@@ -166,9 +167,17 @@ def _addresses(request: EmailRequest, name: str, faults: list[Fault]) -> list[Ad
 
 
 def _allow(sender: Address, house: House) -> None:
-    if "*" not in house.domains and sender.domain not in house.domains:
+    domain = sender.addr_spec.rpartition("@")[2].lower()
+    if house.verified_only and domain not in house.domains:
+        raise Forbidden(
+            f"The domain {domain} is not verified: add it with POST /v1/senders, publish its records, then ask for"
+            " …/verify.",
+            code="sender-not-verified",
+        )
+    if "*" not in house.domains and not house.domains & {sender.domain, domain}:
         raise Forbidden(
             f"Mail from {sender.domain} is not this service's to send: use a sender of "
-            f"{', '.join(sorted(house.domains))}, or have the domain added to MAIL_DOMAINS.",
+            f"{', '.join(sorted(house.domains))}, verify the domain (POST /v1/senders), or have it added to"
+            " MAIL_DOMAINS.",
             code="sender-not-allowed",
         )

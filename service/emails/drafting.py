@@ -7,23 +7,37 @@ import msgspec
 from service.emails.draft import Draft, House, draft, template_faults
 from service.emails.library.library import Library, Pinned, UnknownVersion
 from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.senders.domains import Domains
 from service.errors import Fault, Invalid
 
 
 class Desk:
     """Makes the drafts of one tenant."""
 
-    def __init__(self, house: House, library: Library, tenant_id: UUID | None) -> None:
-        self._house, self._library, self._tenant_id = house, library, tenant_id
+    def __init__(
+        self, house: House, library: Library, domains: Domains, tenant_id: UUID | None, *, strict: bool = False
+    ) -> None:
+        """`strict`: a sender that a mail names must be of a domain that the tenant has verified."""
+        self._house, self._library, self._domains, self._tenant_id = house, library, domains, tenant_id
+        self._strict = strict
 
     async def draft(self, request: EmailRequest) -> Draft:
         """Check a request against every rule; the mail it asks for. Raises Invalid, Forbidden."""
+        house = self._house if request.sender is None else await self._allowed()
         if request.template is None:
-            return draft(request, self._house)
+            return draft(request, house)
         pinned = await self.pin(request.template)
         if pinned is None and request.template.version is not None:  # that version has no such language
             request = msgspec.structs.replace(request, template=_built_in(request.template))
-        return draft(request, self._house, pinned=pinned)
+        return draft(request, house, pinned=pinned)
+
+    async def _allowed(self) -> House:
+        """The house with the domains that this tenant may send from."""
+        if self._tenant_id is None:
+            return self._house
+        verified = await self._domains.of(self._tenant_id)
+        domains = verified if self._strict else self._house.domains | verified
+        return msgspec.structs.replace(self._house, domains=domains, verified_only=self._strict)
 
     async def variable_faults(self, wanted: TemplateRef) -> list[Fault]:
         """Every reason for which a template cannot be filled in with these variables. Raises Invalid."""

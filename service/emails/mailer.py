@@ -5,13 +5,19 @@ Whoever sends comes through here: the actor, with a row and a fence; a direct ca
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.inbound.report import Report
 from service.emails.mime import Mail, build
+from service.emails.senders.signing import Signers
 from service.emails.simulator import is_simulated, simulate
 from service.emails.smtp import Reply, Transport
+from service.emails.transports.relays import Relays
+from service.emails.way import Way
+from service.sealing import Sealer
 from service.settings import Settings
 
 LARGE = 1024 * 1024  # bytes of attachments from which a mail is built in a thread
@@ -34,20 +40,25 @@ class Sent(msgspec.Struct, frozen=True):
 class Mailer:
     """The way out of one process, bound to the loop it is made on."""
 
-    def __init__(self, transport: Transport, *, enabled: bool = True, mailbox: bool = False) -> None:
-        """`enabled`: whether anything may be sent. `mailbox`: the server is the development mailbox, safe for tests."""
-        self.transport = transport
-        self._enabled = enabled
-        self._mailbox = mailbox
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Mailer":
-        """Make the mailer that the settings describe; call it on the loop that uses it."""
-        transport = Transport.of(settings)
-        return cls(transport, enabled=settings.mail_send, mailbox=settings.smtp_mailbox)
+    def __init__(self, settings: Settings, engine: AsyncEngine, transport: Transport | None = None) -> None:
+        """Make the mailer that the settings describe, or with another transport; call it on the loop that uses it."""
+        self.transport = transport or Transport.of(settings)
+        self._relays = Relays.of(engine, settings)
+        self._signers = Signers(engine, Sealer.of(settings))
+        self._enabled = settings.mail_send
+        self._mailbox = settings.smtp_mailbox
+        self._return_path = settings.mail_return_path
+        self._notify = settings.smtp_notify
 
     async def send(
-        self, mail: Mail, recipients: Sequence[str], *, mode: str, attempt: int, before_dot: BeforeDot
+        self,
+        mail: Mail,
+        recipients: Sequence[str],
+        *,
+        mode: str,
+        attempt: int,
+        before_dot: BeforeDot,
+        way: Way = Way(),  # noqa: B008 (frozen)
     ) -> Sent:
         """Send one mail to the recipients of its envelope; `before_dot` is awaited before it cannot be taken back.
 
@@ -63,7 +74,17 @@ class Mailer:
         if not self._enabled:
             raise SendingDisabled
         taken = answer.reply.accepted if answer is not None else recipients
-        reply = await self.transport.send(mail.sender.addr_spec, taken, data, before_dot)
+        if way.signer is not None:
+            data = await self._signers.sign(way.signer, data)
+        transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
+        reply = await transport.send(
+            way.sender(mail.sender.addr_spec, self._return_path),
+            taken,
+            data,
+            before_dot,
+            envid=way.envid,
+            notify=self._notify,
+        )
         if answer is None:
             return Sent(reply)
         refused = {**answer.reply.refused, **reply.refused}
@@ -71,7 +92,11 @@ class Mailer:
 
     async def close(self) -> None:
         """Finish what is under way and say goodbye to the server."""
-        await self.transport.close()
+        await asyncio.gather(self.transport.close(), self._relays.close())
+
+    async def _relay(self, id: UUID) -> Transport:
+        """A tenant's transport; the house's where it was deleted just now."""
+        return await self._relays.find(id) or self.transport
 
 
 async def _build(mail: Mail) -> bytes:

@@ -9,6 +9,7 @@ from service.emails.draft import House
 from service.emails.drafting import Desk
 from service.emails.library.library import Library
 from service.emails.mailer import Mailer
+from service.emails.senders.domains import Domains
 from service.emails.stored import Loader
 from service.emails.unsubscribe.links import Links
 from service.settings import Settings
@@ -25,11 +26,13 @@ class Office:
 
     def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
         self.house = House.of(settings.mail_from, settings.mail_domains)
-        self.mailer = Mailer.of(settings)
+        self.mailer = Mailer(settings, engine)
         self.loader = Loader(engine)
         self.library = Library(engine)
         self.uploads = asyncio.Semaphore(UPLOADS)
         self.links = Links.of(settings)
+        self.domains = Domains(engine)
+        self._strict = settings.mail_verified
 
     @classmethod
     def of_loop(cls) -> "Office":
@@ -49,7 +52,7 @@ class Office:
 
     def desk(self, tenant_id: UUID | None) -> Desk:
         """Where the mails of a tenant are drafted."""
-        return Desk(self.house, self.library, tenant_id)
+        return Desk(self.house, self.library, self.domains, tenant_id, strict=self._strict)
 
     async def close(self) -> None:
         """Finish what is under way."""

@@ -17,8 +17,11 @@ from service.emails.mime import Mail
 from service.emails.render import render, text_of
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import Content
+from service.emails.senders.signing import SIGNER
 from service.emails.spelling import read_back
 from service.emails.suppressions.matching import SUPPRESSED, canonical
+from service.emails.transports.relays import RELAY
+from service.emails.way import Way
 from workers.ledger.batcher import Batcher
 from workers.ledger.statement import fetch
 
@@ -30,7 +33,7 @@ SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.messag
        e.template_variables::text,
        e.headers::text, e.attachments::text, e.attachment_data, e.scheduled_at, e.expires_at, e.created_at,
        (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
-       coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed
+       coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed, ({SIGNER}) AS signer, ({RELAY}) AS relay
 FROM emails e WHERE e.id = ANY($1)
 """  # noqa: S608 (our own SQL)
 
@@ -66,12 +69,19 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     bulk_status: str | None = None
     suppressed: dict[str, str] = {}
     """Recipients that get no mail, by their canonical address, each with the reason."""
+    signer: UUID | None = None
+    relay: UUID | None = None
 
     @classmethod
     def of(cls, draft: Draft, mode: str, tenant_id: UUID | None = None) -> "Stored":
         """A draft as it would be read back, for sending without storing."""
         values = dict(zip((name for name, _ in COLUMNS), row(draft, tenant_id or draft.id, mode, None), strict=True))
         return cls(**{name: values[name] for name in cls.__struct_fields__ if name in values})
+
+    @property
+    def way(self) -> Way:
+        """How it leaves."""
+        return Way(id=self.id, signer=self.signer, relay=self.relay)
 
     @property
     def wanted(self) -> list[str]:

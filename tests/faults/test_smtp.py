@@ -27,7 +27,7 @@ async def post_to(engine: AsyncEngine, sink: Sink, short: str = "", port: int = 
     async with workbench(engine) as bench:
         bench.runtime.state["settings"] = settings
         timeouts = Timeouts(**{short: SHORT}) if short else None
-        Office.of(bench.runtime).mailer = Mailer(Transport.of(settings, timeouts=timeouts))
+        Office.of(bench.runtime).mailer = Mailer(settings, engine, Transport.of(settings, timeouts=timeouts))
         yield Post(engine, bench, sink)
 
 

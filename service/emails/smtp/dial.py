@@ -16,7 +16,7 @@ import msgspec
 from service.emails.smtp.auth import authenticate
 from service.emails.smtp.connection import Connection
 from service.emails.smtp.dial_errors import dial_error, needs_mending
-from service.emails.smtp.dns import Resolver
+from service.emails.smtp.dns import Resolve, Resolver
 from service.emails.smtp.errors import SmtpError
 from service.emails.smtp.phases import Phase, Timeouts
 from service.emails.smtp.steps import OnStep, Step, mend
@@ -41,10 +41,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 class Dialer:
     """Opens connections to one server."""
 
-    def __init__(self, server: Server, timeouts: Timeouts, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        timeouts: Timeouts,
+        context: ssl.SSLContext | None = None,
+        resolve: Resolve | None = None,
+    ) -> None:
         self.server = server
         self.timeouts = timeouts
-        self.resolver = Resolver(server.host, server.port)
+        self.resolver = Resolver(server.host, server.port, resolve)
         self._context = context
 
     async def dial(self, deadline: float, on_step: OnStep | None = None) -> Connection:

@@ -4,14 +4,20 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Awaitable, Callable
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Resolver:
     """Looks one host up, never twice at the same time, and remembers which address answered last."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, resolve: Resolve | None = None) -> None:
+        """`resolve` stands in for the system's resolver: it returns IP addresses, and may refuse."""
+        self._own = resolve
         self._host = host
         self._port = port
         self._lookup: asyncio.Task[list[Address]] | None = None
@@ -22,7 +28,7 @@ class Resolver:
 
         A lookup occupies a thread until the system's resolver gives up, so callers share one.
         """
-        if (literal := _literal(self._host, self._port)) is not None:
+        if self._own is None and (literal := _literal(self._host, self._port)) is not None:
             return [literal]
         if self._lookup is None or self._lookup.done():
             self._lookup = asyncio.create_task(self._resolve())
@@ -47,6 +53,9 @@ class Resolver:
         raise failure
 
     async def _resolve(self) -> list[Address]:
+        if self._own is not None:
+            given = [_literal(address, self._port) for address in await self._own(self._host, self._port)]
+            return [address for address in given if address is not None]
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]

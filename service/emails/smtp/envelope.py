@@ -23,16 +23,25 @@ _DOMAIN = re.compile(
 _LITERAL = re.compile(r"\[[0-9a-f:.]+\]|\[IPv6:[0-9a-f:.]+\]", re.IGNORECASE)
 
 
+_ENVID = re.compile(r"[A-Za-z0-9._-]{0,100}")  # RFC 3461 allows more, encoded
+_NOTIFY = frozenset({"FAILURE", "DELAY", "SUCCESS"})
+
+
 class Envelope(msgspec.Struct, frozen=True):
-    """A sender (empty for none) and one or more recipients, checked; `utf8` if a local part needs SMTPUTF8."""
+    """A sender (empty for none) and one or more recipients, checked; `utf8` if a local part needs SMTPUTF8.
+
+    `envid` and `notify` are said to a server that offers DSN (RFC 3461).
+    """
 
     sender: str
     recipients: tuple[str, ...]
     paths: tuple[str, ...]
     utf8: bool
+    envid: str = ""
+    notify: tuple[str, ...] = ()
 
 
-def envelope(sender: str, recipients: Sequence[str]) -> Envelope:
+def envelope(sender: str, recipients: Sequence[str], envid: str = "", notify: Sequence[str] = ()) -> Envelope:
     """Check a sender and its recipients; each recipient counts once.
 
     Raises SmtpError (permanent, `invalid_address`) that names every faulty one.
@@ -48,7 +57,10 @@ def envelope(sender: str, recipients: Sequence[str]) -> Envelope:
     if faults:
         raise _invalid(Phase.RCPT, f"not one plain address: {', '.join(faults)}")
     good = tuple(path for path in paths if path is not None)
-    return Envelope(sender_path, recipients, good, not all(path.isascii() for path in (sender_path, *good)))
+    if not _ENVID.fullmatch(envid) or not _NOTIFY.issuperset(notify):
+        raise _invalid(Phase.MAIL, "the envelope id is letters and digits; notify is FAILURE, DELAY or SUCCESS")
+    utf8 = not all(path.isascii() for path in (sender_path, *good))
+    return Envelope(sender_path, recipients, good, utf8, envid, tuple(notify))
 
 
 def commands(mail: Envelope, body: Body, offers: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
@@ -69,7 +81,11 @@ def commands(mail: Envelope, body: Body, offers: Mapping[str, str]) -> tuple[byt
         if "smtputf8" not in offers:
             raise _unfit("eai_unsupported", "the mail needs SMTPUTF8 (RFC 6531) and the server does not offer it")
         words.append("SMTPUTF8")
-    return " ".join(words).encode(), [f"RCPT TO:<{path}>".encode() for path in mail.paths]
+    notify = ""
+    if "dsn" in offers and mail.notify:
+        words += ["RET=HDRS", *([f"ENVID={mail.envid}"] if mail.envid else [])]
+        notify = f" NOTIFY={','.join(mail.notify)}"
+    return " ".join(words).encode(), [f"RCPT TO:<{path}>{notify}".encode() for path in mail.paths]
 
 
 def _path(address: str) -> str | None:

@@ -4,7 +4,13 @@ import asyncio
 
 from service.emails.smtp.dial import Dialer
 from service.emails.smtp.errors import SmtpError
+from service.emails.smtp.phases import Timeouts
 from service.emails.smtp.steps import Step, mend
+
+# Nobody sits before a terminal for the five minutes that RFC 5321 grants a banner.
+IMPATIENT = Timeouts(
+    connect=5, banner=10, ehlo=10, starttls=10, auth=10, rset=5, mail=10, rcpt=20, data=10, body=10, dot=60, total=60
+)
 
 
 async def probe(dialer: Dialer, sender: str) -> list[Step]:

@@ -10,6 +10,7 @@ import msgspec
 from service.emails.smtp.body import prepare
 from service.emails.smtp.breaker import Breaker
 from service.emails.smtp.dial import Dialer, Server
+from service.emails.smtp.dns import Resolve
 from service.emails.smtp.envelope import envelope
 from service.emails.smtp.errors import SmtpError
 from service.emails.smtp.phases import Phase, Timeouts
@@ -40,7 +41,8 @@ class Transport:
 
     `username` and `password` are never sent on a line that is not encrypted unless `plaintext_auth` says so.
     `context` replaces the TLS settings made from `verify`, for an authority of your own. `local_name` is what EHLO
-    says; by default this machine's address. Use it on one event loop.
+    says; by default this machine's address. `resolve` finds the addresses of the host in the system's place. Use it on
+    one event loop.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Transport:
         context: ssl.SSLContext | None = None,
         bounds: Bounds | None = None,
         breaker: Breaker | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         server = Server(
             host=host,
@@ -71,7 +74,7 @@ class Transport:
             plaintext_auth=plaintext_auth,
         )
         self._timeouts = timeouts or Timeouts()
-        self._dialer = Dialer(server, self._timeouts, context)
+        self._dialer = Dialer(server, self._timeouts, context, resolve)
         self._breaker = breaker or Breaker()
         self._pool = Pool(self._dialer.dial, bounds or Bounds(size=pool_size), self._breaker)
 
@@ -96,14 +99,25 @@ class Transport:
         pool = self._pool
         return Load(pool.open, pool.idle, pool.waiting, pool.limit, self._breaker.open)
 
-    async def send(self, envelope_from: str, recipients: Sequence[str], data: bytes, before_dot: BeforeDot) -> Reply:
+    async def send(
+        self,
+        envelope_from: str,
+        recipients: Sequence[str],
+        data: bytes,
+        before_dot: BeforeDot,
+        *,
+        envid: str = "",
+        notify: Sequence[str] = (),
+    ) -> Reply:
         """Send one mail (`data`: headers and body, any line ends) and return the server's yes.
 
         `before_dot` is awaited once at most, when all but the final dot is sent. If it raises, the connection is
         dropped, the mail is certainly not accepted, and its exception goes to the caller. An empty `envelope_from`
-        is the null sender. Raises SmtpError; cancelled after `before_dot` returned, the mail is ambiguous.
+        is the null sender. `envid` and `notify` (FAILURE, DELAY, SUCCESS) ask for reports where the server offers DSN
+        (RFC 3461), which then quote `envid` and only the mail's headers. Raises SmtpError; cancelled after `before_dot`
+        returned, the mail is ambiguous.
         """
-        mail = envelope(envelope_from, recipients)
+        mail = envelope(envelope_from, recipients, envid, notify)
         body = prepare(data)
         deadline = asyncio.get_running_loop().time() + self._timeouts.total
         connection = await self._pool.acquire(deadline)
