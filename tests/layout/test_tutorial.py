@@ -47,8 +47,9 @@ def spoken(running: Running, tools: Path) -> list[str]:
     """Run the page's blocks one after the other, with the port and the Python of this test."""
     lines = ["set -euo pipefail"]
     for number, block in enumerate(blocks("sh", PAGE)):
-        block = block.replace("chaos --mails 200", "chaos --help")  # tests/faults runs what it does
-        lines += [f"echo '{MARK.format(number)}'", block.replace(":8000", f":{running.port}")]
+        script = block.replace(":8000", f":{running.port}")
+        script = script.replace("chaos --mails 200", "chaos --help")  # tests/faults runs what it does
+        lines += [f"echo '{MARK.format(number)}'", script]
     env = environment()
     env["PATH"] = f"{tools}:{env['PATH']}"
     done = subprocess.run(
