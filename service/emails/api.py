@@ -13,6 +13,7 @@ from service.emails import parameters, render, views
 from service.emails.actors import message
 from service.emails.batch.routes import send_batch
 from service.emails.bulk.routes import bulk_router
+from service.emails.changes import reschedule, resend
 from service.emails.events import events, story
 from service.emails.framing import framed
 from service.emails.inbound import api as inbound
@@ -89,6 +90,7 @@ async def listing(
     to: To = None,
     tag: Exact = None,
     template: Exact = None,
+    bulk: Exact = None,
     request_id: Exact = None,
     created_after: Time = None,
     created_before: Time = None,
@@ -99,6 +101,7 @@ async def listing(
         to=to,
         tag=tag,
         template=template,
+        bulk=bulk,
         request_id=request_id,
         created_after=created_after,
         created_before=created_before,
@@ -188,7 +191,7 @@ async def send_test_email(request: Request) -> Response[TrialEmailOut]:
 
 async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailOut], Answer]) -> Accepted:
     principal = request.user
-    made = await Office.of(request.app.state.runtime).desk(principal.tenant_id).draft(data)
+    made = await Office.of(request.app.state.runtime).desk(principal.tenant_id, principal.mode).draft(data)
     submission = Submission(
         records=[row(made, principal.tenant_id, principal.mode, request.request_id)],
         messages=[(made.id, message(made, principal.tenant_id))],
@@ -246,7 +249,11 @@ def warm() -> None:
 
 
 routers = [
-    Router("/v1", route_handlers=[send, send_batch, listing, look, happened, content, cancel], tags=["Emails"]),
+    Router(
+        "/v1",
+        route_handlers=[send, send_batch, listing, look, happened, content, reschedule, cancel, resend],
+        tags=["Emails"],
+    ),
     bulk_router,
     templates_router,
     suppressions.router,

@@ -1,12 +1,14 @@
-"""What has to be looked up before a request becomes a draft: the version of a template that the tenant published."""
+"""What is looked up before a request becomes a draft: who a user is, which version of a template is published."""
 
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.audience.reading import find
 from service.emails.draft import Draft, House, draft, template_faults
 from service.emails.library.library import Library, Pinned, UnknownVersion
-from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.schemas import EmailRequest, TemplateRef, UserRef
 from service.emails.senders.domains import Domains
 from service.errors import Fault, Invalid
 
@@ -15,15 +17,25 @@ class Desk:
     """Makes the drafts of one tenant."""
 
     def __init__(
-        self, house: House, library: Library, domains: Domains, tenant_id: UUID | None, *, strict: bool = False
+        self,
+        house: House,
+        library: Library,
+        domains: Domains,
+        engine: AsyncEngine,
+        tenant_id: UUID | None,
+        *,
+        mode: str = "live",
+        strict: bool = False,
     ) -> None:
         """`strict`: a sender that a mail names must be of a domain that the tenant has verified."""
-        self._house, self._library, self._domains, self._tenant_id = house, library, domains, tenant_id
-        self._strict = strict
+        self._house, self._library, self._domains, self._engine = house, library, domains, engine
+        self._tenant_id, self._mode, self._strict = tenant_id, mode, strict
 
     async def draft(self, request: EmailRequest) -> Draft:
         """Check a request against every rule; the mail it asks for. Raises Invalid, Forbidden."""
         house = self._house if request.sender is None else await self._allowed()
+        if isinstance(request.to, UserRef):
+            request = await self._to_user(request, request.to)
         if request.template is None:
             return draft(request, house)
         pinned = await self.pin(request.template)
@@ -38,6 +50,20 @@ class Desk:
         verified = await self._domains.of(self._tenant_id)
         domains = verified if self._strict else self._house.domains | verified
         return msgspec.structs.replace(self._house, domains=domains, verified_only=self._strict)
+
+    async def _to_user(self, request: EmailRequest, user: UserRef) -> EmailRequest:
+        """The same mail to the user's address, in the user's language unless it names one. Raises Invalid."""
+        person = None
+        if self._tenant_id is not None:
+            async with self._engine.connect() as connection:
+                person = await find(connection, self._tenant_id, self._mode, user.user_id)
+        if person is None or person.email is None:
+            lack = "there is no such user" if person is None else "this user has no address"
+            raise Invalid([Fault("/to/user_id", f"{lack}; see /v1/users.")])
+        template = request.template
+        if template is not None and template.locale is None:
+            template = msgspec.structs.replace(template, locale=person.locale)
+        return msgspec.structs.replace(request, to=person.email, template=template)
 
     async def variable_faults(self, wanted: TemplateRef) -> list[Fault]:
         """Every reason for which a template cannot be filled in with these variables. Raises Invalid."""

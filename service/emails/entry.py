@@ -33,7 +33,7 @@ async def enqueue(
     tenant_id = tenant_id or correlation.get().tenant_id
     if tenant_id is None:
         raise WorkersError("a mail belongs to a tenant: name it, or call this from a request or an actor of one")
-    made = await Office.of_loop().desk(tenant_id).draft(request)
+    made = await Office.of_loop().desk(tenant_id, mode).draft(request)
     names = [name for name, _ in COLUMNS]
     values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
     stored = await session.execute(insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id))
@@ -52,7 +52,7 @@ async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
     """
     office = Office.of_loop()
     tenant_id = correlation.get().tenant_id
-    stored = Stored.of(await office.desk(tenant_id).draft(request), mode, tenant_id)
+    stored = Stored.of(await office.desk(tenant_id, mode).draft(request), mode, tenant_id)
     return await office.mailer.send(
         await compose(stored, office.library), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
     )

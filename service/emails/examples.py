@@ -39,6 +39,8 @@ EMAIL: dict[str, Any] = {
     "metadata": {"course": 41},
     "dedup_key": None,
     "follows": None,
+    "resend_of": None,
+    "bulk": None,
     "attachments": [],
     "scheduled_at": None,
     "expires_at": None,
@@ -54,6 +56,8 @@ SENT = {
     "sent_at": "2026-01-12T08:30:00.480Z",
 }
 CANCELED = {**EMAIL, "status": "canceled", "next_attempt_at": None}
+RESCHEDULE = {"scheduled_at": "2026-01-13T08:00:00Z"}
+RESENT = {**EMAIL, "resend_of": ID}
 PAGE = {"items": [SENT], "next_cursor": None}
 EVENTS = {
     "items": [

@@ -12,6 +12,7 @@ from service.emails.views import Filters
 from service.errors import BadRequest, Fault, NotFound
 
 _ID = re.compile(r"em_([0-9a-f]{32})")
+_BULK = re.compile(r"bk_([0-9a-f]{32})")
 
 
 def uuid_of(id: str) -> UUID:
@@ -28,6 +29,7 @@ def filters(
     to: str | None,
     tag: str | None,
     template: str | None,
+    bulk: str | None,
     request_id: str | None,
     created_after: str | None,
     created_before: str | None,
@@ -39,6 +41,7 @@ def filters(
         to=_address(to, faults),
         tag=_text("tag", tag, faults),
         template=_text("template", template, faults),
+        bulk=_bulk(bulk, faults),
         request_id=_text("request_id", request_id, faults),
         created_after=_time("created_after", created_after, faults),
         created_before=_time("created_before", created_before, faults),
@@ -66,6 +69,15 @@ def _address(value: str | None, faults: list[Fault]) -> str | None:
     except AddressRefused as error:
         faults += [Fault("/to", f"{fault.message}.") for fault in error.faults]
         return None
+
+
+def _bulk(value: str | None, faults: list[Fault]) -> UUID | None:
+    if value is None:
+        return None
+    found = _BULK.fullmatch(value)
+    if found is None:
+        faults.append(Fault("/bulk", "must be the id of a bulk: `bk_` and 32 hex digits."))
+    return None if found is None else UUID(hex=found[1])
 
 
 def _text(name: str, value: str | None, faults: list[Fault]) -> str | None:

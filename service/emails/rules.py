@@ -39,7 +39,7 @@ def request_faults(request: EmailRequest, files: list[Attachment], now: datetime
     yield from pointed("", attachment_faults(files, request.html))
     yield from _file_faults(files)
     yield from _label_faults(request)
-    yield from _time_faults(request, now)
+    yield from time_faults(request.scheduled_at, request.expires_at, now)
 
 
 def pointed(prefix: str, faults: Iterable[mail.Fault]) -> Iterator[Fault]:
@@ -69,7 +69,7 @@ def _holds_nul(value: Any) -> bool:
 def _recipient_faults(request: EmailRequest) -> Iterator[Fault]:
     if request.to == []:
         yield Fault("/to", "is empty; name at least one recipient.")
-    total = sum(1 if isinstance(given, str) else len(given) for given in (request.to, request.cc, request.bcc))
+    total = sum(len(given) if isinstance(given, list) else 1 for given in (request.to, request.cc, request.bcc))
     if total > MAX_RECIPIENTS:
         yield Fault("/to", f"{total} recipients in to, cc and bcc; one mail takes at most {MAX_RECIPIENTS}.")
 
@@ -125,13 +125,14 @@ def _word_faults(text: str, pointer: str) -> Iterator[Fault]:
         yield Fault(pointer, "must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, a letter or digit first.")
 
 
-def _time_faults(request: EmailRequest, now: datetime) -> Iterator[Fault]:
+def time_faults(at: datetime | None, until: datetime | None, now: datetime) -> Iterator[Fault]:
+    """What is wrong with when a mail is to be sent, and when it expires."""
     start = now
-    if (at := request.scheduled_at) is not None:
+    if at is not None:
         faults = list(_between(at, "/scheduled_at", now - SKEW, now + HORIZON))
         start = now if faults else max(now, at.astimezone(UTC))
         yield from faults
-    if (until := request.expires_at) is not None:
+    if until is not None:
         yield from _between(until, "/expires_at", start, now + 2 * HORIZON)
 
 

@@ -8,6 +8,12 @@ import msgspec
 Addresses = str | list[str]
 
 
+class UserRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A user of the audience, in place of an address: `PUT /v1/users/{id}` says which one that is."""
+
+    user_id: str
+
+
 class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A template and what to fill it with; `version` and `locale` default to the published and the default one."""
 
@@ -29,7 +35,7 @@ class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/emails`: one mail, from a template or with its own subject and bodies."""
 
-    to: Addresses
+    to: Addresses | UserRef
     cc: Addresses = []
     bcc: Addresses = []
     reply_to: Addresses = []
@@ -56,6 +62,12 @@ class TemplateOut(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     version: int | None = None
     locale: str | None = None
+
+
+class EmailPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PATCH /v1/emails/{id}`: when the mail is to be sent; null for now."""
+
+    scheduled_at: datetime | None
 
 
 class AttachmentOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +114,8 @@ class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     dedup_key: str | None
     follows: str | None
+    resend_of: str | None
+    bulk: str | None
     attachments: list[AttachmentOut]
     scheduled_at: datetime | None
     expires_at: datetime | None

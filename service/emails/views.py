@@ -9,14 +9,15 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.emails import rows
+from service.emails.bulk.models import bulk_id
 from service.emails.draft import Draft
 from service.emails.models import Status, email_id
 from service.emails.schemas import AttachmentOut, EmailOut, ErrorOut, TemplateOut
 from service.emails.spelling import spell
 
 COLUMNS = """
-    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.message_id, e.sender, e.to_,
-    e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.template_version, e.tags, e.metadata,
+    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.resend_of, e.bulk_id,
+    e.message_id, e.sender, e.to_, e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale, e.template_version, e.tags, e.metadata,
     e.attachments, e.scheduled_at, e.expires_at, e.created_at, e.updated_at, e.unsubscribable,
     e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
     m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at
@@ -34,6 +35,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     to: str | None = None
     tag: str | None = None
     template: str | None = None
+    bulk: UUID | None = None
     request_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -94,6 +96,8 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         metadata=made.metadata,
         dedup_key=made.dedup_key,
         follows=None,
+        resend_of=None,
+        bulk=None if made.bulk_id is None else bulk_id(made.bulk_id),
         attachments=[msgspec.convert(file, AttachmentOut) for file in rows.files(made)],
         scheduled_at=made.scheduled_at,
         expires_at=made.expires_at,
@@ -124,6 +128,7 @@ CONDITIONS = {
     "to": "(e.recipients[1] = :to OR (cardinality(e.recipients) > 1 AND e.recipients @> ARRAY[:to]))",
     "tag": ":tag = ANY(e.tags)",
     "template": "e.template_key = :template",
+    "bulk": "e.bulk_id = :bulk",
     "request_id": "e.request_id = :request_id",
 }
 
@@ -169,6 +174,8 @@ def _told(row: RowMapping) -> EmailOut:
         metadata=row["metadata"],
         dedup_key=row["dedup_key"],
         follows=email_id(row["follows"]) if row["follows"] else None,
+        resend_of=email_id(row["resend_of"]) if row["resend_of"] else None,
+        bulk=bulk_id(row["bulk_id"]) if row["bulk_id"] else None,
         attachments=[msgspec.convert(file, AttachmentOut) for file in row["attachments"]],
         scheduled_at=_utc(row["scheduled_at"]),
         expires_at=_utc(row["expires_at"]),

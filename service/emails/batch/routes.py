@@ -37,7 +37,7 @@ async def send_batch(request: Request) -> Response[BatchOut]:
     """
     request.check_media()
     wanted = frame(read(await request.body()))
-    desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id)
+    desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id, request.user.mode)
     made = await drafts(wanted.emails, desk)
     if wanted.mode == "atomic":
         all_or_none(made)

@@ -378,7 +378,7 @@ def _upload(request: Request) -> asyncio.Semaphore:
 
 
 def _desk(request: Request) -> Desk:
-    return Office.of(request.app.state.runtime).desk(request.user.tenant_id)
+    return Office.of(request.app.state.runtime).desk(request.user.tenant_id, request.user.mode)
 
 
 def _uuid(id: str) -> UUID:
