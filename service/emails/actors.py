@@ -43,6 +43,17 @@ DELETE FROM emails WHERE id = ANY (ARRAY(
     SELECT id FROM emails WHERE id < :before AND status NOT IN ('queued', 'sending', 'uncertain')
     ORDER BY id LIMIT :batch))
 """)
+GONE = "b.id < :before AND NOT EXISTS (SELECT FROM emails e WHERE e.bulk_id = b.id)"
+OLD_RECIPIENTS = text(f"""
+DELETE FROM bulk_recipients r USING (
+    SELECT r.bulk_id, r.seq FROM bulks b JOIN bulk_recipients r ON r.bulk_id = b.id WHERE {GONE} LIMIT :batch
+) AS old WHERE r.bulk_id = old.bulk_id AND r.seq = old.seq
+""")  # noqa: S608 (our own SQL)
+OLD_BULKS = text(f"""
+DELETE FROM bulks WHERE id = ANY (ARRAY(
+    SELECT b.id FROM bulks b
+    WHERE {GONE} AND NOT EXISTS (SELECT FROM bulk_recipients r WHERE r.bulk_id = b.id) LIMIT :batch))
+""")  # noqa: S608 (our own SQL)
 
 
 @actor(
@@ -122,6 +133,13 @@ def message(made: Draft, tenant_id: UUID) -> Message:
         tenant_id=tenant_id,
     )
     return how.message(made.id)
+
+
+@actor(name="emails.forget_bulks", cron=Cron("47 * * * *"), time_limit=3600)
+async def forget_bulks() -> None:
+    """Delete bulks older than RECORD_RETENTION with their recipients, once their mails are gone."""
+    await forget_records(OLD_RECIPIENTS)
+    await forget_records(OLD_BULKS)
 
 
 def later(stored: Stored) -> Message:

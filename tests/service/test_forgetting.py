@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import forgetting
 from service.access.actors import forget_answers
-from service.emails.actors import forget_emails
+from service.emails.actors import forget_bulks, forget_emails
 from service.jobs.actors import forget_jobs
 from service.settings import Settings
 from workers.ledger.pruning import first_id
@@ -93,3 +93,32 @@ async def test_answers_go_when_their_time_is_over(engine: AsyncEngine, bench: Wo
     await bench.run(forget_answers.message())
     async with engine.connect() as connection:
         assert list((await connection.execute(sa.text("SELECT key FROM idempotency_keys"))).scalars()) == ["1"]
+
+
+async def test_old_bulks_go_with_their_recipients_once_their_mails_are_gone(
+    engine: AsyncEngine, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "BATCH", 2)
+    ids = [aged(31, 1), aged(31, 2), aged(29, 3)]
+    states = zip(ids, ("open", "running", "paused"), strict=True)
+    await put(
+        engine,
+        "INSERT INTO bulks (id, tenant_id, mode, status, request) VALUES (:id, :tenant, 'live', :status, '{}')",
+        [{"id": id, "tenant": TENANT, "status": status} for id, status in states],
+    )
+    await put(
+        engine,
+        "INSERT INTO bulk_recipients (bulk_id, seq, tenant_id, address, to_)"
+        " VALUES (:id, :n, :tenant, CAST(:n AS text), 'r')",
+        [{"id": id, "n": n, "tenant": TENANT} for id in ids for n in range(5)],
+    )
+    await put(
+        engine,
+        "INSERT INTO emails (id, tenant_id, mode, status, message_id, sender, recipients, subject, bulk_id)"
+        " VALUES (:id, :tenant, 'live', 'uncertain', 'm', 's', '{r}', 's', :bulk)",
+        [{"id": aged(31, 9), "tenant": TENANT, "bulk": ids[1]}],
+    )
+    await bench.run(forget_bulks.message())
+    assert await left(engine, "bulks") == ["running", "paused"]
+    async with engine.connect() as connection:
+        assert await connection.scalar(sa.text("SELECT count(*) FROM bulk_recipients")) == 10
