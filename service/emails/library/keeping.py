@@ -69,17 +69,16 @@ async def versions(connection: AsyncConnection, tenant_id: UUID, key: str) -> li
     return [VersionOut(**{**row, "published": bool(row["published"])}) for row in found.mappings()]
 
 
-async def write(
-    session: AsyncSession, tenant_id: UUID, key: str, wanted: TemplateIn, needs: dict[str, Needs]
-) -> tuple[int, bool]:
-    """Write the next version; its number, and whether it is new: what says the same as the newest is the newest."""
+async def write(session: AsyncSession, tenant_id: UUID, key: str, wanted: TemplateIn, needs: dict[str, Needs]) -> int:
+    """Write the next version; its number. What says the same as the newest version is the newest version."""
     connection = await session.connection()
     place = {"tenant_id": tenant_id, "key": key}
     known = (await connection.execute(LOCK, place)).one_or_none()
     if known is not None:
         newest = await read(connection, tenant_id, key, known.newest)
         if newest is not None and _same(newest, wanted):
-            return known.newest, False
+            newest_number: int = known.newest
+            return newest_number
     await _check_room(connection, tenant_id, None if known is None else known.newest)
     number: int = (await connection.execute(PLACE, place)).scalar_one()
     values: dict[str, Any] = {
@@ -92,7 +91,7 @@ async def write(
         "note": wanted.note,
     }
     await connection.execute(WRITE, values)
-    return number, True
+    return number
 
 
 async def publish(session: AsyncSession, tenant_id: UUID, key: str, version: int | None) -> bool:

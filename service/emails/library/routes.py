@@ -64,11 +64,11 @@ async def look(request: Request, key: FromPath[str], version: Number = None) -> 
     summary="Write a new version of a template",
     opt=examples(body=show.TEMPLATE_IN, answer=show.TEMPLATE),
 )
-async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]) -> Response[TemplateDetail]:
-    """Write the next version, which nobody's mail is made of until it is published (201).
+async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]) -> TemplateDetail:
+    """Write the next version, which nobody's mail is made of until it is published.
 
     It is compiled first: 422 names what is not available, by language, part and line. What says the same as the newest
-    version changes nothing (200). A key of a built-in template replaces it, for this tenant.
+    version changes nothing. A key of a built-in template replaces it, for this tenant.
     """
     if faults := list(rules.template_faults(key, data, telling.built_in(key) is not None)):
         raise Invalid(faults)
@@ -79,9 +79,8 @@ async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]
     except Busy as error:
         raise _crowded() from error
     async with transaction(request) as session:
-        number, new = await keeping.write(session, request.user.tenant_id, key, data, needs)
-        told = await _detail(await session.connection(), request.user.tenant_id, key, number)
-    return Response(told, status_code=201 if new else 200, headers={"Location": f"/v1/templates/{key}"})
+        number = await keeping.write(session, request.user.tenant_id, key, data, needs)
+        return await _detail(await session.connection(), request.user.tenant_id, key, number)
 
 
 @post(

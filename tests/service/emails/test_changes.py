@@ -101,7 +101,7 @@ async def test_a_mail_goes_to_the_address_of_a_user_in_the_users_language(api: h
     user = {"email": "Ada <ada@example.org>", "locale": "de"}
     assert (await api.put("/v1/users/u1", json=user)).status_code < 300
     contents = {"de": {"subject": "Hallo", "html": "<p>x</p>"}, "en": {"subject": "Hello", "html": "<p>x</p>"}}
-    assert (await api.put("/v1/templates/hi", json={"contents": contents})).status_code == 201
+    assert (await api.put("/v1/templates/hi", json={"contents": contents})).status_code == 200
     await api.post("/v1/templates/hi/publish", json={})
     answer = await api.post("/v1/emails", json={"to": {"user_id": "u1"}, "template": {"key": "hi"}})
     assert answer.status_code == 202, answer.text

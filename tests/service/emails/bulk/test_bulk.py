@@ -263,7 +263,7 @@ async def test_a_mail_taken_up_while_its_bulk_is_being_paused_is_put_off(api: ht
 async def test_a_correction_reaches_every_mail_that_was_not_sent(api: httpx.AsyncClient, mailbox: Any) -> None:
     async def write(subject: str) -> None:
         contents = {"en": {"subject": subject, "html": "<p>{{ name }}</p>"}}
-        assert (await api.put("/v1/templates/term", json={"contents": contents})).status_code == 201
+        assert (await api.put("/v1/templates/term", json={"contents": contents})).status_code == 200
         assert (await api.post("/v1/templates/term/publish", json={})).status_code == 200
 
     await write("Wrong for {{ name }}")
