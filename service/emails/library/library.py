@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,11 @@ from service.emails.template_source import Declared
 
 BUILT_IN = 0
 """The version of every built-in template."""
+
+
+MOST_KILLS = 3
+LOCKOUT = 60.0
+"""Seconds for which a version that was killed MOST_KILLS times is not filled in: others need the processes too."""
 
 
 class Pinned(msgspec.Struct, frozen=True):
@@ -44,6 +50,7 @@ class Library:
     def __init__(self, engine: AsyncEngine) -> None:
         self.shelf = Shelf(engine)
         self.renderers = Renderers()
+        self._kills: dict[str, list[float]] = {}
 
     async def pin(self, tenant_id: UUID, key: str, version: int | None, locale: str | None) -> Pinned | None:
         """The version that a mail of this tenant is made of now; None for the built-in template, which 0 names too.
@@ -70,15 +77,25 @@ class Library:
             name=version.name(locale),
             given=dict(variables),
         )
+        self._check_kills(version.name(locale))
         try:
             found = await self.renderers.ask(job)
         except Killed as error:
+            self._kills.setdefault(version.name(locale), []).append(time.monotonic())
             raise Refused([Fault("template", "killed", f"cannot be filled in: {error}")]) from error
         if found.rendered is None:
             raise Refused(Fault(part or "template", "template", sentence) for part, sentence in found.faults)
         if faults := subject_faults(found.rendered.subject):
             raise Refused(faults)
         return found.rendered
+
+    def _check_kills(self, name: str) -> None:
+        """Raise Refused for what was killed again and again."""
+        since = time.monotonic() - LOCKOUT
+        self._kills = {one: late for one, kills in self._kills.items() if (late := [at for at in kills if at > since])}
+        if len(self._kills.get(name, ())) >= MOST_KILLS:
+            reason = f"was stopped {MOST_KILLS} times within {LOCKOUT:.0f} s, because it took too much"
+            raise Refused([Fault("template", "killed", reason)])
 
     async def compile(
         self, key: str, contents: Mapping[str, Words], variables: Mapping[str, Declared] | None

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from service.emails import entry
+from service.emails.library.renderers import Killed, Renderers
 from service.emails.schemas import EmailRequest, TemplateRef
 from service.settings import Settings
 from tests.service.conftest import MakeKey
@@ -179,6 +180,27 @@ async def test_a_template_that_fails_when_it_is_filled_in_fails_its_mail_alone(a
     await work(mail)
     told = await look(api, mail)
     assert (told["status"], told["error"]["code"]) == ("failed", "content_refused")
+
+
+async def test_a_template_that_takes_too_long_again_and_again_is_let_alone(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def killed(_: Any, job: Any) -> Any:
+        if job.name is None:
+            return await whole(_, job)
+        asked.append(job.name)
+        raise Killed("it takes too long")
+
+    whole = Renderers.ask
+    await put(api, "harbour", {"en": words("Hi")})
+    await publish(api, "harbour")
+    monkeypatch.setattr(Renderers, "ask", killed)
+    for _ in range(5):
+        answer = await api.post("/v1/templates/harbour/preview", json={"variables": {"name": "Ada"}})
+        assert answer.status_code == 422
+    assert len(asked) == 3
 
 
 async def test_a_written_version_cannot_be_changed_in_the_database(api: httpx.AsyncClient) -> None:
