@@ -1,6 +1,8 @@
 """The one statement of a chunk: whom it reaches, what each of them gets, and the counts. Pure.
 
-Parameters are numbered in the order in which `Parameters.add` is called, so each is sent once.
+Everything is looked up by key, person by person (see PLANNING): the statement takes as long as there are people, and
+not, where the statistics are old, as long as the square of that. Parameters are numbered in the order in which
+`Parameters.add` is called, so each is sent once.
 """
 # ruff: noqa: S608 (names come from the code, values are always parameters)
 
@@ -15,6 +17,13 @@ CHUNK = 10_000
 
 FEW = 100
 """People whom a wake-up names one by one."""
+
+
+PLANNING = (
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true)"
+)
+"""What is set for the transaction of a chunk before its statement is planned."""
 
 
 class Parameters:
@@ -135,7 +144,7 @@ def _judged(target: Target, use: Parameters, mine: dict[str, str]) -> str:
             channel: f"coalesce(w.{channel}, 'immediate')" if channel in target.channels else "NULL::text"
             for channel in CHANNELS
         }
-        wishes = f" LEFT JOIN ({_wishes(category)}) AS w ON w.user_no = r.user_no"
+        wishes = f" CROSS JOIN LATERAL ({_wishes(category)}) AS w"
     return (
         f"SELECT r.user_no, r.routes, {excluded} AS excluded, {paces['inbox']} AS inbox, {paces['email']} AS email"
         f" FROM reached r{wishes}"
@@ -156,10 +165,7 @@ def _wishes(category: str) -> str:
         f" max(p.pace) FILTER (WHERE p.channel = '{channel}' AND p.category = '*')) AS {channel}"
         for channel in CHANNELS
     )
-    return (
-        f"SELECT p.user_no, {chosen} FROM preferences p JOIN reached r ON r.user_no = p.user_no"
-        f" WHERE p.category IN ({category}, '*') GROUP BY p.user_no"
-    )
+    return f"SELECT {chosen} FROM preferences p WHERE p.user_no = r.user_no AND p.category IN ({category}, '*')"
 
 
 def _due(target: Target, use: Parameters, mine: dict[str, str]) -> list[str]:
@@ -181,7 +187,8 @@ def _due(target: Target, use: Parameters, mine: dict[str, str]) -> list[str]:
     silent = "NOT excluded AND coalesce(inbox, 'off') = 'off' AND coalesce(email, 'off') = 'off'"
     return [
         f"keyed AS ({keyed})",
-        "due AS (SELECT j.user_no, j.inbox, j.email FROM judged j JOIN keyed USING (user_no)"
+        # not a join: the planner does not know how many they are, and would compare each with each
+        "due AS (SELECT user_no, inbox, email FROM judged WHERE (user_no IN (SELECT user_no FROM keyed)) IS TRUE"
         f" UNION ALL SELECT user_no, inbox, email FROM judged WHERE {silent})",
     ]
 

@@ -70,6 +70,7 @@ async def begin(engine: AsyncEngine, id: UUID) -> int:
 async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int = CHUNK) -> Served | None:
     """Serve the next chunk and move the mark, in one transaction; None where there is nothing left to do."""
     async with engine.begin() as connection:
+        await connection.exec_driver_sql(chunk.PLANNING)
         row = (await connection.execute(_LOCK, {"id": id})).one_or_none()
         if row is None or row.finished:
             return None
