@@ -113,10 +113,11 @@ async def list_members(
 
 
 async def _change_one(request: Request, group: Group, key: str, user_id: str, change: Change) -> None:
-    id_of(key, f"/{group.key}")
-    ids = [id_of(user_id, "/user_id")]
+    if change is join:  # what cannot be is not there to be taken away
+        id_of(key, f"/{group.key}")
+        id_of(user_id, "/user_id")
     async with transaction(request) as session:
-        await change(session, group, who(request), key, ids)
+        await change(session, group, who(request), key, [user_id])
 
 
 async def _change_many(request: Request, group: Group, key: str, data: IdsRequest, change: Change) -> Response[Joined]:

@@ -161,6 +161,8 @@ def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...
         if method == "post":
             statuses |= {400, 409, 422}
             operation.setdefault("parameters", []).append(KEY_HEADER)
+        if method == "put":
+            statuses |= {422}
     if "requestBody" in operation:
         statuses |= {400, 413, 415, 422}
     places = {parameter.get("in") for parameter in operation.get("parameters", [])}
