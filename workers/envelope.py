@@ -18,10 +18,13 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid4
 
+from workers.signing import HEADER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from workers.message import Message
+    from workers.signing import Signer
 
 SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and its priority, and between the parts of a binding."""
@@ -65,11 +68,13 @@ def bindings(queue: str, prefix: str = "") -> tuple[tuple[str, str], ...]:
     return (f"{prefix}_kombu.binding.{queue}", member), (f"{prefix}_kombu.binding_permanent.{queue}", member)
 
 
-def encode(message: Message, *, durable: bool = False, now: datetime | None = None) -> bytes:
+def encode(
+    message: Message, *, durable: bool = False, now: datetime | None = None, signer: Signer | None = None
+) -> bytes:
     """One message as the bytes Celery would have pushed.
 
     A durable message becomes a doorbell: its id and nothing of its content, because the row holds the truth.
-    A direct one carries its arguments and its times (`eta`, `expires`: absolute, UTC).
+    A direct one carries its arguments and its times (`eta`, `expires`: absolute, UTC), signed where there is a signer.
     Raises TypeError when an argument has no JSON form that Celery reads back.
     """
     id_ = str(message.id)
@@ -88,7 +93,10 @@ def encode(message: Message, *, durable: bool = False, now: datetime | None = No
         body = DOORBELL_BODY
     else:
         _set_times(headers, properties, message, now or datetime.now(UTC))
-        body = encode_body(message.args, message.kwargs)
+        raw = _body(message.args, message.kwargs)
+        if signer is not None:
+            headers[HEADER] = signer.sign(headers, raw)
+        body = b64encode(raw).decode()
     return envelope(body, headers, properties)
 
 
@@ -107,7 +115,11 @@ def envelope(body: str, headers: Mapping[str, object], properties: Mapping[str, 
 
 def encode_body(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     """Arguments as protocol 2 writes them: base64 of `[args, kwargs, embed]`."""
-    return b64encode(_encode([tagged(list(args)), tagged(dict(kwargs)), _EMBED])).decode()
+    return b64encode(_body(args, kwargs)).decode()
+
+
+def _body(args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    return _encode([tagged(list(args)), tagged(dict(kwargs)), _EMBED])
 
 
 def tagged(value: object) -> object:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from workers.message import Message
+    from workers.signing import Signer
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +56,18 @@ class Publisher:
     """
 
     def __init__(
-        self, redis_url: str, *, deadline: float = 2.0, key_prefix: str = "", max_buffer: int = 10_000
+        self,
+        redis_url: str,
+        *,
+        deadline: float = 2.0,
+        key_prefix: str = "",
+        max_buffer: int = 10_000,
+        signer: Signer | None = None,
     ) -> None:
         self.deadline = deadline
         self.key_prefix = key_prefix
         self.max_buffer = max_buffer
+        self.signer = signer
         self.dropped = 0
         """Doorbells given up since the start because the buffer was full."""
         self._link = Link(redis_url, connect_timeout=deadline)
@@ -133,8 +141,11 @@ class Publisher:
         self._work.set()
 
     def _entries(self, messages: Iterable[Message], *, durable: bool) -> list[tuple[str, str, bytes]]:
-        prefix = self.key_prefix
-        return [(m.queue, list_key(m.queue, m.priority.number, prefix), encode(m, durable=durable)) for m in messages]
+        prefix, signer = self.key_prefix, self.signer
+        return [
+            (m.queue, list_key(m.queue, m.priority.number, prefix), encode(m, durable=durable, signer=signer))
+            for m in messages
+        ]
 
     async def _flush_forever(self) -> None:
         while True:

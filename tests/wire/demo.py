@@ -18,11 +18,14 @@ from workers.errors import Retry, Snooze
 from workers.policy import Backoff
 from workers.publisher import Publisher
 from workers.runtime import Runtime
+from workers.signing import Signer
 
 JOURNAL = os.environ.get("JOURNAL", os.devnull)
 URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0")
 PREFIX = os.environ.get("PREFIX", "")
-OPTIONS = WorkerOptions(**json.loads(os.environ.get("WORKER_OPTIONS", "{}")))
+KEYS = tuple(os.environ.get("SIGNING_KEYS", "").split())
+SIGNER = Signer(KEYS) if KEYS else None
+OPTIONS = WorkerOptions(**json.loads(os.environ.get("WORKER_OPTIONS", "{}")), signer=SIGNER)
 
 
 def note(event: str, tag: str) -> None:
@@ -120,7 +123,7 @@ async def die(tag: str) -> None:
 
 
 async def open_runtime() -> Runtime:
-    return Runtime(None, Publisher(URL, key_prefix=PREFIX))
+    return Runtime(None, Publisher(URL, key_prefix=PREFIX, signer=SIGNER))
 
 
 app = create_celery(

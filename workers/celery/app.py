@@ -11,6 +11,7 @@ from workers.celery import control  # noqa: F401 - `celery inspect|control` and 
 from workers.celery.binding import bind, route
 from workers.celery.bridge import bridged, is_async
 from workers.celery.options import WorkerOptions
+from workers.celery.signing import sign_tasks
 from workers.envelope import PRIORITY_STEPS, SEPARATOR
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def create_celery(
     serves `queues`, or every queue an actor names. `key_prefix` goes before every key in Redis. `conf` are Celery's
     own settings and win over the defaults here.
     """
+    options = options or WorkerOptions()
+    if options.signer is not None:
+        if not broker_url.startswith(("redis", "sentinel", "unix")) or not options.own_consumer:
+            raise ValueError("only the own consumer on Redis checks signatures: leave the signer out")
+        sign_tasks(options.signer)
     app = App(name, broker=broker_url, backend=result_backend, runtime_factory=runtime_factory, worker_options=options)
     actors = tuple(actors)
     app.conf.update(_defaults(has_results=result_backend is not None))

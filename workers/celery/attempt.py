@@ -111,11 +111,15 @@ class Attempts:
         if delivery.durable:
             holdings.ack(parcel)
         elif isinstance(outcome, RetryAt | Snoozed):
-            holdings.park(parcel, outcome.delay, encode(following(delivery, outcome, priority_of(parcel.key))))
+            holdings.park(parcel, outcome.delay, self._again(delivery, outcome, parcel))
         elif isinstance(outcome, DeadLetter | Unknown):
             self.desk.bury(parcel, f"{outcome.reason}: {(outcome.error or {}).get('message', '')}")
         else:
             holdings.ack(parcel)
+
+    def _again(self, delivery: Delivery, outcome: RetryAt | Snoozed, parcel: Parcel) -> bytes:
+        message = following(delivery, outcome, priority_of(parcel.key))
+        return encode(message, signer=self.desk.app.worker_options.signer)
 
     def _settle_stored(self, parcel: Parcel, delivery: Delivery, outcome: Outcome) -> None:
         """The result is stored: only now is the message done with."""

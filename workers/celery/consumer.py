@@ -64,6 +64,19 @@ class Control(StockControl):
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
         self.box.node.state.tset = snapshot
+        if (verbs := c.app.worker_options.control_verbs) is not None:
+            self.box.node.handlers = Allowed(self.box.node.handlers, verbs)
+
+
+class Allowed(dict[str, Any]):
+    """The commands of remote control that a worker obeys; who asks for another is told so."""
+
+    def __init__(self, handlers: dict[str, Any], verbs: frozenset[str]) -> None:
+        super().__init__({name: handler for name, handler in handlers.items() if name in verbs})
+
+    def __missing__(self, name: str) -> Any:
+        log.warning("control_refused", verb=name[:100])
+        raise PermissionError(f"this worker does not obey {name!r} (WORKER_CONTROL_VERBS)")
 
 
 class Consumer(stock.Consumer):

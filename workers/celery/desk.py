@@ -16,7 +16,9 @@ from workers.celery.delivery import delivery_of
 from workers.celery.reading import Poison, Received, is_plain, moment, read, read_body
 from workers.celery.request import NativeRequest
 from workers.celery.stock import StockRoute
-from workers.envelope import SEPARATOR
+from workers.envelope import DOORBELL_BODY, SEPARATOR
+from workers.middleware.metrics import UNSIGNED
+from workers.signing import body_bytes
 
 if TYPE_CHECKING:
     from workers.celery.announce import Announcer
@@ -45,6 +47,7 @@ class Desk:
         self.attempts = Attempts(self)
         self.stock = StockRoute(self)
         self._tasks = app.tasks
+        self._signer = app.worker_options.signer
         self._has_backend = not isinstance(app.backend, DisabledBackend)
 
     def handle(self, parcel: Parcel) -> None:
@@ -74,10 +77,22 @@ class Desk:
         if task is None:
             raise Poison(f"no task is named {received.name!r}: is the module that declares it deployed here?")
         args, kwargs, embed = read_body(received)
+        self._check(task, received)
         if self._is_native(task, received, embed):
             self._run(parcel, received, task, args, kwargs)
         else:
             self.stock.pass_on(parcel, received)
+
+    def _check(self, task: Any, received: Received) -> None:
+        """Raises Poison for a direct message that nobody signed who has a key; a doorbell's row is its warrant."""
+        if self._signer is None:
+            return
+        bell = received.headers.get("durable") is True and received.payload["body"] == DOORBELL_BODY
+        if bell and isinstance(task, ActorTask):
+            return
+        if not self._signer.accepts(received.headers, body_bytes(received.payload, received.properties)):
+            UNSIGNED.inc()
+            raise Poison("it bears no signature of our keys (TASK_SIGNING_KEYS)")
 
     def _wait(self, received: Received) -> float:
         """Seconds until the message is due, by Redis' clock; 0 when it is."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workers.signing import Signer
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
@@ -23,6 +25,12 @@ class WorkerOptions:
 
     own_consumer: bool = True
     """On Redis: fetch by our own consumer (nothing lost, nothing run twice without need) instead of Celery's."""
+
+    signer: Signer | None = None
+    """Signs what this process sends; a direct message without a signature of its keys is a dead letter."""
+
+    control_verbs: frozenset[str] | None = None
+    """Remote-control commands that are obeyed; None: all."""
 
     health_port: int | None = None
     """Where `/live`, `/ready` and `/metrics` answer; None: nowhere. Port 0 picks a free one and logs it."""
