@@ -6,6 +6,7 @@ bodies are never logged.
 
 import atexit
 import contextlib
+import io
 import logging
 import logging.config
 import multiprocessing.util
@@ -13,9 +14,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TextIO
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import structlog
@@ -27,6 +30,9 @@ Event = MutableMapping[str, Any]
 FLUSH_EVERY = 0.1  # seconds
 FLUSH_ABOVE = 64 * 1024  # bytes
 KEY = re.compile(r"cb_(live|test)_[A-Za-z0-9]+")
+ADDRESS = re.compile(r"[\w.%+'-]+@[\w-]+(?:\.[\w-]+)+")
+TOLD = ("event", "exception", "error", "reason", "detail", "stack")
+"""Fields that quote what others wrote: an exception's text, a server's reply."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -39,6 +45,44 @@ def mask(address: str) -> str:
 def redact(text: str) -> str:
     """Take API keys out of `text`."""
     return KEY.sub(r"cb_\1_***", text)
+
+
+class Scrubber:
+    """Takes addresses, API keys and this process' own secrets out of quoted text."""
+
+    def __init__(self, settings: Settings) -> None:
+        known = {
+            part for item in fields(settings) if not item.metadata["shown"] for part in _parts(settings, item.name)
+        }
+        self._secrets = sorted((secret for secret in known if len(secret) >= 6), key=len, reverse=True)
+
+    def __call__(self, _logger: Any, _method: str, event: Event) -> Event:
+        """Scrub what an event quotes; a processor of the chain."""
+        for name in TOLD:
+            if isinstance(value := event.get(name), str):
+                event[name] = self.scrub(value)
+        return event
+
+    def scrub(self, text: str) -> str:
+        """Take them out of `text`."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return ADDRESS.sub(lambda found: mask(found[0]), redact(text)) if "@" in text else redact(text)
+
+    def traceback(self, stream: TextIO, exc_info: Any) -> None:
+        """Write a traceback, scrubbed, for the terminal."""
+        plain = io.StringIO()
+        structlog.dev.plain_traceback(plain, exc_info)
+        stream.write(self.scrub(plain.getvalue()))
+
+
+def _parts(settings: Settings, name: str) -> Iterator[str]:
+    """The secrets in a setting: the text, each of several, the password of a URL."""
+    value = getattr(settings, name)
+    for text in value if isinstance(value, tuple) else (str(value),):
+        url = urlsplit(text) if "://" in text else None
+        found = text if url is None else url.password or ""
+        yield from {found, unquote(found)}
 
 
 class Writer:
@@ -205,7 +249,8 @@ def configure(settings: Settings, component: str, stream: TextIO | None = None) 
         structlog.processors.StackInfoRenderer(),
         _redact_event,
     ]
-    render: list[Any] = _pretty() if pretty else [structlog.processors.format_exc_info, _json]
+    scrub = Scrubber(settings)
+    render: list[Any] = _pretty(scrub) if pretty else [structlog.processors.format_exc_info, scrub, _json]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -262,11 +307,12 @@ def _json(_logger: Any, _method: str, event: Event) -> str:
     return _encode(line | dict(event)).decode()
 
 
-def _pretty() -> list[Any]:
+def _pretty(scrub: Scrubber) -> list[Any]:
     return [
+        scrub,
         _one_line,
         structlog.dev.ConsoleRenderer(
-            colors=True, timestamp_key="at", pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+            colors=True, timestamp_key="at", pad_event_to=24, exception_formatter=scrub.traceback
         ),
     ]
 
