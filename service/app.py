@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
 from service.settings import Settings
+from service.tenancy import API
 from service.web import health, openapi, pages, problems
 from service.web.edge import Edge
 from service.web.express import Express
@@ -84,9 +85,10 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
             pool_timeout=settings.db_pool_timeout,
             statement_timeout=settings.db_statement_timeout,
             ping_after=SILENCE,
+            role=API,
         )
         stack.push_async_callback(engine.dispose)
-        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
+        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix, signer=settings.signer())
         runtime = Runtime(engine, publisher, middleware=defaults(tracing=settings.tracing))
         runtime.state["settings"] = settings
         await runtime.start()

@@ -25,7 +25,7 @@ def make_app(settings: Settings) -> App:
 
     async def open_runtime() -> Runtime:
         engine = db.create_engine(settings, application="callboard-worker")
-        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix)
+        publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix, signer=settings.signer())
         runtime = Runtime(
             engine,
             publisher,
@@ -50,6 +50,8 @@ def make_app(settings: Settings) -> App:
             lease=settings.worker_lease,
             grace=settings.worker_grace,
             health_port=settings.worker_health_port or None,
+            signer=settings.signer(),
+            control_verbs=None if "*" in settings.worker_control_verbs else frozenset(settings.worker_control_verbs),
         ),
         worker_concurrency=settings.worker_concurrency,
     )

@@ -103,7 +103,7 @@ def migrate(revision: str) -> None:
 
 @callboard.group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and revoke API keys."""
 
 
 @keys.command("create")
@@ -130,6 +130,19 @@ def keys_list(tenant: str | None, data: Path) -> None:
     from service.access.commands import show  # noqa: PLC0415
 
     _run(show, settings(data), tenant)
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option(
+    "--overlap-hours", default=24, show_default=True, type=click.IntRange(0, 8760), help="How long the old key goes on."
+)
+@DATA
+def keys_rotate(key_id: str, overlap_hours: int, data: Path) -> None:
+    """Make a key in the place of KEY_ID (`ak_…`) and print it, once; the old one ends after the overlap."""
+    from service.access.commands import rotate  # noqa: PLC0415
+
+    _run(rotate, settings(data), key_id, overlap_hours=overlap_hours)
 
 
 @keys.command("revoke")

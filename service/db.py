@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
 from service.settings import Settings
+from service.tenancy import API, WORKER, Role, confine
 from workers.errors import NoRuntime
 from workers.runtime import Runtime
 
@@ -54,8 +55,12 @@ def create_engine(
     pool_timeout: float = 30.0,
     statement_timeout: float = 30.0,
     ping_after: float | None = None,
+    role: Role | None = WORKER,
 ) -> AsyncEngine:
     """Make the engine of the running loop; call it on the loop that uses it, never before a fork.
+
+    It acts as `role`, if DB_SET_ROLE: the API's sees only what `service.tenancy` lets it see. None: as DATABASE_URL's
+    user, for what runs before the tables are there.
 
     `pool_timeout` and `statement_timeout` are in seconds. A connection that the server closed is noticed at checkout
     without a round trip, so a restart of Postgres costs no failed request once it is back. With `ping_after`, one that
@@ -63,24 +68,28 @@ def create_engine(
     otherwise a frozen server, or a line that swallows everything, holds the caller up for a whole statement timeout.
     """
     where, arguments = address(settings.database_url)
+    session: dict[str, str] = {}  # a pooler takes none: there they are settings of the user
+    if not settings.db_pooler:
+        timeouts = {"statement_timeout": statement_timeout, "idle_in_transaction_session_timeout": 60.0}
+        session = {name: str(int(seconds * 1000)) for name, seconds in timeouts.items()}
+        if role is not None and settings.db_set_role:
+            session["role"] = role
     engine = create_async_engine(
         where,
         pool_size=settings.db_pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout,
         pool_recycle=1800,
+        hide_parameters=True,  # an error is logged; what a caller sent is not
         connect_args=arguments
         | {
             "timeout": settings.db_connect_timeout,
             "command_timeout": statement_timeout + 1.0,
-            "server_settings": {
-                "application_name": application,
-                "statement_timeout": str(int(statement_timeout * 1000)),
-                "idle_in_transaction_session_timeout": "60000",
-                "timezone": "UTC",
-            },
+            "server_settings": {"application_name": application, "timezone": "UTC", **session},
         },
     )
+    if role == API:
+        confine(engine)
     _Pulse(ping_after, settings.db_connect_timeout).watch(engine.sync_engine)
     return engine
 
@@ -154,8 +163,13 @@ def is_away(error: BaseException) -> bool:
 
 
 def is_older(error: BaseException) -> bool:
-    """Tell whether `error` means that a table or a column is missing: the migrations were not run."""
-    return isinstance(cause(error), asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError)
+    """Tell whether `error` means that a table, a column or a role is missing: the migrations were not run."""
+    found = cause(error)
+    if isinstance(found, asyncpg.InvalidParameterValueError):
+        return str(found).startswith('role "callboard_')
+    return isinstance(
+        found, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.UndefinedFunctionError
+    )
 
 
 def cause(error: BaseException) -> BaseException:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.db import address
+from service.isolation import RolesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,9 @@ def run(settings: Settings, revision: str = "head", say: Callable[[str], object]
     """Migrate the database of `settings` and say what was done; the exit code, 1 if the database cannot be reached."""
     try:
         before, after = asyncio.run(_up(settings.database_url, revision))
+    except RolesMissing as error:
+        say(str(error))
+        return 1
     except (OSError, DBAPIError) as error:
         say(f"the database could not be migrated: {error}\nis Postgres up, and does DATABASE_URL name it?")
         return 1

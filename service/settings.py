@@ -23,6 +23,7 @@ from service.spellings import (
     url,
     words,
 )
+from workers.signing import Signer
 
 LogFormat = Literal["auto", "json", "pretty"]
 SmtpTls = Literal["none", "starttls", "tls"]
@@ -77,6 +78,19 @@ class Settings:
     redis_key_prefix: str = setting("REDIS_KEY_PREFIX", doc="A prefix of every key in Redis.", default="")
     db_pool_size: int = setting(
         "DB_POOL_SIZE", doc="Postgres connections of one process.", default=10, parse=count(1, 1000)
+    )
+    db_set_role: bool = setting(
+        "DB_SET_ROLE",
+        doc="Act as callboard_api in the API and as callboard_worker elsewhere; false where DATABASE_URL's user is that"
+        " role.",
+        default=True,
+        parse=flag,
+    )
+    db_pooler: bool = setting(
+        "DB_POOLER",
+        doc="DATABASE_URL leads to PgBouncer in transaction mode, as callboard_api or callboard_worker.",
+        default=False,
+        parse=flag,
     )
     db_connect_timeout: float = setting(
         "DB_CONNECT_TIMEOUT",
@@ -278,6 +292,20 @@ class Settings:
         default=0,
         parse=count(0, 65535),
     )
+    worker_control_verbs: tuple[str, ...] = setting(
+        "WORKER_CONTROL_VERBS",
+        doc="Remote-control commands that workers obey, by commas, such as ping,hello,active,stats; * for all.",
+        default=("*",),
+        parse=words,
+    )
+    task_signing_keys: tuple[str, ...] = setting(
+        "TASK_SIGNING_KEYS",
+        doc="Sign direct messages with the first of these keys, by commas, and run only what one of them signed; empty:"
+        " no signatures.",
+        default=(),
+        parse=keys,
+        shown=False,
+    )
     queues: tuple[str, ...] = setting(
         "QUEUES", doc="Queues a worker serves, by commas; empty for all that actors declare.", default=(), parse=words
     )
@@ -331,6 +359,10 @@ class Settings:
     def secret_key_is_made_up(self) -> bool:
         """Whether SECRET_KEY was not set, so that nothing made with it outlives this process."""
         return isinstance(self.secret_key, MadeUp)
+
+    def signer(self) -> Signer | None:
+        """What signs direct messages; None where TASK_SIGNING_KEYS is empty."""
+        return Signer(self.task_signing_keys) if self.task_signing_keys else None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

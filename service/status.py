@@ -13,7 +13,7 @@ from service.settings import Settings
 from service.tasks.queues import QueueReport, Queues
 from service.timeline import humane
 from service.web.health import Ready, examine
-from service.web.metrics import HELD
+from service.web.metrics import KEPT
 
 COLORS = {"ready": "green", "degraded": "yellow", "unready": "red"}
 
@@ -27,7 +27,7 @@ async def run(settings: Settings, console: Console | None = None) -> int:
         found = await examine(engine, client, migrate.head())
         out.print(_health(found))
         if found.status != "unready":
-            out.print(_queues(await Queues(engine, client, settings.redis_key_prefix).report()))
+            out.print(_queues(await Queues(engine, client, settings.redis_key_prefix).report(None)))
             out.print(await _held(engine))
     finally:
         await client.aclose()
@@ -61,7 +61,7 @@ def _queues(found: Sequence[QueueReport]) -> RenderableType:
 
 async def _held(engine: AsyncEngine) -> Text:
     async with engine.connect() as connection:
-        held = (await connection.execute(HELD, {"states": ["dead", "uncertain", "held"]})).all()
+        held = [row for row in (await connection.execute(KEPT)).all() if row.state != "running"]
     if not held:
         return Text("")
     counts = "  ".join(f"{row.held} {row.state} ({row.queue})" for row in held)

@@ -61,7 +61,7 @@ def migrate(url: str) -> None:
     """Brings a database to the newest schema."""
 
     async def upgrade() -> None:
-        engine = create_engine(Settings.from_env({"DATABASE_URL": url}))
+        engine = create_engine(Settings.from_env({"DATABASE_URL": url}), role=None)
         await service.migrate.upgrade(engine)
         await engine.dispose()
 

@@ -50,12 +50,26 @@ async def show(settings: Settings, tenant: str | None) -> int:
     return 0
 
 
+async def rotate(settings: Settings, key_id: str, *, overlap_hours: int) -> int:
+    """Make a key that takes the place of another, which goes on for a while; its text goes to standard output."""
+    wanted, engine = _id(key_id), _engine(settings)
+    try:
+        async with db.transaction(db.sessions(engine)) as session:
+            made = await keys.rotate(session, wanted, timedelta(hours=overlap_hours))
+    finally:
+        await engine.dispose()
+    if made is None:
+        click.echo("There is no such key in use.")
+        return 1
+    row, text = made
+    click.echo(f"{row.mode} key ak_{row.id.hex}; the old one ends within {overlap_hours} h. Shown this once:", err=True)
+    click.echo(text)
+    return 0
+
+
 async def revoke(settings: Settings, key_id: str) -> int:
     """Revoke a key; 1 where there is no such key, or it was revoked before."""
-    try:
-        wanted = UUID(key_id.removeprefix("ak_"))
-    except ValueError:
-        raise click.ClickException(f"{key_id!r} is not an id such as `callboard keys list` shows (ak_…).") from None
+    wanted = _id(key_id)
     engine = _engine(settings)
     try:
         async with db.transaction(db.sessions(engine)) as session:
@@ -64,6 +78,13 @@ async def revoke(settings: Settings, key_id: str) -> int:
         await engine.dispose()
     click.echo("Revoked; every process refuses it within five seconds." if done else "There is no such key in use.")
     return 0 if done else 1
+
+
+def _id(key_id: str) -> UUID:
+    try:
+        return UUID(key_id.removeprefix("ak_"))
+    except ValueError:
+        raise click.ClickException(f"{key_id!r} is not an id such as `callboard keys list` shows (ak_…).") from None
 
 
 def _engine(settings: Settings) -> AsyncEngine:

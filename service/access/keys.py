@@ -3,20 +3,21 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import datetime
-from typing import cast
+from datetime import datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
 
-from service.access.models import ApiKey, IdempotencyKey, Tenant
+from service.access.models import ApiKey, Tenant
 from service.access.secrets import Mode, digest, is_whole, new_key, prefix
 from service.db import is_away
+from service.tenancy import acting_for
 from service.web.principal import Principal
 
 log = structlog.get_logger("service.access")
@@ -25,10 +26,7 @@ TTL = 4.0  # seconds that a revoked key may still be taken
 USED_EVERY = 30.0  # seconds between two writes of last_used_at
 MAX_CACHED = 10_000
 
-FIND = (
-    "SELECT id, tenant_id, scopes, mode FROM api_keys"
-    " WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
-)
+FIND = "SELECT id, tenant_id, scopes, mode FROM access_find_key($1)"
 
 
 class Keyring:
@@ -42,7 +40,7 @@ class Keyring:
         self._patience = patience
         self._cache: dict[bytes, tuple[float, Principal | None]] = {}
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
-        self._used: set[UUID] = set()
+        self._used: dict[UUID, UUID] = {}
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of `key`, or None. Raises what Postgres raises when it is away."""
@@ -53,7 +51,7 @@ class Keyring:
         else:
             found = cached[1]
         if found is not None:
-            self._used.add(found.key_id)
+            self._used[found.key_id] = found.tenant_id
         return found
 
     async def _look_once(self, hashed: bytes) -> Principal | None:
@@ -76,19 +74,19 @@ class Keyring:
 
     async def note_used(self) -> None:
         """Write `last_used_at` of the keys seen since the last call."""
-        seen, self._used = self._used, set()
+        seen, self._used = self._used, {}
         if seen:
-            async with self._engine.begin() as connection:
-                statement = update(ApiKey).where(ApiKey.id.in_(sorted(seen)))
-                await connection.execute(statement.values(last_used_at=func.clock_timestamp()))
+            statement = update(ApiKey).where(ApiKey.id.in_(sorted(seen))).values(last_used_at=func.clock_timestamp())
+            with acting_for(*seen.values()):
+                async with self._engine.begin() as connection:
+                    await connection.execute(statement)
 
     async def tend(self) -> None:
-        """Forever: note which keys are used, and drop the answers of Idempotency-Keys that are over."""
+        """Forever: note which keys are used."""
         while True:
             await asyncio.sleep(USED_EVERY)
             try:
                 await self.note_used()
-                await drop_expired(self._engine)
             except Exception as error:
                 log.warning("access_upkeep_failed", error=type(error).__name__, away=is_away(error))
 
@@ -96,22 +94,6 @@ class Keyring:
 def _principal(row: asyncpg.Record) -> Principal:
     tenant, key, scopes = row["tenant_id"], row["id"], frozenset(row["scopes"])
     return Principal(tenant, key, scopes, row["mode"], tenant=str(tenant), key=f"ak_{key.hex}")
-
-
-async def drop_expired(engine: AsyncEngine, batch: int = 5_000) -> int:
-    """Delete up to `batch` expired Idempotency-Keys; returns how many. Any number of processes may do it at once."""
-    old = (
-        select(IdempotencyKey.tenant_id, IdempotencyKey.key)
-        .where(IdempotencyKey.expires_at < func.clock_timestamp())
-        .limit(batch)
-        .with_for_update(skip_locked=True)
-        .cte("old")
-    )
-    statement = delete(IdempotencyKey).where(
-        IdempotencyKey.tenant_id == old.c.tenant_id, IdempotencyKey.key == old.c.key
-    )
-    async with engine.begin() as connection:
-        return (await connection.execute(statement)).rowcount
 
 
 async def create(
@@ -127,17 +109,29 @@ async def create(
     statement = insert(Tenant).values(id=uuid7(), name=tenant).on_conflict_do_nothing(index_elements=[Tenant.name])
     await session.execute(statement)
     tenant_id = (await session.execute(select(Tenant.id).where(Tenant.name == tenant))).scalar_one()
+    return await _store(session, mode, tenant_id=tenant_id, scopes=scopes, name=name, expires_at=expires_at)
+
+
+async def rotate(session: AsyncSession, key_id: UUID, overlap: timedelta) -> tuple[ApiKey, str] | None:
+    """Make a key that may do what the key `key_id` may, which goes on for `overlap` at most; None if that is over.
+
+    The new key lives as long as the old one was made for. Returns its row and its text.
+    """
+    old = (await session.execute(select(ApiKey).where(ApiKey.id == key_id).with_for_update())).scalar_one_or_none()
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    if old is None or old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        return None
+    expires = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+    as_old = {"tenant_id": old.tenant_id, "scopes": old.scopes, "name": old.name}
+    made = await _store(session, cast("Mode", old.mode), **as_old, expires_at=expires)
+    old.expires_at = min(now + overlap, old.expires_at or now + overlap)
+    return made
+
+
+async def _store(session: AsyncSession, mode: Mode, **columns: Any) -> tuple[ApiKey, str]:
     text = new_key(mode)
-    row = ApiKey(
-        id=uuid7(),
-        tenant_id=tenant_id,
-        name=name,
-        prefix=prefix(text),
-        hash=digest(text),
-        scopes=list(dict.fromkeys(scopes)),
-        mode=mode,
-        expires_at=expires_at,
-    )
+    columns["scopes"] = list(dict.fromkeys(columns["scopes"]))
+    row = ApiKey(id=uuid7(), mode=mode, prefix=prefix(text), hash=digest(text), **columns)
     session.add(row)
     await session.flush()
     return row, text

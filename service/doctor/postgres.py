@@ -26,16 +26,16 @@ _FACTS = text(
 _RIGHTS = text(
     "SELECT count(*) FILTER (WHERE NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')"
     " AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))) AS missing,"
-    " count(*) AS tables"
+    " count(*) AS tables, current_user AS role"
     " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'p') AND n.nspname = current_schema()"
+    " WHERE c.relkind IN ('r', 'p') AND n.nspname = current_schema() AND c.relname <> 'alembic_version'"
 )
 
 
 async def examine(settings: Settings) -> Section:
     """Look at the Postgres of DATABASE_URL."""
     patient = dataclasses.replace(settings, db_connect_timeout=5.0)
-    engine = db.create_engine(patient, application="callboard-doctor", pool_timeout=5, statement_timeout=5)
+    engine = db.create_engine(patient, application="callboard-doctor", pool_timeout=5, statement_timeout=5, role=None)
     findings: list[Finding] = []
     url = make_url(settings.database_url)
     facts: dict[str, Any] = {}
@@ -51,7 +51,7 @@ async def examine(settings: Settings) -> Section:
         mend = "Check that Postgres runs and that DATABASE_URL names its host, port, database, user and password."
         if await look(findings, "connect", mend, connect):
             findings += _server(facts)
-            await _schema(engine, findings)
+            await _schema(patient, engine, findings)
     finally:
         await engine.dispose()
     return Section(name="Postgres", findings=findings)
@@ -93,7 +93,7 @@ def _server(facts: dict[str, Any]) -> list[Finding]:
     ]
 
 
-async def _schema(engine: AsyncEngine, findings: list[Finding]) -> None:
+async def _schema(settings: Settings, engine: AsyncEngine, findings: list[Finding]) -> None:
     async def revision() -> str:
         has, needs = await migrate.current(engine), migrate.head()
         if has != needs:
@@ -101,12 +101,16 @@ async def _schema(engine: AsyncEngine, findings: list[Finding]) -> None:
         return f"at {has}"
 
     async def rights() -> str:
-        async with engine.connect() as connection:
-            row = (await connection.execute(_RIGHTS)).one()
+        acting = db.create_engine(settings, application="callboard-doctor", pool_timeout=5, statement_timeout=5)
+        try:
+            async with acting.connect() as connection:
+                row = (await connection.execute(_RIGHTS)).one()
+        finally:
+            await acting.dispose()
         if row.missing:
             raise PermissionError(f"no right to read and write {row.missing} of {row.tables} tables")
-        return f"may read and write {row.tables} tables"
+        return f"may read and write {row.tables} tables, as {row.role}"
 
     if await look(findings, "migrations", "Run `callboard migrate`.", revision):
-        mend = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO the service's role."
+        mend = "Let DATABASE_URL's user act as the roles: GRANT callboard_api, callboard_worker TO it (DB_SET_ROLE)."
         await look(findings, "rights", mend, rights)

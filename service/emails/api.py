@@ -145,7 +145,7 @@ async def happened(request: Request, email_id: FromPath[str]) -> EventList:
 async def content(request: Request, email_id: FromPath[str]) -> Response[Content]:
     """Return the subject, HTML and text of a mail; with `Accept: text/html` its HTML alone, for a sandboxed frame."""
     await _found(request, email_id, views.one)
-    stored = await Office.of(request.app.state.runtime).loader.load(parameters.uuid_of(email_id))
+    stored = await Office.of(request.app.state.runtime).loader.read(parameters.uuid_of(email_id))
     if stored is None:
         raise _unknown()
     return framed(request, await stored_content(stored, Office.of(request.app.state.runtime).library))

@@ -72,13 +72,14 @@ async def read_request(request: Request, request_id: FromPath[str]) -> RequestSt
 async def list_queues(request: Request) -> QueueList:
     """Tell the depth, the age of the oldest, what is in flight and the rates of each queue and priority.
 
-    Queues are shared: the numbers are those of all tenants, at most a second old.
+    The numbers are those of the caller's own tasks, at most a second old; a key with the scope `operator` sees
+    everybody's.
     """
     state = request.app.state
     known: Queues | None = state.runtime.state.get("queues")
     if known is None:
         known = state.runtime.state["queues"] = Queues(state.engine, state.redis, state.settings.redis_key_prefix)
-    return QueueList(await known.report())
+    return QueueList(await known.report(None if request.user.operates else request.user.tenant_id))
 
 
 routers: list[Any] = [

@@ -25,18 +25,22 @@ WINDOW = 10.0  # seconds over which arrivals are counted
 SKEW = 60.0  # seconds that another machine's clock may be ahead
 OLDEST_LOOK = 60.0  # seconds: an earlier look than that tells nothing of the rate now
 
+MOST = 1_000  # tenants whose last look is kept
+
 WAITING = text(
     "SELECT queue, priority, count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due,"
     " count(*) FILTER (WHERE due_at > clock_timestamp()) AS scheduled, 0 AS running,"
     " extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest"
-    " FROM messages WHERE state = 'queued' GROUP BY queue, priority"
+    " FROM messages WHERE tenant_id = :tenant AND state = 'queued' GROUP BY queue, priority"
     " UNION ALL SELECT queue, priority, 0, 0, count(*), NULL"
-    " FROM messages WHERE state = 'running' GROUP BY queue, priority"
+    " FROM messages WHERE tenant_id = :tenant AND state = 'running' GROUP BY queue, priority"
 )
 ARRIVED = text(
-    "SELECT queue, priority, count(*) AS arrived FROM messages WHERE id >= :since AND id < :until"
-    " GROUP BY queue, priority"
+    "SELECT queue, priority, count(*) AS arrived FROM messages"
+    " WHERE tenant_id = :tenant AND id >= :since AND id < :until GROUP BY queue, priority"
 )  # a range of UUIDv7; a stock Celery client's random ids lie outside, and are not counted
+ALL_WAITING = text("SELECT queue, priority, due, scheduled, running, oldest FROM ledger_depths()")
+ALL_ARRIVED = text("SELECT queue, priority, arrived FROM ledger_arrived(:since, :until)")
 
 
 class Place(NamedTuple):
@@ -64,10 +68,11 @@ NOTHING = Seen(0, 0, 0, None)
 
 
 class QueueReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One priority of one queue, of all tenants.
+    """One priority of one queue: what is the caller's in it, or, for an operator's key, everybody's.
 
     `due`: may start now. `scheduled`: wait for their time. `running`: in flight. `oldest_age`: seconds since the first
-    of those due was due. `doorbells`: entries of the Redis list that wakes the workers, null without Redis.
+    of those due was due. `doorbells`: entries of the Redis list that wakes the workers, null without Redis and for
+    whoever sees only its own.
     `arrivals`: new ones per second over ten seconds. `departures`: those that ended, per second since the look before,
     null where there was none within a minute.
     """
@@ -100,26 +105,32 @@ class Queues:
         self._engine = engine
         self._redis = redis
         self._prefix = prefix
-        self._look: _Look | None = None
+        self._looks: dict[UUID | None, _Look] = {}
         self._lock = asyncio.Lock()
 
-    async def report(self) -> list[QueueReport]:
-        """Report each queue and priority where anything is, and each that an actor uses. Raises what Postgres does."""
-        async with self._lock:
-            if self._look is None or self._look.until < time.monotonic():
-                self._look = await self._count(self._look)
-            return self._look.reports
+    async def report(self, tenant_id: UUID | None) -> list[QueueReport]:
+        """Report each queue and priority where the tenant has anything, and each that an actor uses.
 
-    async def _count(self, before: _Look | None) -> _Look:
+        None stands for everybody. Raises what Postgres does.
+        """
+        async with self._lock:
+            look = self._looks.get(tenant_id)
+            if look is None or look.until < time.monotonic():
+                if len(self._looks) >= MOST:
+                    self._looks.clear()
+                look = self._looks[tenant_id] = await self._count(tenant_id, look)
+            return look.reports
+
+    async def _count(self, tenant_id: UUID | None, before: _Look | None) -> _Look:
         at, clock = time.monotonic(), time.time()
         if before is not None and at - before.at > OLDEST_LOOK:
             before = None
         async with self._engine.connect() as connection:
-            found = (await connection.execute(WAITING)).all()
-            arrived = await _arrived(connection, clock - WINDOW, clock)
-            since = await _arrived(connection, before.clock, clock) if before else []
+            found = await _waiting(connection, tenant_id)
+            arrived = await _arrived(connection, tenant_id, clock - WINDOW, clock)
+            since = await _arrived(connection, tenant_id, before.clock, clock) if before else []
         seen = dict.fromkeys(declared() | _counts(arrived).keys() | _counts(since).keys(), NOTHING) | _seen(found)
-        bells = await self._bells(sorted(seen))
+        bells = await self._bells(sorted(seen)) if tenant_id is None else {}
         left = _departures(before, at, seen, _counts(since))
         reports = [_report(place, seen[place], bells, _counts(arrived), left) for place in sorted(seen)]
         now = time.monotonic()
@@ -137,9 +148,17 @@ class Queues:
             return {}
 
 
-async def _arrived(connection: AsyncConnection, since: float, now: float) -> Sequence[Any]:
+async def _waiting(connection: AsyncConnection, tenant_id: UUID | None) -> Sequence[Any]:
+    if tenant_id is None:
+        return (await connection.execute(ALL_WAITING)).all()
+    return (await connection.execute(WAITING, {"tenant": tenant_id})).all()
+
+
+async def _arrived(connection: AsyncConnection, tenant_id: UUID | None, since: float, now: float) -> Sequence[Any]:
     within = {"since": first_id(since), "until": first_id(now + SKEW)}
-    return (await connection.execute(ARRIVED, within)).all()
+    if tenant_id is None:
+        return (await connection.execute(ALL_ARRIVED, within)).all()
+    return (await connection.execute(ARRIVED, within | {"tenant": tenant_id})).all()
 
 
 def declared() -> set[Place]:

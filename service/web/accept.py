@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from service.tenancy import array
 from service.web import statements
 from service.web.idempotency import Answer, Once, idempotency, in_progress, replay
 from service.web.request import Request
@@ -58,6 +59,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class _Item(msgspec.Struct, frozen=True):
+    tenant_id: UUID
     once: Once | None
     submission: Submission
 
@@ -77,7 +79,7 @@ async def accept(request: Request, table: Table, submission: Submission) -> Acce
             state.engine, table, ring, state.settings.db_statement_timeout, state.settings.db_accept_timeout
         )
     once = await idempotency(request)
-    return await intake.submit(once, _marked(request, submission))
+    return await intake.submit(request.user.tenant_id, once, _marked(request, submission))
 
 
 def _marked(request: Request, submission: Submission) -> Submission:
@@ -112,13 +114,13 @@ class Intake:
         self._patience = patience
         self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush)
 
-    async def submit(self, once: Once | None, submission: Submission) -> Accepted:
-        """Store a submission. A caller that is cancelled before its batch leaves stores nothing.
+    async def submit(self, tenant_id: UUID, once: Once | None, submission: Submission) -> Accepted:
+        """Store a submission of a tenant. A caller that is cancelled before its batch leaves stores nothing.
 
         Raises TimeoutError where it is not stored within `patience` seconds: then nobody knows whether it will be.
         """
         async with asyncio.timeout(self._patience):
-            return await self._batcher.submit(_Item(once, submission))
+            return await self._batcher.submit(_Item(tenant_id, once, submission))
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken is stored."""
@@ -140,23 +142,27 @@ class Intake:
         raw = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
         keyed = sorted((item for item in items if item.once), key=_place)
         sql = statements.accept(self._table, keyed=bool(keyed))
-        values = [*_key_values(keyed), *self._values(items, keyed=bool(keyed))]
+        acting = array(item.tenant_id for item in items)
+        values = [*_key_values(keyed), *self._values(items, keyed=bool(keyed)), acting]
         if not any(item.submission.may_conflict for item in keyed):
             found = await raw.fetch(sql, *values, timeout=self._timeout)
-            return await self._missing(raw, keyed, _Stored.read(found))
+            return await self._missing(raw, keyed, _Stored.read(found), acting)
         async with raw.transaction():
+            await raw.execute(statements.ACT, acting, timeout=self._timeout)
             stored = _Stored.read(await raw.fetch(sql, *values, timeout=self._timeout))
-            stored = await self._missing(raw, keyed, stored)
+            stored = await self._missing(raw, keyed, stored, acting)
             await self._forget(raw, keyed, stored)
         return stored
 
-    async def _missing(self, raw: asyncpg.Connection, keyed: list[_Item], stored: "_Stored") -> "_Stored":
+    async def _missing(self, raw: asyncpg.Connection, keyed: list[_Item], stored: "_Stored", acting: str) -> "_Stored":
         """Read the answers of keys that another process stored after our statement began: rare."""
         lost = [item.once for item in keyed if item.once and not stored.decided(item)]
         if lost:
             tenants, keys = [once.tenant_id for once in lost], [once.key for once in lost]
-            for row in await raw.fetch(statements.FIND_KEYS, tenants, keys, timeout=self._timeout):
-                stored.answers[row["tenant_id"], row["key"]] = row
+            async with raw.transaction():
+                await raw.execute(statements.ACT, acting, timeout=self._timeout)
+                for row in await raw.fetch(statements.FIND_KEYS, tenants, keys, timeout=self._timeout):
+                    stored.answers[row["tenant_id"], row["key"]] = row
         return stored
 
     async def _forget(self, raw: asyncpg.Connection, keyed: list[_Item], stored: "_Stored") -> None:

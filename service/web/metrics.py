@@ -20,12 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LEDGER_EVERY = 5.0  # seconds
 
-QUEUES = text(
-    "SELECT queue, priority, count(*) AS waiting, count(*) FILTER (WHERE due_at <= clock_timestamp()) AS due,"
-    " coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8 AS oldest"
-    " FROM messages WHERE state = 'queued' GROUP BY queue, priority"
-)
-HELD = text("SELECT queue, state, count(*) AS held FROM messages WHERE state = ANY(:states) GROUP BY queue, state")
+QUEUES = text("SELECT queue, priority, due, scheduled, oldest FROM ledger_depths() WHERE due + scheduled > 0")
+KEPT = text("SELECT queue, state, held FROM ledger_kept()")
 
 
 class HttpMetrics(Collector):
@@ -100,8 +96,7 @@ class LedgerMetrics:
             self._next = time.monotonic() + LEDGER_EVERY
             async with engine.connect() as connection:
                 waiting = (await connection.execute(QUEUES)).all()
-                states = ["running", "dead", "uncertain", "held"]
-                held = (await connection.execute(HELD, {"states": states})).all()
+                held = (await connection.execute(KEPT)).all()
             self._set(waiting, held)
 
     def _set(self, waiting: Any, held: Any) -> None:
@@ -109,7 +104,7 @@ class LedgerMetrics:
             gauge.clear()
         for row in waiting:
             self._length.labels(row.queue, row.priority).set(row.due)
-            self._later.labels(row.queue, row.priority).set(row.waiting - row.due)
-            self._oldest.labels(row.queue, row.priority).set(max(row.oldest, 0.0))
+            self._later.labels(row.queue, row.priority).set(row.scheduled)
+            self._oldest.labels(row.queue, row.priority).set(max(row.oldest or 0.0, 0.0))
         for row in held:
             self._states.labels(row.queue, row.state).set(row.held)

@@ -36,6 +36,11 @@ class Principal(msgspec.Struct, frozen=True):
     tenant: str = ""
     key: str = ""
 
+    @property
+    def operates(self) -> bool:
+        """Whether the key is an operator's, which sees counts of every tenant. No other scope implies it."""
+        return "operator" in self.scopes
+
     def may(self, scope: str) -> bool:
         """Tell whether the key has `scope`, such as `emails:send`; `emails:*` covers it, and so does `*`."""
         return scope in self.scopes or "*" in self.scopes or f"{scope.partition(':')[0]}:*" in self.scopes

@@ -5,8 +5,9 @@ import functools
 
 from service.arrays import ENCODERS, Table, parameters
 from workers.ledger import rows
+from workers.ledger.statement import ACT
 
-__all__ = ["Table", "accept"]
+__all__ = ["ACT", "Table", "accept"]
 
 KEY_COLUMNS = (
     ("tenant_id", "uuid"),
@@ -36,7 +37,9 @@ def accept(table: Table, *, keyed: bool) -> str:
     """Write the one statement of a batch: keys, then the records they allow, then the records' ledger rows.
 
     Parameters: with `keyed` the arrays of KEY_COLUMNS, then for each record its key's tenant and key (null without
-    one); the arrays of the table's columns; for each message the id of its record, then the arrays of rows.COLUMNS.
+    one); the arrays of the table's columns; for each message the id of its record, then the arrays of rows.COLUMNS;
+    the tenants it acts for, as `app.tenants` holds them. Every row inserted comes out of a join with `acting`, so
+    they are set before row-level security looks at the first.
     Rows: (id) of each stored record, (tenant_id, key) of each key taken, and the whole row of each key found.
     """
     first = 1
@@ -47,7 +50,9 @@ def accept(table: Table, *, keyed: bool) -> str:
     parts.append(f"stored AS ({_records(table, first, keyed)})")
     first += len(table.columns) + (2 if keyed else 0)
     parts.append(f"queued AS ({_messages(first)})")
-    return f"WITH {', '.join(parts)} {_answer(keyed)}"
+    last = first + 1 + len(rows.COLUMNS)
+    acting = f"acting AS MATERIALIZED (SELECT set_config('app.tenants', ${last}::text, true))"
+    return f"WITH {', '.join([acting, *parts])} {_answer(keyed)}"
 
 
 def _keys() -> str:
@@ -56,7 +61,7 @@ def _keys() -> str:
         "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, status, response, headers, expires_at)"
         " SELECT k.tenant_id, k.key, k.fingerprint, k.status, k.response::json, k.headers::json,"
         " clock_timestamp() + make_interval(secs => k.ttl)"
-        f" FROM unnest({parameters(1, [kind for _, kind in KEY_COLUMNS])}) AS k({names})"
+        f" FROM unnest({parameters(1, [kind for _, kind in KEY_COLUMNS])}) AS k({names}) CROSS JOIN acting"
         " ON CONFLICT (tenant_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status,"
         " response = excluded.response, headers = excluded.headers, created_at = clock_timestamp(),"
         " expires_at = excluded.expires_at WHERE idempotency_keys.expires_at <= clock_timestamp()"
@@ -75,7 +80,7 @@ def _records(table: Table, first: int, keyed: bool) -> str:
     return (
         f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {casts}"
         f" FROM unnest({parameters(first, [*(['uuid', 'text'] if keyed else []), *kinds])})"
-        f" AS r({', '.join([*marks, *names])}){taken} ON CONFLICT DO NOTHING RETURNING id"
+        f" AS r({', '.join([*marks, *names])}) CROSS JOIN acting{taken} ON CONFLICT DO NOTHING RETURNING id"
     )
 
 
@@ -84,7 +89,7 @@ def _messages(first: int) -> str:
     return (
         f"{rows.INSERT} {rows.SELECT} {rows.unnest(first + 1)}"
         f" JOIN unnest(${first}::uuid[], ${first + 1}::uuid[]) AS o(owner, message) ON o.message = m.id"
-        " WHERE o.owner IN (SELECT id FROM stored) RETURNING id"
+        " CROSS JOIN acting WHERE o.owner IN (SELECT id FROM stored) RETURNING id"
     )
 
 

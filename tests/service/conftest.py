@@ -13,6 +13,8 @@ from service import db
 from service.access import keys
 from service.app import create_app
 from service.settings import Settings
+from workers.publisher import Publisher
+from workers.runtime import Runtime, _runtimes
 
 MakeKey = Callable[..., Awaitable[str]]
 
@@ -48,6 +50,22 @@ async def client_of(settings: Settings, **more: Any) -> AsyncIterator[httpx.Asyn
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://callboard.test") as client:
             yield client
+
+
+@contextlib.asynccontextmanager
+async def working(api: Runtime) -> AsyncIterator[Runtime]:
+    """A worker's runtime on this loop, beside that of an API in this process, whose place it takes for a while."""
+    settings = api.state["settings"]
+    engine = db.create_engine(dataclasses.replace(settings, db_connect_timeout=30.0))
+    runtime = Runtime(engine, Publisher(settings.redis_url))
+    runtime.state["settings"] = settings
+    runtime.resources.push_async_callback(engine.dispose)
+    await runtime.start()
+    try:
+        yield runtime
+    finally:
+        await runtime.stop()
+        _runtimes[asyncio.get_running_loop()] = api
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from workers.ledger.json import storable
 from workers.ledger.schema import State
-from workers.ledger.statement import fetch
+from workers.ledger.statement import fetch_for
 
 CANCEL = """
 WITH told AS (
@@ -107,7 +107,7 @@ class Canceling(enum.StrEnum):
 
 async def cancel(engine: AsyncEngine, id: UUID, tenant_id: UUID | None = None) -> Canceling:
     """Cancel a message: at once if it waits, as soon as possible if it runs; again is harmless."""
-    rows = await fetch(engine, CANCEL, id, tenant_id)
+    rows = await fetch_for(engine, tenant_id, CANCEL, id, tenant_id)
     if not rows:
         return Canceling.UNKNOWN
     state, told = State(rows[0]["state"]), rows[0]["told"]
@@ -124,7 +124,7 @@ async def requeue(
     Left out: any other state, and one whose key another unfinished message bears by now. `by` says who, for the
     record in message_attempts. Errors stay counted, crashes do not.
     """
-    rows = await fetch(engine, REQUEUE, list(ids), tenant_id, by, storable({"by": by, "reason": reason}))
+    rows = await fetch_for(engine, tenant_id, REQUEUE, list(ids), tenant_id, by, storable({"by": by, "reason": reason}))
     return {row["id"] for row in rows}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,18 +13,52 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 TIMEOUT = 10.0
 """Seconds a batch may take."""
 
+TENANTS = "tenants"
+"""The execution option that holds what tells whose rows may be seen: a function to a uuid[] literal."""
+
+ACT = "SELECT set_config('app.tenants', $1, true)"
+
 LOCK = 0x776F726B657273
 """The advisory lock under which one sweeper of the fleet works at a time."""
 
 
 async def fetch(engine: AsyncEngine, sql: str, *args: Any, timeout: float = TIMEOUT) -> Sequence[asyncpg.Record]:
-    """Run one statement outside any transaction; its rows. A broken connection does not go back to the pool."""
+    """Run one statement outside any transaction; its rows. A broken connection does not go back to the pool.
+
+    An engine with the execution option TENANTS sees the rows of some tenants only, and the statement has a transaction.
+    """
+    if (tenants := engine.sync_engine.get_execution_options().get(TENANTS)) is not None:
+        return await _fetch_acting(engine, tenants(), sql, args, timeout)
     async with engine.connect() as connection:
         raw: asyncpg.Connection[asyncpg.Record] | None = (await connection.get_raw_connection()).driver_connection
         if raw is None:
             raise ConnectionError("the pool handed out a connection that is closed")
         try:
             return await raw.fetch(sql, *args, timeout=timeout)
+        except BaseException:
+            if raw.is_closed():
+                await connection.invalidate()
+            raise
+
+
+async def fetch_for(engine: AsyncEngine, tenant_id: UUID | None, sql: str, *args: Any) -> Sequence[asyncpg.Record]:
+    """As `fetch`, where row-level security shows the rows of the tenants in `app.tenants` only; None for no tenant."""
+    if tenant_id is None:
+        return await fetch(engine, sql, *args)
+    return await _fetch_acting(engine, f"{{{tenant_id}}}", sql, args, TIMEOUT)
+
+
+async def _fetch_acting(
+    engine: AsyncEngine, tenants: str, sql: str, args: Sequence[Any], timeout: float
+) -> Sequence[asyncpg.Record]:
+    async with engine.connect() as connection:
+        raw: asyncpg.Connection[asyncpg.Record] | None = (await connection.get_raw_connection()).driver_connection
+        if raw is None:
+            raise ConnectionError("the pool handed out a connection that is closed")
+        try:
+            async with raw.transaction():
+                await raw.execute(ACT, tenants, timeout=timeout)
+                return await raw.fetch(sql, *args, timeout=timeout)
         except BaseException:
             if raw.is_closed():
                 await connection.invalidate()

@@ -10,6 +10,7 @@ from service.emails.unsubscribe import record
 from service.emails.unsubscribe.links import Reader
 from service.emails.unsubscribe.page import State, page
 from service.errors import NotFound
+from service.tenancy import acting_for
 from service.web import Request, transaction
 
 HEADERS = {
@@ -28,8 +29,9 @@ async def show(request: Request, token: FromPath[str]) -> Response[str]:
     reader = _reader(request, token)
     if reader is None:
         return _unknown(request)
-    async with transaction(request) as session:
-        gone, sender = await record.standing(session, reader)
+    with acting_for(reader.tenant_id):
+        async with transaction(request) as session:
+            gone, sender = await record.standing(session, reader)
     return _page(State.GONE if gone else State.ASKED, reader, sender)
 
 
@@ -43,9 +45,10 @@ async def say(request: Request, token: FromPath[str]) -> Response[str]:
     if reader is None:
         return _unknown(request)
     again = await _wants_again(request)
-    async with transaction(request) as session:
-        await (record.resubscribe if again else record.unsubscribe)(session, reader)
-        _, sender = await record.standing(session, reader)
+    with acting_for(reader.tenant_id):
+        async with transaction(request) as session:
+            await (record.resubscribe if again else record.unsubscribe)(session, reader)
+            _, sender = await record.standing(session, reader)
     return _page(State.BACK if again else State.GONE, reader, sender)
 
 

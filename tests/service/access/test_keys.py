@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -92,24 +93,6 @@ async def test_last_use_is_noted(client: httpx.AsyncClient, make_key: MakeKey, e
         assert (await connection.execute(text("SELECT last_used_at FROM api_keys"))).scalar_one() is not None
 
 
-async def test_expired_answers_are_dropped(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, status, response, expires_at)"
-                " SELECT gen_random_uuid(), n::text, '', 202, '{}', now() + (n - 60) * interval '1 s'"
-                " FROM generate_series(1, 120) AS n"
-            )
-        )
-    dropped = await asyncio.gather(*(keys.drop_expired(engine, batch=20) for _ in range(3)))
-    assert sum(dropped) <= 60
-    while await keys.drop_expired(engine, batch=20):
-        pass
-    async with engine.connect() as connection:
-        left = (await connection.execute(text("SELECT count(*) FROM idempotency_keys"))).scalar_one()
-    assert 55 <= left <= 61
-
-
 def run(settings: Settings, *arguments: str) -> Result:
     environ = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url}
     return CliRunner().invoke(callboard, list(arguments), env=environ)
@@ -128,6 +111,44 @@ def test_a_key_is_made_listed_and_revoked_from_the_command_line(settings: Settin
     refused = run(settings, "keys", "revoke", "nonsense")
     assert refused.exit_code == 1
     assert "keys list" in refused.output
+
+
+def test_a_key_is_rotated_and_both_work_until_the_overlap_is_over(settings: Settings) -> None:
+    made = run(settings, "keys", "create", "--tenant", "shop", "--scope", "emails:send", "--expires-days", "90")
+    key_id = re.search(r"ak_[0-9a-f]{32}", made.stderr)
+    assert key_id is not None
+    turned = run(settings, "keys", "rotate", key_id[0], "--overlap-hours", "48")
+    assert turned.exit_code == 0, turned.output
+    old, new, days = asyncio.run(found(settings, made.stdout.strip(), turned.stdout.strip()))
+    assert old is not None
+    assert new is not None
+    assert (old.tenant_id, old.scopes, old.mode) == (new.tenant_id, new.scopes, new.mode)
+    assert old.key_id != new.key_id
+    assert days == [2, 90]
+    assert run(settings, "keys", "rotate", key_id[0], "--overlap-hours", "0").exit_code == 0
+    assert asyncio.run(found(settings, made.stdout.strip()))[0] is None
+    assert run(settings, "keys", "rotate", key_id[0]).exit_code == 1
+
+
+async def found(settings: Settings, *texts: str) -> list[Any]:
+    """What each key stands for, then the days after which the first two made end."""
+    engine = db.create_engine(settings)
+    ring = keys.Keyring(engine, patience=30.0)
+    try:
+        seen = [await ring.find(key) for key in texts]
+        ends = "SELECT round(extract(epoch FROM expires_at - now()) / 86400)::int FROM api_keys ORDER BY id LIMIT 2"
+        async with engine.connect() as connection:
+            return [*seen, list((await connection.execute(text(ends))).scalars())]
+    finally:
+        await engine.dispose()
+
+
+async def test_a_key_that_is_not_whole_is_refused_without_a_look() -> None:
+    nowhere = db.create_engine(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
+    ring = keys.Keyring(nowhere)
+    assert await ring.find("cb_live_" + "a" * 38) is None
+    with pytest.raises(OSError):  # noqa: PT011 (a whole one is looked up)
+        await ring.find(keys.new_key("live"))
 
 
 def test_the_command_says_that_postgres_is_away(settings: Settings) -> None:

@@ -6,6 +6,8 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
+from service import db
+from tests.service.conftest import working
 from workers.execution import Delivery, execute
 from workers.policy import Outcome
 from workers.runtime import Runtime
@@ -38,12 +40,15 @@ async def happened(api: httpx.AsyncClient, mail: dict[str, Any]) -> list[dict[st
 async def work(mail: dict[str, Any]) -> Outcome:
     """Answer the mail's doorbell once, as a worker would."""
     doorbell = Delivery(id=UUID(mail["task_id"]), actor="emails.send_email", durable=True)
-    return await execute(Runtime.of_loop(), doorbell)
+    async with working(Runtime.of_loop()) as runtime:
+        return await execute(runtime, doorbell)
 
 
 async def execute_sql(sql: str, **values: Any) -> Any:
-    engine = Runtime.of_loop().engine
-    assert engine is not None
-    async with engine.begin() as connection:
-        found = await connection.execute(text(sql), values)
-        return found.mappings().all() if found.returns_rows else None
+    engine = db.create_engine(Runtime.of_loop().state["settings"])  # sees every tenant's rows
+    try:
+        async with engine.begin() as connection:
+            found = await connection.execute(text(sql), values)
+            return found.mappings().all() if found.returns_rows else None
+    finally:
+        await engine.dispose()

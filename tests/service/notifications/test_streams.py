@@ -11,7 +11,7 @@ import pytest
 
 from service.notifications import following, live, stream_api, stream_tokens
 from service.settings import Settings
-from tests.service.conftest import MakeKey, client_of
+from tests.service.conftest import MakeKey, client_of, working
 from tests.service.notifications.conftest import Desk, Sql
 from tests.service.notifications.listening import Listener, listen, state_of
 
@@ -113,10 +113,10 @@ async def test_without_redis_streams_look_by_themselves(
     async with client_of(nowhere) as api:
         api.headers["Authorization"] = f"Bearer {await make_key()}"
         await api.put("/v1/users/ada", json={})
-        desk = Desk(api, state_of(api).runtime)
         async with listen(api, "/v1/users/ada/stream") as ada:
             await ada.next("ready")
-            await desk.deliver(recipients={"users": ["ada"]})
+            async with working(state_of(api).runtime) as runtime:
+                await Desk(api, runtime).deliver(recipients={"users": ["ada"]})
             assert [event.id for event in await ada.several(1)] == ["1"]
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
-from tests.service.web.shelf import TABLE, router
+from tests.service.web.shelf import ISOLATION, TABLE, router
 
 
 @pytest.fixture
 async def books(database: str) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute(TABLE)
+    await connection.execute(ISOLATION)
     await connection.close()
 
 

@@ -32,6 +32,12 @@ from workers.context import correlation
 from workers.message import Message
 
 TABLE = "CREATE TABLE books (id uuid PRIMARY KEY, tenant_id uuid NOT NULL, title text NOT NULL, code text UNIQUE)"
+ISOLATION = """
+ALTER TABLE books ENABLE ROW LEVEL SECURITY;
+ALTER TABLE books FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON books TO callboard_api USING (tenant_id = ANY ((SELECT app_tenants())::uuid[]));
+GRANT ALL ON books TO callboard_api;
+"""
 BOOKS = Table("books", (("id", "uuid"), ("tenant_id", "uuid"), ("title", "text"), ("code", "text")))
 
 

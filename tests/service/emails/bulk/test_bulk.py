@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.service.conftest import MakeKey
+from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql
 from workers.execution import Delivery, execute
 from workers.policy import Done, Outcome, Snoozed
@@ -53,12 +53,23 @@ async def command(api: httpx.AsyncClient, bulk: dict[str, Any], word: str) -> ht
 
 async def expand(bulk: dict[str, Any]) -> Outcome:
     doorbell = Delivery(id=UUID(bulk["task_id"]), actor="emails.expand_bulk", durable=True)
-    return await execute(Runtime.of_loop(), doorbell)
+    async with working(Runtime.of_loop()) as runtime:
+        return await execute(runtime, doorbell)
+
+
+async def ring(id: UUID) -> Outcome:
+    async with working(Runtime.of_loop()) as runtime:
+        return await execute(runtime, Delivery(id=id, actor="emails.send_email", durable=True))
 
 
 async def send_admitted(bulk: dict[str, Any], most: int = 10_000) -> int:
     """Let in what the gate has room for, and send it, until there is no more."""
-    runtime, sent = Runtime.of_loop(), 0
+    async with working(Runtime.of_loop()) as runtime:
+        return await _send_admitted(runtime, bulk, most)
+
+
+async def _send_admitted(runtime: Runtime, bulk: dict[str, Any], most: int) -> int:
+    sent = 0
     while sent < most:
         await runtime.ledger.admit([f"bulk:{UUID(bulk['task_id'])}"])
         rows = await execute_sql(
@@ -231,7 +242,7 @@ async def test_a_paused_bulk_sends_nothing_until_it_is_resumed(
     assert await send_admitted(bulk) == 0
     rows = await execute_sql("SELECT id FROM messages WHERE state = 'queued'")
     for row in rows:  # doorbells that were in Redis already
-        await execute(Runtime.of_loop(), Delivery(id=row["id"], actor="emails.send_email", durable=True))
+        await ring(row["id"])
     assert len(mailbox.mails) == 3
     for _ in range(2):
         assert (await command(api, bulk, "resume")).json()["status"] == "running"
@@ -253,7 +264,7 @@ async def test_a_mail_taken_up_while_its_bulk_is_being_paused_is_put_off(api: ht
     await Runtime.of_loop().ledger.admit([f"bulk:{UUID(bulk['task_id'])}"])
     await execute_sql("UPDATE bulks SET status = 'paused'")  # committed after the claim, before the mail is read
     (row,) = await execute_sql("SELECT id FROM messages WHERE actor = 'emails.send_email'")
-    outcome = await execute(Runtime.of_loop(), Delivery(id=row["id"], actor="emails.send_email", durable=True))
+    outcome = await ring(row["id"])
     assert isinstance(outcome, Snoozed)
     assert (await command(api, bulk, "resume")).status_code == 200
     await send_admitted(bulk)

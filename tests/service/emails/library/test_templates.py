@@ -9,7 +9,7 @@ from service.emails import entry
 from service.emails.library.renderers import Killed, Renderers
 from service.emails.schemas import EmailRequest, TemplateRef
 from service.settings import Settings
-from tests.service.conftest import MakeKey
+from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql, look, work
 from workers.context import Correlation, correlation
 from workers.runtime import Runtime
@@ -217,10 +217,10 @@ async def test_code_in_the_process_uses_the_tenants_template_too(api: httpx.Asyn
     try:
         request = EmailRequest(to="ada@example.org", template=TemplateRef(key="harbour", variables={"name": "Ada"}))
         await entry.send(request)
-        engine = Runtime.of_loop().engine
-        assert engine is not None
-        async with engine.begin() as connection:
-            id = await entry.enqueue(connection, request)
+        async with working(Runtime.of_loop()) as runtime:
+            assert runtime.engine is not None
+            async with runtime.engine.begin() as connection:
+                id = await entry.enqueue(connection, request)
     finally:
         correlation.reset(here)
     await work({"task_id": str(id)})

@@ -1,0 +1,159 @@
+"""Every route of the document: without a key 401, without its scope 403, with another tenant's key nothing of ours."""
+
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.settings import Settings
+from tests.service.conftest import MakeKey, client_of
+
+OPEN = re.compile(r"/health/|/metrics$|/u/\{|/schema|/mailbox")
+ENDLESS = re.compile(r"/(stream|ws)$")
+CHOSEN = {
+    "user_id": "ada",
+    "topic": "harbour",
+    "organization_id": "acme",
+    "key": "harbour",
+    "locale": "en",
+    "name": "main",
+}
+"""Path parameters whose values a tenant chooses: what is another's is not there, and may be made anew."""
+
+UUIDS = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
+NOWHERE = "00000000-0000-7000-8000-000000000000"
+
+
+OURS = {"POST /v1/transports": {"host": "127.0.0.1"}}
+"""What the document's example needs to be stored on this machine."""
+
+
+class Operation(NamedTuple):
+    method: str
+    path: str
+    body: Any
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def operations(document: dict[str, Any]) -> Iterator[Operation]:
+    """Each operation that takes a key, with the body that the document shows as an example."""
+    for path, item in document["paths"].items():
+        for method in item.keys() & {"get", "post", "put", "patch", "delete"}:
+            if not OPEN.search(path):
+                content = item[method].get("requestBody", {}).get("content", {})
+                body = content.get("application/json", {}).get("example")
+                more = OURS.get(f"{method.upper()} {path}")
+                yield Operation(method.upper(), path, body | more if more else body)
+
+
+def filled(path: str, values: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], NOWHERE), path)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(dataclasses.replace(settings, outbound_private=True)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def routes(client: httpx.AsyncClient) -> list[Operation]:
+    return sorted(operations((await client.get("/schema/openapi.json")).json()), key=lambda each: each[:2])
+
+
+async def ask(client: httpx.AsyncClient, operation: Operation, values: dict[str, str], key: str = "") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return await client.request(operation.method, filled(operation.path, values), json=operation.body, headers=headers)
+
+
+async def test_every_route_takes_a_key_and_its_scope(
+    client: httpx.AsyncClient, routes: list[Operation], make_key: MakeKey
+) -> None:
+    powerless = await make_key("nothing:at-all")
+    wrong = {}
+    for operation in routes:
+        bare, weak = await ask(client, operation, CHOSEN), await ask(client, operation, CHOSEN, powerless)
+        if (bare.status_code, weak.status_code) != (401, 403):
+            wrong[str(operation)] = bare.status_code, weak.status_code
+    assert not wrong
+
+
+async def test_a_key_in_the_address_is_refused_and_not_logged(
+    client: httpx.AsyncClient, make_key: MakeKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = await make_key()
+    for query in (f"key={key}", f"api_key={key.replace('_', '%5F')}", key, f"a=b&Authorization=Bearer%20{key}"):
+        answer = await client.get(f"/v1/emails?{query}", headers={"Authorization": f"Bearer {key}"})
+        assert answer.status_code == 401, query
+    await client.get(f"/v1/emails/{key}")
+    assert key[8:] not in capsys.readouterr().out
+
+
+async def everything(engine: AsyncEngine, tenant: str) -> dict[str, str]:
+    """The rows of a tenant, table by table, as text."""
+    owned = "SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id'"
+    found = {}
+    async with engine.connect() as connection:
+        for table in (await connection.execute(text(owned))).scalars().all():
+            if table not in {"api_keys", "idempotency_keys"}:
+                rows = (
+                    f"SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM {table} t"
+                    " WHERE tenant_id = (SELECT id FROM tenants WHERE name = :who)"
+                )
+                found[table] = str((await connection.execute(text(rows), {"who": tenant})).scalar_one())
+    return found
+
+
+async def furnish(client: httpx.AsyncClient, routes: list[Operation], key: str) -> dict[str, str]:
+    """Do everything that the document shows, in an order that works; a value for each path parameter."""
+    values, refused = dict(CHOSEN), {}
+    first = ["PUT /v1/organizations/{organization_id}", "PUT /v1/users/{user_id}", "POST /v1/emails"]
+    for operation in sorted(routes, key=lambda each: (str(each) not in first, each.path.count("/"), each.method)):
+        if operation.method in {"GET", "DELETE"} or re.search(r"cancel|remove|archive", operation.path):
+            continue
+        answer = await ask(client, operation, values, key)
+        assert answer.status_code < 500, (operation, answer.text)
+        told = (
+            answer.json() if answer.is_success and answer.content and "json" in answer.headers["content-type"] else {}
+        )
+        if isinstance(told, dict) and isinstance(told.get("id"), str):
+            last = operation.path.rpartition("/")[2].replace("test", "deliveries")
+            for parameter in {name for each in routes for name in re.findall(rf"/{last}/{{(\w+)}}", each.path)}:
+                values.setdefault(parameter, told["id"])
+            values |= {name: told[name] for name in ("task_id", "request_id") if name in told and name not in values}
+    missing = {name for each in routes for name in re.findall(r"{(\w+)}", each.path)} - values.keys()
+    assert not missing, f"nothing was stored that fills {missing}: {refused}"
+    return values
+
+
+async def test_no_route_tells_or_changes_what_is_another_tenants(
+    client: httpx.AsyncClient, routes: list[Operation], make_key: MakeKey, engine: AsyncEngine
+) -> None:
+    """Ours stores one of everything; theirs then asks every route for it, by its real ids."""
+    values = await furnish(client, routes, await make_key(tenant="ours"))
+    ours = await everything(engine, "ours")
+    theirs = await make_key(tenant="theirs")
+    secrets = {found.replace("-", "") for rows in ours.values() for found in UUIDS.findall(rows)}
+    assert len(secrets) > 10
+    wrong = {}
+    for operation in routes:
+        if ENDLESS.search(operation.path) and operation.path.startswith("/v1/users"):
+            continue  # theirs may have made a user of this name by now: their own, whose stream does not end
+        answer = await ask(client, operation, values, theirs)
+        named = re.findall(r"{(\w+)}", operation.path)
+        asked = {value.replace("-", "") for name, value in values.items() if name in named}
+        asked |= {found.replace("-", "") for found in UUIDS.findall(str(operation.body))}
+        told = {found.replace("-", "") for found in UUIDS.findall(answer.text)} & secrets
+        if answer.status_code == 403 or answer.status_code >= 500 or told - {each[-32:] for each in asked}:
+            wrong[str(operation)] = answer.status_code, answer.text[:300]
+        if set(named) - CHOSEN.keys() and answer.status_code not in {404, 400, 422}:
+            wrong[str(operation)] = answer.status_code, answer.text[:300]
+    assert not wrong
+    assert await everything(engine, "ours") == ours
