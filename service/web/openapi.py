@@ -17,6 +17,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.routes import HTTPRoute
 
+from service.web.links import link
 from service.web.principal import SCOPES
 from service.web.problems import Problem
 
@@ -108,6 +109,7 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
         _embody(operation, known.get(BODIES, {}), components["schemas"])
         _complete_one(method, operation, known.get(SCOPES))
         _exemplify(operation, known.get(EXAMPLES, {}))
+    link(schema)
     return schema
 
 
