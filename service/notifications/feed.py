@@ -10,24 +10,15 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import bindparam, text
+from sqlalchemy import RowMapping, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from service.notifications.models import notification_id
-from workers.ledger.statement import fetch
 
 Mark = Literal["read", "seen", "archive"]
 Show = Literal["all", "unread", "archived"]
-
-NUMBER = "SELECT feed_number($1) AS last_seq"
-AFTER = """
-SELECT d.seq, d.notification_id, n.type, n.category, n.actor, n.data::text AS data, n.critical, d.created_at,
-    d.seen_at, d.read_at, d.archived_at
-FROM deliveries d JOIN notifications n ON n.id = d.notification_id
-WHERE d.user_no = $1 AND d.channel = 'inbox' AND d.seq > $2 ORDER BY d.seq LIMIT $3
-"""
 
 SHOWN = {
     "all": "d.archived_at IS NULL",
@@ -38,9 +29,12 @@ _ITEM = """
 SELECT d.seq, d.notification_id, n.type, n.category, n.actor, n.data, n.critical, d.created_at,
     d.seen_at, d.read_at, d.archived_at
 FROM deliveries d JOIN notifications n ON n.id = d.notification_id
-WHERE d.user_no = :no AND d.channel = 'inbox' AND d.seq < :before AND
+WHERE d.user_no = :no AND d.channel = 'inbox' AND
 """
-_PAGES = {show: text(f"{_ITEM} {where} ORDER BY d.seq DESC LIMIT :limit") for show, where in SHOWN.items()}
+_PAGES = {
+    show: text(f"{_ITEM} d.seq < :before AND {where} ORDER BY d.seq DESC LIMIT :limit") for show, where in SHOWN.items()
+}
+_AFTER = text(f"{_ITEM} d.seq > :seq ORDER BY d.seq LIMIT :limit")
 _NUMBER = text("SELECT feed_number(:no) AS last_seq")
 _COUNTS = text("""
 SELECT count(*) FILTER (WHERE read_at IS NULL) AS unread, count(*) FILTER (WHERE seen_at IS NULL) AS unseen
@@ -88,12 +82,15 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 async def after(engine: AsyncEngine, no: int, seq: int, limit: int) -> Slice | None:
-    """Number what is new and read what comes after `seq`; None where the user is gone. Two round trips."""
-    last_seq: int | None = (await fetch(engine, NUMBER, no))[0]["last_seq"]
-    if last_seq is None:
-        return None
-    rows = await fetch(engine, AFTER, no, seq, limit) if last_seq > seq else []
-    return Slice([_item(row, msgspec.json.decode(row["data"])) for row in rows], last_seq)
+    """Number what is new and read what comes after `seq`, oldest first; None where the user is gone."""
+    async with engine.begin() as connection:
+        last_seq = await number(connection, no)
+        if last_seq is None:
+            return None
+        if last_seq <= seq:
+            return Slice([], last_seq)
+        rows = await connection.execute(_AFTER, {"no": no, "seq": seq, "limit": limit})
+        return Slice([_item(row) for row in rows.mappings()], last_seq)
 
 
 async def number(connection: AsyncConnection | AsyncSession, no: int) -> int | None:
@@ -105,7 +102,7 @@ async def number(connection: AsyncConnection | AsyncSession, no: int) -> int | N
 async def page(connection: AsyncConnection, no: int, show: Show, before: int, limit: int) -> list[Item]:
     """Read a page, newest first."""
     rows = await connection.execute(_PAGES[show], {"no": no, "before": before, "limit": limit})
-    return [_item(row, row["data"]) for row in rows.mappings()]
+    return [_item(row) for row in rows.mappings()]
 
 
 async def counts(connection: AsyncConnection | AsyncSession, no: int) -> FeedCounts:
@@ -132,6 +129,6 @@ def _count(result: Any) -> int:
     return int(result.rowcount)
 
 
-def _item(row: Any, data: dict[str, Any]) -> Item:
-    same = ("seq", "type", "category", "actor", "critical", "created_at", "seen_at", "read_at", "archived_at")
-    return Item(id=notification_id(row["notification_id"]), data=data, **{name: row[name] for name in same})
+def _item(row: RowMapping) -> Item:
+    same = ("seq", "type", "category", "actor", "data", "critical", "created_at", "seen_at", "read_at", "archived_at")
+    return Item(id=notification_id(row["notification_id"]), **{name: row[name] for name in same})
