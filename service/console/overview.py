@@ -39,7 +39,7 @@ async def _queues(request: Request) -> list[QueueReport]:
     known: Queues | None = state.runtime.state.get("queues")
     if known is None:
         known = state.runtime.state["queues"] = Queues(state.engine, state.redis, state.settings.redis_key_prefix)
-    return await known.report()
+    return await known.report(None if request.user.operates else request.user.tenant_id)
 
 
 handlers = [overview]
