@@ -116,7 +116,7 @@ CREATE FUNCTION emails_suppressed(tenant uuid, mode text, address text, topic te
 LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM suppressions s
-        WHERE s.tenant_id = $1 AND s.mode = $2 AND s.address = lower($3 COLLATE "C")
+        WHERE s.tenant_id = $1 AND s.mode = $2 AND s.address = lower($3 COLLATE "C") COLLATE "default"
             AND (s.category IS NULL OR s.category = $4)
     )
 $$

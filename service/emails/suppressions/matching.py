@@ -10,10 +10,11 @@ _SMALL = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
 TOPIC = f"coalesce(e.category, CASE e.lane WHEN 'bulk' THEN '{BULK}' END)"
 """The topic of a mail `e`, as SQL."""
 
+# The second COLLATE is the index's own: by another collation an address could not be looked up in it.
 SUPPRESSED = f"""
 SELECT jsonb_object_agg(s.address, s.reason) FROM suppressions s
 WHERE s.tenant_id = e.tenant_id AND s.mode = e.mode
-    AND s.address = ANY (ARRAY(SELECT lower(r COLLATE "C") FROM unnest(e.recipients) AS r))
+    AND s.address = ANY (ARRAY(SELECT lower(r COLLATE "C") COLLATE "default" FROM unnest(e.recipients) AS r))
     AND (s.category IS NULL OR s.category = {TOPIC})
 """  # noqa: S608 (our own SQL)
 """The recipients of a mail `e` that get none of its kind, each with the reason: an object, or null. SQL."""

@@ -5,7 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.emails.stored import LOAD
 from service.settings import Settings
 from tests.faults.sink import Sink
 from tests.service.conftest import MakeKey, client_of
@@ -105,6 +108,14 @@ async def test_entering_again_changes_nothing_and_a_key_answers_the_same(api: ht
     assert (first.status_code, second.status_code) == (201, 201)
     assert second.headers["Idempotency-Replayed"] == "true"
     assert first.json() == second.json()
+
+
+async def test_suppressions_are_looked_up_by_address_however_many_there_are(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = (await connection.execute(text("EXPLAIN " + LOAD.replace("$1", "ARRAY[gen_random_uuid()]")))).scalars()
+        looked = [line.strip() for line in plan if "address" in line]
+        assert any(line.startswith("Index Cond") for line in looked), looked
 
 
 async def test_a_batch_enters_all_or_names_every_fault(api: httpx.AsyncClient) -> None:
