@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, Router, delete, get, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,6 +30,7 @@ Reason_ = Annotated[str | None, QueryParameter(required=False, description="One 
     guards=[require("suppressions:write")],
     status_code=201,
     summary="Suppress an address",
+    responses={200: ResponseSpec(SuppressionOut, generate_examples=False, description="It was suppressed already.")},
     opt=examples(body=show.REQUEST, answer=show.SUPPRESSION),
 )
 async def enter(request: Request, data: JSONBody[SuppressionRequest]) -> Response[SuppressionOut]:
