@@ -44,10 +44,16 @@ async def test_killed_it_refuses_no_mail_and_delivers_when_it_is_back(site: Site
 
 
 async def test_frozen_it_holds_up_no_answer(site: Site) -> None:
+    """Neither of mail, nor of what is asked meanwhile: each waits for Redis for a moment at most."""
     site.stack.valkey.pause()
     try:
         async with asyncio.timeout(30):
             ids = await hand_in(site, 20)
+        task = f"/v1/tasks/{ids[0]}"
+        for path in (task, "/v1/queues", "/v1/emails", "/v1/dead-letters", "/health/ready", "/metrics"):
+            async with asyncio.timeout(5):  # a second, and what a loaded machine adds
+                answer = await site.caller.client.get(path)
+            assert answer.status_code == 200, (path, answer.text)
     finally:
         site.stack.valkey.resume()
     await sent(site, ids)

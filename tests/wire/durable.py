@@ -7,7 +7,7 @@ import os
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.wire.demo import OPTIONS, URL, note
+from tests.wire.demo import JOURNAL, OPTIONS, URL, note
 from workers.actor import actor
 from workers.celery import create_celery
 from workers.context import current
@@ -32,6 +32,18 @@ async def flaky(tag: str, succeed_at: int) -> None:
         raise ValueError("not yet")
 
 
+@actor(name="durable.swell", time_limit=None)
+async def swell(size: int) -> None:
+    """Takes memory bit by bit, once the test has set its process a limit."""
+    while not os.path.exists(f"{JOURNAL}.{os.getpid()}"):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.05)
+    taken = []
+    while size > 0:
+        taken.append(b"x" * 1_000_000)
+        size -= 1_000_000
+        await asyncio.sleep(0.005)
+
+
 async def open_runtime() -> Runtime:
     engine = create_async_engine(DATABASE.replace("postgresql://", "postgresql+asyncpg://"))
     runtime = Runtime(engine, Publisher(URL), lease=OPTIONS.lease, sweep_every=0.2)
@@ -39,4 +51,4 @@ async def open_runtime() -> Runtime:
     return runtime
 
 
-app = create_celery(URL, None, open_runtime, [work, flaky], options=OPTIONS, worker_concurrency=50)
+app = create_celery(URL, None, open_runtime, [work, flaky, swell], options=OPTIONS, worker_concurrency=50)

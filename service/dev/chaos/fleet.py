@@ -29,7 +29,10 @@ async def by_hand(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 class Member(Server):
-    """One process of the service with its own environment; signals but SIGTERM go to all that it started."""
+    """One process of the service with its own environment, from the code in `root`.
+
+    Signals but SIGTERM go to all that it started.
+    """
 
     stop_timeout = 45.0
 
@@ -38,6 +41,7 @@ class Member(Server):
         self.name = name
         self.environ = dict(environ)
         self.heard = 0
+        self.root = ROOT
 
     def prepare(self) -> None:
         self.heard = self.log.stat().st_size if self.log.exists() else 0
@@ -45,7 +49,7 @@ class Member(Server):
     def _popen(self, output: IO[bytes]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(  # noqa: S603
             self.command(),
-            cwd=ROOT,
+            cwd=self.root,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,158 @@
+"""Breaks the product in a copy of it, one promise at a time, and sees whether the test of that promise fails.
+
+    python -m tests.faults.mutants [PART OF A NAME ...]      # all of them: a few minutes
+
+It ends with 1 where a test passes on a product that is broken.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".callboard")
+
+
+class Mutant(NamedTuple):
+    """What is broken: in which file which text becomes which; and the test that must fail then."""
+
+    name: str
+    file: str
+    texts: tuple[tuple[str, str], ...]
+    test: str
+
+
+MUTANTS = (
+    Mutant(
+        "the dot is written without asking the fence",
+        "service/emails/actors.py",
+        (("before_dot=context.fence", 'before_dot=lambda: __import__("asyncio").sleep(0)'),),
+        "tests/faults/test_workers.py::test_a_zombie_that_lost_its_lease_never_writes_the_dot",
+    ),
+    Mutant(
+        "202 is answered before anything is stored",
+        "service/web/accept.py",
+        (
+            (
+                "return await self._batcher.submit(_Item(once, submission))",
+                "self._later = asyncio.create_task(self._batcher.submit(_Item(once, submission)))\n"
+                "            return Accepted(Outcome.INSERTED, submission.answer)",
+            ),
+        ),
+        "tests/faults/test_postgres.py::test_killed_under_load_a_key_makes_one_row_and_all_comes_back_by_itself",
+    ),
+    Mutant(
+        "an Idempotency-Key is not looked at",
+        "service/web/accept.py",
+        (("once = await idempotency(request)", "once = None"),),
+        "tests/faults/test_postgres.py::test_the_answer_to_a_commit_is_lost_and_the_same_key_finds_its_one_row",
+    ),
+    Mutant(
+        "a message is settled before it has run",
+        "workers/execution.py",
+        (
+            (
+                "            outcome = await _run(runtime, context, claim.args, claim.kwargs)\n",
+                "            await runtime.ledger.settle(claim, Done(), fenced=True)\n"
+                "            outcome = await _run(runtime, context, claim.args, claim.kwargs)\n",
+            ),
+        ),
+        "tests/faults/test_workers.py::test_kill_9_in_the_midst_of_mail_again_and_again",
+    ),
+    Mutant(
+        "a message without a row is acknowledged when it is fetched",
+        "workers/celery/scripts.py",
+        (("    redis.call('HSET', KEYS[1], unpack(fields))\n", ""),),
+        "tests/wire/test_faults.py::test_a_killed_workers_messages_run_elsewhere_and_only_those_in_flight_run_twice",
+    ),
+    Mutant(
+        "nobody rings again",
+        "workers/ledger/sweeper.py",
+        (("AND ring_at <= statement_timestamp()", "AND false"),),
+        "tests/faults/test_redis.py::test_emptied_again_and_again_while_mail_flows_it_loses_none",
+    ),
+    Mutant(
+        "nothing is taken back from the dead",
+        "workers/ledger/sweeper.py",
+        (("NOT intent AND lease_until < clock_timestamp()", "NOT intent AND false"),),
+        "tests/faults/test_workers.py::test_a_zombie_that_lost_its_lease_never_writes_the_dot",
+    ),
+    Mutant(
+        "crashes are not counted",
+        "workers/ledger/sweeper.py",
+        (("m.crashes + 1 >= m.max_crashes", "false"),),
+        "tests/faults/test_workers.py::test_a_mail_that_kills_its_workers_is_set_aside_and_can_be_queued_again",
+    ),
+    Mutant(
+        "a lost answer to the dot counts as a no",
+        "service/emails/actors.py",
+        (("return Uncertain(reason, detail)", "return Retry(1.0, reason, detail)"),),
+        "tests/faults/test_smtp.py::test_taken_without_a_word_it_is_in_doubt_and_is_never_sent_again_by_itself",
+    ),
+    Mutant(
+        "a fence whose answer was lost counts as passed",
+        "workers/ledger/ledger.py",
+        (
+            (
+                'raise FenceUnheard(f"message {claim.id}: the ledger did not answer: {error}") from error',
+                "return",
+            ),
+        ),
+        "tests/faults/test_partitions.py::test_cut_off_from_postgres_before_the_dot_nothing_is_sent_and_afterwards_once",
+    ),
+)
+
+
+@contextmanager
+def copied(mutant: Mutant | None) -> Iterator[Path]:
+    """A copy of the product, broken. Raises LookupError where there is nothing of the kind to break."""
+    with tempfile.TemporaryDirectory(prefix="callboard-mutant-") as folder:
+        place = Path(folder) / "product"
+        shutil.copytree(ROOT, place, ignore=LEFT_OUT, symlinks=True)
+        if mutant is not None:
+            file = place / mutant.file
+            whole = broken = file.read_text(encoding="utf-8")
+            for old, new in mutant.texts:
+                broken = broken.replace(old, new)
+            if broken == whole:
+                raise LookupError(f"{mutant.name}: {mutant.file} does not say what was to be broken")
+            file.write_text(broken, encoding="utf-8")
+        yield place
+
+
+def passes(place: Path, test: str, log: Path) -> bool:
+    """Whether a test passes on the product in this place."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", test]
+    with log.open("wb") as output:
+        done = subprocess.run(command, cwd=place, env=environ, stdout=output, stderr=output, check=False)
+    if done.returncode not in {0, 1}:  # neither passed nor failed
+        raise RuntimeError(f"{test} could not be run; see {log}")
+    return done.returncode == 0
+
+
+def main(words: Sequence[str]) -> int:
+    """Checks the mutants whose names hold one of the words, all by default."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    logs = Path(tempfile.mkdtemp(prefix="callboard-mutants-"))
+    wrong = 0
+    for number, mutant in enumerate(chosen, 1):
+        began, log = time.monotonic(), logs / f"{number}.log"
+        with copied(mutant) as place:
+            survives = passes(place, mutant.test, log)
+        wrong += survives
+        took = f"{time.monotonic() - began:4.0f} s"
+        print(f"{'NOT NOTICED' if survives else 'noticed'} {took}  {mutant.name}  {mutant.test}", flush=True)
+    print(f"{len(chosen) - wrong} of {len(chosen)} are noticed; what the tests said is in {logs}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
