@@ -85,6 +85,19 @@ async def test_every_route_takes_a_key_and_its_scope(
     assert not wrong
 
 
+async def test_links_lead_from_what_is_made_to_all_that_takes_its_id(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/schema/openapi.json")).json()
+    known = {each["operationId"]: path for path, item in document["paths"].items() for each in item.values()}
+    made = document["paths"]["/v1/emails"]["post"]["responses"]["202"]["links"]
+    assert made["get /v1/emails/{email_id}"]["parameters"] == {"email_id": "$response.body#/id"}
+    assert made["get /v1/tasks/{task_id}"]["parameters"] == {"task_id": "$response.body#/task_id"}
+    for item in document["paths"].values():
+        for operation in item.values():
+            for answer in operation["responses"].values():
+                for link in answer.get("links", {}).values():
+                    assert set(re.findall(r"{(\w+)}", known[link["operationId"]])) == link["parameters"].keys()
+
+
 async def test_a_key_in_the_address_is_refused_and_not_logged(
     client: httpx.AsyncClient, make_key: MakeKey, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +126,8 @@ async def everything(engine: AsyncEngine, tenant: str) -> dict[str, str]:
 
 async def furnish(client: httpx.AsyncClient, routes: list[Operation], key: str) -> dict[str, str]:
     """Do everything that the document shows, in an order that works; a value for each path parameter."""
-    values, refused = dict(CHOSEN), {}
+    values = dict(CHOSEN)
+    refused: dict[str, str] = {}
     first = ["PUT /v1/organizations/{organization_id}", "PUT /v1/users/{user_id}", "POST /v1/emails"]
     for operation in sorted(routes, key=lambda each: (str(each) not in first, each.path.count("/"), each.method)):
         if operation.method in {"GET", "DELETE"} or re.search(r"cancel|remove|archive", operation.path):
