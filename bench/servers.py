@@ -70,7 +70,7 @@ class Servers:
 
 
 async def _migrate(url: str) -> None:
-    engine = db.create_engine(Settings.from_env({"DATABASE_URL": url}))
+    engine = db.create_engine(Settings.from_env({"DATABASE_URL": url}), role=None)
     await migrate.upgrade(engine)
     await engine.dispose()
 

@@ -116,7 +116,7 @@ async def test_up_and_down_and_up_again_while_the_older_version_works_and_this_o
         first.root = older
         site.fleet.workers.append(first)
         await by_hand(first.start)
-        engine = create_engine(Settings.from_env(site.environ), statement_timeout=60.0)
+        engine = create_engine(Settings.from_env(site.environ), statement_timeout=60.0, role=None)
         try:
             async with under_load(site):
                 await migrate.upgrade(engine)

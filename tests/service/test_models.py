@@ -34,7 +34,7 @@ async def test_every_model_is_what_the_migrations_make(engine: AsyncEngine) -> N
 
 @pytest.mark.timeout(60)
 async def test_the_newest_migration_can_be_taken_back_and_made_again(database: str) -> None:
-    engine = create_engine(Settings.from_env({"DATABASE_URL": database}))
+    engine = create_engine(Settings.from_env({"DATABASE_URL": database}), role=None)
     try:
         await migrate.downgrade(engine, "-1")
         assert await migrate.current(engine) != migrate.head()

@@ -102,7 +102,7 @@ async def _settle(site: Site) -> float:
 
 async def migrated(database_url: str) -> None:
     """Brings a database to the newest schema."""
-    engine = db.create_engine(Settings.from_env({"DATABASE_URL": database_url}))
+    engine = db.create_engine(Settings.from_env({"DATABASE_URL": database_url}), role=None)
     try:
         await service.migrate.upgrade(engine)
     finally:

@@ -302,7 +302,7 @@ def main(words: Sequence[str]) -> int:
 
 
 async def _migrate(url: str) -> None:
-    engine = create_engine(Settings.from_env({"DATABASE_URL": url}))
+    engine = create_engine(Settings.from_env({"DATABASE_URL": url}), role=None)
     await migrate.upgrade(engine)
     await engine.dispose()
 
