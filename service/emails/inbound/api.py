@@ -34,8 +34,8 @@ async def report(request: Request) -> Response[InboundOut]:
     reports = await _reports(request)
 
     async def work(session: AsyncSession) -> Answer:
-        by = f"api:{request.user.key}"
-        told = [await ingest(session, request.user.tenant_id, each, by=by) for each in reports]
+        caller, by = request.user, f"api:{request.user.key}"
+        told = [await ingest(session, caller.tenant_id, each, mode=caller.mode, by=by) for each in reports]
         return Answer(200, InboundOut(items=list(map(_told, reports, told))))
 
     return await once(request, work)

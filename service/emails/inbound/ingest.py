@@ -26,7 +26,8 @@ SOFT_WITHIN = "30 days"
 
 FIND = text("""
 SELECT id, mode, recipients, message_id, created_at FROM emails
-WHERE tenant_id = :tenant_id AND (id = ANY(:ids) OR (follows IS NOT NULL AND message_id = ANY(:message_ids)))
+WHERE tenant_id = :tenant_id AND mode = :mode
+    AND (id = ANY(:ids) OR (follows IS NOT NULL AND message_id = ANY(:message_ids)))
 ORDER BY id LIMIT 100
 """)
 NOTE = text("""
@@ -76,9 +77,9 @@ class _Mail(msgspec.Struct, frozen=True, kw_only=True):
     address: str | None
 
 
-async def ingest(session: AsyncSession, tenant_id: UUID, report: Report, *, by: str) -> Told:
-    """Take in one report in the caller's transaction; `by` is who brought it, for the record."""
-    mail = await _find(session, tenant_id, report)
+async def ingest(session: AsyncSession, tenant_id: UUID, report: Report, *, mode: str, by: str) -> Told:
+    """Take in one report on a `live` or a `test` mail in the caller's transaction; `by` is who brought it."""
+    mail = await _find(session, tenant_id, mode, report)
     if mail is None:
         return Told(outcome="unknown", recipient=report.recipient)
     if not await _note(session, mail, report):
@@ -101,9 +102,9 @@ def named(names: tuple[str, ...]) -> list[UUID]:
     return found
 
 
-async def _find(session: AsyncSession, tenant_id: UUID, report: Report) -> _Mail | None:
+async def _find(session: AsyncSession, tenant_id: UUID, mode: str, report: Report) -> _Mail | None:
     """Find the mail; of those that share a Message-ID, the one that was for this recipient."""
-    values = {"tenant_id": tenant_id, "ids": named(report.names), "message_ids": list(report.names)}
+    values = {"tenant_id": tenant_id, "mode": mode, "ids": named(report.names), "message_ids": list(report.names)}
     mails = (await session.execute(FIND, values)).mappings().all()
     given = canonical(report.recipient or "")
     mails = [mail for mail in mails if given in map(canonical, mail["recipients"])] or mails

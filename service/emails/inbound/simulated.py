@@ -20,4 +20,4 @@ async def hear(stored: Stored, reports: Sequence[Report]) -> None:
         for report in reports:
             key = key_of("simulator", stored.id.hex, report.action, report.recipient or "")
             named = msgspec.structs.replace(report, key=key, names=(stored.id.hex,))
-            await ingest(session, stored.tenant_id, named, by="simulator")
+            await ingest(session, stored.tenant_id, named, mode=stored.mode, by="simulator")

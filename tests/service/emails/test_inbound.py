@@ -193,6 +193,9 @@ async def test_reports_of_other_tenants_mails_and_of_none_change_nothing(
         "recipient": None,
         "suppressed": False,
     }
+    mine = {"Authorization": f"Bearer {await make_key(mode='test')}"}
+    told = await api.post("/v1/inbound/bounces", json={"event": "complained", "email_id": mail["id"]}, headers=mine)
+    assert told.json()["items"][0]["outcome"] == "unknown", "a test key says nothing of live mail"
     assert (await look(api, mail))["status"] == "sent"
     assert (await tell(api, event="bounced", message_id="<x@y.example>"))["outcome"] == "unknown"
     assert await execute_sql("SELECT * FROM email_events") == []
