@@ -1,4 +1,4 @@
-"""`python -m bench [worker|publish|latency|memory|accept|batch|smtp|claims|growth|fanout|all]`: one table each."""
+"""`python -m bench [NAME …]`: one table each; --help names them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.progress import hush, say
 from bench.report import Report
 from bench.servers import servers
 
-BENCHES = ("worker", "publish", "latency", "memory", "accept", "batch", "smtp", "claims", "growth", "fanout")
+BENCHES = ("worker", "publish", "latency", "memory", "accept", "batch", "smtp", "claims", "growth", "fanout", "streams")
 
 
 def arguments() -> argparse.Namespace:

@@ -1,6 +1,9 @@
 """The routes of the notifications slice."""
 
 from service.notifications import feed_api, group_api, notification_api, stream_api, user_api
+from service.notifications.story import story
+
+__all__ = ["routers", "story"]
 
 routers = [
     user_api.router,

@@ -172,6 +172,14 @@ async def test_mails_are_mails_like_any_other(desk: Desk, sql: Sql) -> None:
     assert [str(each.id) for each in rung] == [mail["task_id"]]
 
 
+async def test_the_story_of_the_request_tells_whom_it_reached(desk: Desk) -> None:
+    told = await desk.deliver(recipients={"users": ["ada", "bob"]}, exclude=["bob"])
+    story = (await desk.api.get(f"/v1/requests/{told['request_id']}")).json()
+    events = {event["what"]: event for event in story["events"]}
+    assert {"notification_accepted", "notification_delivered"} <= set(events)
+    assert events["notification_delivered"]["detail"] == {"resolved": 2, "excluded": 1, "inbox_delivered": 1}
+
+
 async def test_a_mail_of_its_own_is_checked_like_any_other(desk: Desk) -> None:
     wrong = {"template": {"key": "welcome", "variables": {}}}
     body = {"type": "t", "recipients": {"users": ["ada"]}, "channels": ["email"], "email": wrong}
