@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from service.settings import Settings
+from workers.context import attempt_ids
 
 Event = MutableMapping[str, Any]
 
@@ -243,6 +244,7 @@ def configure(settings: Settings, component: str, stream: TextIO | None = None) 
     level = logging.getLevelNamesMapping()[settings.log_level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        attempt_ids,
         structlog.processors.add_log_level,
         _component(component),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),

@@ -11,7 +11,7 @@ await send_email(email.id)                                 # just the function
 
 from workers.actor import Actor, Registry, actor, registry
 from workers.compose import Group, Pipeline, group, pipeline
-from workers.context import Context, Correlation, correlation, current
+from workers.context import Context, Correlation, attempt_ids, correlation, current
 from workers.cron import Cron
 from workers.dependencies import Depends, injected
 from workers.errors import (
@@ -99,6 +99,7 @@ __all__ = [
     "UnknownActor",
     "WorkersError",
     "actor",
+    "attempt_ids",
     "correlation",
     "current",
     "execute",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Awaitable, Coroutine, Generator
-from contextvars import ContextVar
+from collections.abc import Awaitable, Coroutine, Generator, MutableMapping
+from contextvars import ContextVar, Token
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -43,7 +43,28 @@ class Correlation(msgspec.Struct, frozen=True, kw_only=True):
 
 _TEXTS = tuple(name for name in Correlation.__struct_fields__ if name != "tenant_id")
 
-correlation: ContextVar[Correlation] = ContextVar("workers.correlation", default=Correlation())  # noqa: B039 (frozen)
+_origin: ContextVar[Correlation] = ContextVar("workers.correlation", default=Correlation())  # noqa: B039 (frozen)
+
+
+class Origin:
+    """Reads and is set like a ContextVar. Inside an attempt it is what the attempt's messages inherit, made when asked
+    for: few attempts ask."""
+
+    def get(self) -> Correlation:
+        """Where the current action comes from."""
+        mark, context = _origin.get(), running.get()
+        return mark if context is None or mark is not context.outer else context.correlation()
+
+    def set(self, value: Correlation) -> Token[Correlation]:
+        """From here on, in this context, actions come from `value`."""
+        return _origin.set(value)
+
+    def reset(self, token: Token[Correlation]) -> None:
+        """As before the `set` that gave the token."""
+        _origin.reset(token)
+
+
+correlation = Origin()
 
 
 class Marks(Protocol):
@@ -52,6 +73,18 @@ class Marks(Protocol):
     async def fence(self) -> None: ...
 
     def progress(self, done: int, total: int | None, note: str) -> Coroutine[Any, Any, None]: ...
+
+
+class Ending(Protocol):
+    """How an attempt is ended from outside, when its own task does not let go."""
+
+    def leave_behind(self) -> None: ...
+
+
+class Watch(Protocol):
+    """What looks to it that an attempt ends; workers.deadlines.Deadlines."""
+
+    def stopping(self, context: Context) -> None: ...
 
 
 class Unmarked:
@@ -85,34 +118,42 @@ class Context:
     """The running attempt, as its actor sees it through `current()`."""
 
     __slots__ = (
+        "__weakref__",
+        "_inherited",
         "_origin",
         "actor",
+        "alarm",
         "arguments",
         "attempt",
         "cancelled",
         "crashes",
         "deadline",
+        "deadlines",
         "detail",
         "durable",
+        "ending",
         "epoch",
         "error",
+        "expired",
         "expires_at",
         "fenced",
         "headers",
         "id",
         "loop",
         "marks",
+        "outer",
         "parent_id",
         "queue",
         "reason",
         "redelivered",
         "request_id",
-        "root_id",
         "snoozes",
         "started",
         "state",
+        "task",
         "tenant_id",
         "waited",
+        "written_off",
     )
 
     def __init__(
@@ -149,7 +190,6 @@ class Context:
         self.request_id = origin.request_id
         self.tenant_id = origin.tenant_id
         self.parent_id = origin.parent_id
-        self.root_id = origin.root_id or str(id)
         self.deadline: float | None = None
         self.started = time.monotonic()
         self.state: dict[str, Any] = {}
@@ -162,17 +202,35 @@ class Context:
         """The worker's loop, for an attempt that runs in a thread."""
         self.cancelled = False
         """Whether this attempt was asked to stop; a `def` actor looks at it now and then."""
+        self.expired = False
+        """Whether that was because of its time limit."""
+        self.written_off = False
+        """Whether its outcome was settled without waiting for it: nothing it does counts any more."""
+        self.task: asyncio.Task[Any] | None = None
+        self.deadlines: Watch | None = None
+        self.alarm: int | asyncio.TimerHandle | None = None
+        self.ending: Ending | None = None
+        self.outer: Correlation | None = None
+        self._inherited: Correlation | None = None
+
+    @property
+    def root_id(self) -> str:
+        """The first message of the line this one comes from."""
+        return self._origin.root_id or str(self.id)
 
     @property
     def log(self) -> structlog.stdlib.BoundLogger:
-        """A logger named after the actor; the ids of the attempt are bound to every line."""
+        """A logger named after the actor; every line bears the ids of the attempt (`attempt_ids`)."""
         bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(self.actor.name)
         return bound
 
     def cancel(self, reason: str | None = None) -> None:
-        """Mark the attempt as asked to stop, and why; the first reason given stands."""
-        self.cancelled = True
+        """Mark the attempt as asked to stop, and why; the first reason given stands. Its grace begins."""
         self.reason = self.reason or reason
+        if not self.cancelled:
+            self.cancelled = True
+            if self.deadlines is not None:
+                self.deadlines.stopping(self)
 
     @property
     def remaining(self) -> float | None:
@@ -214,12 +272,37 @@ class Context:
         """Keep JSON values with the attempt and, once it ends, with the message's outcome."""
         self.detail.update(detail)
 
+    def ids(self) -> dict[str, object]:
+        """What log lines of this attempt bear."""
+        ids: dict[str, object] = {"task_id": str(self.id), "task_name": self.actor.name, "attempt": self.attempt}
+        if self.request_id is not None:
+            ids["request_id"] = self.request_id
+        if self.tenant_id is not None:
+            ids["tenant"] = str(self.tenant_id)
+        return ids
+
     def correlation(self) -> Correlation:
         """What the messages made in this attempt inherit."""
-        return msgspec.structs.replace(self._origin, parent_id=str(self.id), root_id=self.root_id)
+        if self._inherited is None:
+            self._inherited = msgspec.structs.replace(self._origin, parent_id=str(self.id), root_id=self.root_id)
+        return self._inherited
 
 
 running: ContextVar[Context | None] = ContextVar("workers.context", default=None)
+
+
+def enter(context: Context) -> Token[Context | None]:
+    """From here on, in this context, `current()` and `correlation.get()` answer for this attempt."""
+    context.outer = _origin.get()
+    return running.set(context)
+
+
+def attempt_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: every line logged inside an attempt bears its ids. Nothing is bound for it."""
+    if (context := running.get()) is not None:
+        for name, value in context.ids().items():
+            event.setdefault(name, value)
+    return event
 
 
 def current() -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,14 @@ import msgspec
 import structlog
 
 from workers.actor import Actor, registry
-from workers.context import Context, correlation
+from workers.context import Context
 from workers.dependencies import provide
+from workers.endings import ClaimedEnding, End, Ending, Holder, ordered
 from workers.errors import UnknownActor
-from workers.extras import Extras
-from workers.keeper import CANCELED
-from workers.ledger import Claim, State
+from workers.ledger import Claim
 from workers.ledger.statement import unanswered
-from workers.message import Gate, Message, Priority
 from workers.middleware.metrics import IGNORED
-from workers.policy import Canceled, DeadLetter, Done, Ignored, Outcome, Unknown
+from workers.policy import Done, Ignored, Outcome
 from workers.threads import in_thread
 
 if TYPE_CHECKING:
@@ -48,6 +47,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: dt.datetime | None = None
 
 
+class LeftBehind(Exception):
+    """An attempt was written off and ended by somebody else; what its task does now counts for nothing."""
+
+
 async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
     """Run one delivery to its outcome; a durable one is settled when this returns.
 
@@ -55,18 +58,34 @@ async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
     without a row the outcome is the caller's to carry out. Cancelled from outside (a stopping worker), it gives a
     durable message back at no cost, or puts it in doubt if its fence is passed, and raises CancelledError.
     """
+    waiting = _Waiting()
+    task = asyncio.ensure_future(perform(runtime, delivery, waiting))
+    try:
+        await waiting.for_end(task)
+    except asyncio.CancelledError:
+        if waiting.context is not None:
+            waiting.context.cancel()
+        task.cancel()
+        while not waiting.over(task):
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting.for_end(task)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
+        raise
+    return waiting.outcome(task)
+
+
+async def perform(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outcome:
+    """As `execute`, in the current task alone; LeftBehind when the attempt was ended without it, and `holder` told."""
     actor = registry.get(delivery.actor)
     if delivery.durable:
-        return await _durable(runtime, delivery)
+        return await _durable(runtime, delivery, holder)
     context = _direct_context(actor, delivery)
-    outcome = await _run(runtime, context, delivery.args, delivery.kwargs)
-    if actor.extras is not None:
-        await _follow(runtime, actor.extras, context, outcome)
-    runtime.concluded(context, outcome)
-    return outcome
+    ending = Ending(runtime, context, holder)
+    return await ending.conclude(await _run(runtime, context, delivery.args, delivery.kwargs))
 
 
-async def _durable(runtime: Runtime, delivery: Delivery) -> Outcome:
+async def _durable(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outcome:
     try:
         claim = await runtime.ledger.claim(delivery.id, runtime.worker_id, runtime.lease)
     except Exception as error:
@@ -85,37 +104,59 @@ async def _durable(runtime: Runtime, delivery: Delivery) -> Outcome:
         raise
     context = _durable_context(runtime, actor, claim, delivery)
     with runtime.holding(claim, context) as held:
+        ending = ClaimedEnding(runtime, context, holder, claim, held)
         try:
             outcome = await _run(runtime, context, claim.args, claim.kwargs)
-            held.ended()
         except asyncio.CancelledError:
-            held.ended()
-            await runtime.to_the_end(_abandon(runtime, claim, context))
+            await ending.abandon()
             raise
-        outcome = await runtime.to_the_end(_settle(runtime, claim, context, outcome))
-    runtime.concluded(context, outcome)
-    return outcome
+        return await ending.conclude(outcome)
 
 
 async def _run(runtime: Runtime, context: Context, args: Any, kwargs: Any) -> Outcome:
     """The onion around the actor; a cancellation that the runtime ordered becomes an outcome."""
     context.arguments = args, kwargs
     try:
-        return await runtime.onion(_call)(context)
+        outcome = await runtime.onion(_call)(context)
     except asyncio.CancelledError:
-        outcome = _ordered(context)
-        if outcome is None:
+        if context.written_off:
+            raise LeftBehind from None
+        found = ordered(context)
+        if found is None:
             raise
-        task = asyncio.current_task()
-        if task is not None:
+        if (task := asyncio.current_task()) is not None:
             task.uncancel()
-        return outcome
+        return found
+    if context.written_off:
+        raise LeftBehind
+    return outcome
 
 
-def _ordered(context: Context) -> Outcome | None:
-    if context.reason is None or context.fenced:
-        return None
-    return Canceled(reason=context.reason) if context.reason == CANCELED else Ignored(reason=context.reason)
+class _Waiting:
+    """Whoever awaits an attempt that runs in a task of its own."""
+
+    def __init__(self) -> None:
+        self.context: Context | None = None
+        self._left: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+    def left_behind(self, end: End) -> None:
+        if not self._left.done():
+            self._left.set_result(end)
+
+    def over(self, task: asyncio.Future[Outcome]) -> bool:
+        return task.done() or self._left.done()
+
+    async def for_end(self, task: asyncio.Future[Outcome]) -> None:
+        either: set[asyncio.Future[Any]] = {task, self._left}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    def outcome(self, task: asyncio.Future[Outcome]) -> Outcome:
+        if not self._left.done():
+            return task.result()
+        end = self._left.result()
+        if isinstance(end, BaseException):
+            raise end
+        return end
 
 
 async def _call(runtime: Runtime, context: Context) -> Outcome:
@@ -130,79 +171,6 @@ async def _call(runtime: Runtime, context: Context) -> Outcome:
         else:
             result = await in_thread(runtime.threads, context, actor.fn, *typed_args, **typed_kwargs, **opened)
     return Done(result=result, detail=context.detail or None)
-
-
-async def _settle(runtime: Runtime, claim: Claim, context: Context, outcome: Outcome) -> Outcome:
-    if isinstance(outcome, Ignored):
-        return await _stopped(runtime, claim, context, outcome)
-    keep_for, follow = context.actor.policy.result, claim.follow
-    state = await runtime.ledger.settle(
-        claim,
-        outcome,
-        fenced=context.fenced,
-        report=context.detail,
-        keep=keep_for is not None or follow is not None,
-        keep_for=None if follow is not None and "group" in follow else keep_for,
-    )
-    if claim.follow is not None or claim.gate is not None:
-        _wake(runtime, claim, state)
-    if state is None:
-        return Ignored(reason="the message was taken from this attempt before it could settle", error=outcome.error)
-    return Canceled(reason=CANCELED) if state == "canceled" else outcome
-
-
-def _wake(runtime: Runtime, claim: Claim, state: State | None) -> None:
-    """Ring for what the settling has put, and let in what waited for this one to end; the sweeper would do it too."""
-    if claim.gate is not None:
-        runtime.admit_soon([claim.gate])
-    if state is State.DONE and claim.follow is not None:
-        specs = [each for each in claim.follow.get("success", ()) if not {"delay", "due_at"} & each.keys()]
-        runtime.ring([_put(each) for each in specs])
-
-
-def _put(spec: dict[str, Any]) -> Message:
-    return Message(
-        id=UUID(spec["id"]),
-        actor=spec["actor"],
-        queue=spec["queue"],
-        priority=Priority.of(spec["priority"]),
-        gate=Gate(name=spec["gate"]) if "gate" in spec else None,
-    )
-
-
-async def _follow(runtime: Runtime, extras: Extras, context: Context, outcome: Outcome) -> None:
-    """What follows a message without a row is sent before it is acknowledged: at least once, as it was itself."""
-    if isinstance(outcome, Done) and (following := extras.on_success) is not None:
-        args: tuple[Any, ...] = (outcome.result,) if following.parameters.takes(None) else ()
-    elif isinstance(outcome, DeadLetter) and (following := extras.on_dead) is not None:
-        args = (context.id, {**(outcome.error or {}), "reason": outcome.reason})
-    else:
-        return
-    here = correlation.set(context.correlation())
-    try:
-        await following.send(*args)
-    finally:
-        correlation.reset(here)
-
-
-async def _stopped(runtime: Runtime, claim: Claim, context: Context, outcome: Ignored) -> Outcome:
-    """The row was lost, or is to be canceled: in the second case that is done now, not when its lease lapses."""
-    try:
-        if not context.fenced and await runtime.ledger.release([claim], only_canceled=True):
-            return Canceled(reason=CANCELED)
-    except Exception as error:
-        log.warning("release_failed", task_id=str(claim.id), error=repr(error))
-    return outcome
-
-
-async def _abandon(runtime: Runtime, claim: Claim, context: Context) -> None:
-    """The worker stops: hand the message back, unless its side effect may have begun."""
-    if not context.fenced:
-        await runtime.ledger.release([claim])
-        return
-    doubt = Unknown(reason="the worker stopped past the point of no return")
-    await runtime.ledger.settle(claim, doubt, fenced=True, report=context.detail)
-    runtime.concluded(context, doubt)
 
 
 class Row:

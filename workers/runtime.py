@@ -236,6 +236,16 @@ class Runtime:
         while self._ending:
             await asyncio.wait(set(self._ending))
 
+    def begin(self, work: Coroutine[Any, Any, Any], *, name: str) -> None:
+        """Let something run on its own; `stop` waits for it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def let_go(self, claim: Claim) -> None:
+        """The claim's lease is renewed no more."""
+        self._keeper.let_go(claim)
+
     def concluded(self, context: Context, outcome: Outcome) -> None:
         """Tell the middleware how an attempt ended."""
         for layer in self.middleware:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,13 +14,14 @@ from celery.worker import state
 from workers.celery.delivery import following
 from workers.celery.redelivery import again
 from workers.envelope import SEPARATOR, encode
-from workers.execution import Delivery, execute
+from workers.execution import Delivery, LeftBehind, perform
 from workers.policy import DeadLetter, RetryAt, Snoozed, Unknown
 
 if TYPE_CHECKING:
     from workers.celery.desk import Desk
     from workers.celery.holdings import Parcel
     from workers.celery.request import NativeRequest
+    from workers.endings import End
     from workers.policy import Outcome
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,8 @@ class Attempts:
 
     def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         """Starts an attempt."""
-        task = asyncio.get_running_loop().create_task(self._run(parcel, request, delivery))
+        context = contextvars.Context()  # of its own, and empty: what runs here shares nothing
+        task = asyncio.get_running_loop().create_task(self._run(parcel, request, delivery), context=context)
         request.attempt = task
         self.running[parcel.tag] = (request, delivery)
 
@@ -54,29 +57,45 @@ class Attempts:
                 request.cancel_attempt("revoked")
 
     async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
-        started = time.time()
-        request.time_start = started
+        request.time_start = time.time()
         self._note_active(request)
         self.desk.announcer.started(request)
         if request.task.track_started and not request.ignore_result and self.desk.results is not None:
             self.desk.results.started(request)
+        end: End
         try:
-            outcome = await execute(self.desk.pool.runtime, delivery)  # type: ignore[arg-type]
-        except asyncio.CancelledError:
-            self._settle_cancelled(parcel, request, delivery)
-        except Exception as error:
-            log.exception("attempt_broke", task_id=request.id, task_name=request.name)
-            self._settle_broken(parcel, delivery, error)
-        else:
-            if request.ignore_result or self.desk.results is None:
-                self._settle(parcel, delivery, outcome)
+            end = await perform(self.desk.pool.runtime, delivery, request)  # type: ignore[arg-type]
+        except LeftBehind:
+            return
+        except (Exception, asyncio.CancelledError) as error:
+            end = error
+        self.end(request, end)
+
+    def end(self, request: NativeRequest, end: End) -> None:
+        """An attempt has come to its end: by its own task, or without it."""
+        parcel = request.parcel
+        found = self.running.pop(parcel.tag, None)
+        if found is None:
+            return
+        delivery = found[1]
+        try:
+            if isinstance(end, asyncio.CancelledError):
+                self._settle_cancelled(parcel, request, delivery)
+            elif isinstance(end, BaseException):
+                log.error("attempt_broke", task_id=request.id, task_name=request.name, exc_info=end)
+                self._settle_broken(parcel, delivery, end)
             else:
-                self.desk.results.settle(request, outcome, partial(self._settle_stored, parcel, delivery, outcome))
-            self.desk.announcer.ended(request, outcome, time.time() - started)
+                self._settle_outcome(parcel, request, delivery, end)
         finally:
-            self.running.pop(parcel.tag, None)
             self._note_ended(request)
             self.desk.intake.settled()
+
+    def _settle_outcome(self, parcel: Parcel, request: NativeRequest, delivery: Delivery, outcome: Outcome) -> None:
+        if request.ignore_result or self.desk.results is None:
+            self._settle(parcel, delivery, outcome)
+        else:
+            self.desk.results.settle(request, outcome, partial(self._settle_stored, parcel, delivery, outcome))
+        self.desk.announcer.ended(request, outcome, time.time() - request.time_start)
 
     def _note_active(self, request: NativeRequest) -> None:
         """As `celery.worker.state.task_accepted`; reserved as well only where the autoscaler counts them."""

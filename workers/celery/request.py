@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workers.celery.desk import Desk
     from workers.celery.holdings import Parcel
     from workers.celery.reading import Received
+    from workers.context import Context
+    from workers.endings import End
 
 
 class NativeRequest(Request):
@@ -67,6 +69,7 @@ class NativeRequest(Request):
         }
         self.attempt: asyncio.Task[None] | None = None
         self.why_cancelled: str | None = None
+        self.context: Context | None = None
         self.beside: NativeRequest | None = None
         """Another one of the same message that was begun before this one: doorbells may come twice."""
 
@@ -82,7 +85,13 @@ class NativeRequest(Request):
         """Cancels the coroutine; loop thread. The first reason counts."""
         if self.attempt is not None:
             self.why_cancelled = self.why_cancelled or why
+            if self.context is not None:
+                self.context.cancel()
             self.attempt.cancel(why)
+
+    def left_behind(self, end: End) -> None:
+        """The attempt did not let go and was ended without its task."""
+        self._desk.attempts.end(self, end)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """`revoke(terminate=True)`: whatever the signal, the coroutine is cancelled."""

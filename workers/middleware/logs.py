@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import assert_never
 
 import structlog
 
-from workers.context import Context, correlation, running
+from workers.context import Context, enter, running
 from workers.errors import Verdict
 from workers.middleware.base import Execute, Middleware
 from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown, word
@@ -16,42 +17,29 @@ log = structlog.stdlib.get_logger("workers")
 
 
 class Logs(Middleware):
-    """Makes `current()` answer, lets messages made inside inherit their origin, binds ids to every log line.
+    """Makes `current()` answer and lets messages made inside inherit their origin.
 
     Events: task_done, task_retry, task_snooze, task_dead, task_expired, task_uncertain, task_canceled, task_ignored,
     each with `run_ms` and, where Postgres knows it, `wait_ms` (from due to started). Arguments are never logged.
     """
 
     async def execute(self, context: Context, next: Execute) -> Outcome:
-        here = running.set(context)
-        origin = correlation.set(context.correlation())
-        ids = structlog.contextvars.bind_contextvars(**_ids(context))
+        here = enter(context)
         try:
             return await next(context)
         finally:
-            structlog.contextvars.reset_contextvars(**ids)
-            correlation.reset(origin)
             running.reset(here)
 
     def outcome(self, context: Context, outcome: Outcome) -> None:
-        _line(context, outcome)
+        if log.is_enabled_for(_LEVELS.get(type(outcome), logging.WARNING)):
+            _line(context, outcome)
 
 
-def _ids(context: Context) -> dict[str, object]:
-    ids: dict[str, object] = {
-        "task_id": str(context.id),
-        "task_name": context.actor.name,
-        "attempt": context.attempt,
-    }
-    if context.request_id is not None:
-        ids["request_id"] = context.request_id
-    if context.tenant_id is not None:
-        ids["tenant"] = str(context.tenant_id)
-    return ids
+_LEVELS = {Done: logging.INFO, Snoozed: logging.INFO, Canceled: logging.INFO}
 
 
 def _line(context: Context, outcome: Outcome) -> None:
-    fields = _ids(context)
+    fields = context.ids()
     fields["run_ms"] = round((time.monotonic() - context.started) * 1000, 1)
     if context.waited is not None:
         fields["wait_ms"] = round(context.waited * 1000, 1)
