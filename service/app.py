@@ -5,7 +5,6 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
 
-import redis.asyncio
 import structlog
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -26,6 +25,7 @@ from service.web.metrics import HttpMetrics, LedgerMetrics
 from service.web.principal import Doorman, admit
 from service.web.request import Request
 from service.web.traced import Traced
+from workers import address
 from workers.middleware import defaults
 from workers.publisher import Publisher
 from workers.runtime import Runtime
@@ -93,7 +93,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         runtime.state["settings"] = settings
         await runtime.start()
         stack.push_async_callback(runtime.stop)
-        state.redis = redis.asyncio.Redis.from_url(
+        state.redis = address.async_client(
             settings.redis_url,
             socket_timeout=REDIS_PATIENCE,
             socket_connect_timeout=REDIS_PATIENCE,

@@ -294,10 +294,12 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
 
 
 def _celery(verb: str, arguments: tuple[str, ...]) -> None:
-    from celery.bin.celery import celery  # noqa: PLC0415
+    from service.celery import app  # noqa: PLC0415
+    from workers.celery.command import run  # noqa: PLC0415
 
-    sys.path.insert(0, str(Path.cwd()))
-    celery.main(args=["-A", "service", verb, *arguments], prog_name="callboard")
+    chosen = settings().log_format
+    pretty = chosen == "pretty" or (chosen == "auto" and sys.stdout.isatty())
+    run(app, verb, arguments, quiet=not pretty)  # whoever reads JSON lines reads no banner
 
 
 def _run(command: Callable[..., Any], *arguments: object, **named: object) -> None:

@@ -21,6 +21,7 @@ from service.settings import Settings
 log = structlog.get_logger("service.fleet")
 
 BACKOFF = (1.0, 30.0)  # seconds before a worker starts again, doubled each time
+BRIEF = 5.0  # seconds; a worker that ends sooner, even in good order, waits before it starts again
 STEADY = 60.0  # seconds after which a worker counts as well again
 ASK_EVERY = 5.0  # seconds between two questions whether a loop turns
 SILENT = 6  # questions in a row without an answer, of a worker that has answered before
@@ -52,7 +53,12 @@ class Worker:
             self.code = await self._run_once(stopping)
             if stopping.is_set():
                 return
-            delay = BACKOFF[0] if time.monotonic() - started > STEADY else delay
+            lived = time.monotonic() - started
+            if self.code == 0 and lived > BRIEF:  # it has retired, as it was told to
+                log.info("worker_replaced", worker=self.name, seconds=round(lived))
+                delay = BACKOFF[0]
+                continue
+            delay = BACKOFF[0] if lived > STEADY else delay
             log.warning("worker_ended", worker=self.name, code=self.code, again_in=delay)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), delay)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import redis.asyncio
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from service.tasks.queues import QueueReport, Queues
 from service.timeline import humane
 from service.web.health import Ready, examine
 from service.web.metrics import KEPT
+from workers import address
 
 COLORS = {"ready": "green", "degraded": "yellow", "unready": "red"}
 
@@ -22,7 +22,7 @@ async def run(settings: Settings, console: Console | None = None) -> int:
     """Print the state of Postgres, Redis, the schema and the queues; 1 where work cannot be accepted."""
     out = console or Console()
     engine = db.create_engine(settings, application="callboard-status", pool_timeout=2, statement_timeout=5)
-    client = redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
+    client = address.async_client(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
     try:
         found = await examine(engine, client, migrate.head())
         out.print(_health(found))

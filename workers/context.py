@@ -148,6 +148,7 @@ class Context:
         "redelivered",
         "request_id",
         "snoozes",
+        "spawned",
         "started",
         "state",
         "task",
@@ -211,6 +212,8 @@ class Context:
         self.alarm: int | asyncio.TimerHandle | None = None
         self.ending: Ending | None = None
         self.outer: Correlation | None = None
+        self.spawned: list[asyncio.Task[Any]] | None = None
+        """The tasks it has started, where a worker keeps an eye on them."""
         self._inherited: Correlation | None = None
 
     @property

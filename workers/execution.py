@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger("workers.execution")
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What arrived: a doorbell (`durable`, no arguments) or a message with its arguments.
 
     `retries`: errors so far of a message without a row; `redelivered`: its last worker died.

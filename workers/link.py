@@ -6,15 +6,15 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
+from workers import address
 from workers.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio.connection import AbstractConnection
+    from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -23,11 +23,11 @@ class Link:
     """A connection to the broker that is made on first use and dropped on the first doubt.
 
     Client objects are dear to build, so a loop keeps its links. A link serves one caller at a time. The URL is
-    redis-py's (`redis://`, `rediss://`, `unix://`, with user, password and database).
+    redis-py's, or names sentinels (workers.address).
     """
 
     def __init__(self, url: str, *, connect_timeout: float = 2.0) -> None:
-        self._pool: ConnectionPool = ConnectionPool.from_url(
+        self._pool: ConnectionPool = address.pool(
             url,
             protocol=2,
             driver_info=None,
@@ -67,6 +67,7 @@ class Link:
             self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         if not self._connection.is_connected:
             await self._connection.connect()
+            await address.rest(self._pool)
         return self._connection
 
     async def _drop(self) -> None:

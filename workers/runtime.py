@@ -76,6 +76,7 @@ class Runtime:
         self.engine = engine
         self.publisher = publisher
         self.middleware: tuple[Middleware, ...] = tuple(defaults() if middleware is None else middleware)
+        self._listening = [layer for layer in self.middleware if type(layer).outcome is not Middleware.outcome]
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.lease = lease
         self.working = False
@@ -248,7 +249,7 @@ class Runtime:
 
     def concluded(self, context: Context, outcome: Outcome) -> None:
         """Tell the middleware how an attempt ended."""
-        for layer in self.middleware:
+        for layer in self._listening:
             try:
                 layer.outcome(context, outcome)
             except Exception:

@@ -3,10 +3,9 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-
 from service.doctor.finding import Finding, Mark, Section, judge, look
 from service.settings import Settings
+from workers import address
 
 OLDEST = (6, 2)  # BLMOVE
 
@@ -14,21 +13,12 @@ OLDEST = (6, 2)  # BLMOVE
 async def examine(settings: Settings) -> Section:
     """Look at the Redis of REDIS_URL."""
     findings: list[Finding] = []
-    url = urlsplit(settings.redis_url)
-    if url.scheme == "sentinel":
-        found = Finding(
-            what="connect",
-            mark=Mark.DOUBTFUL,
-            detail="REDIS_URL names Sentinels, which are not tested here",
-            mend="Run `callboard doctor` once with REDIS_URL set to the primary.",
-        )
-        return Section(name="Redis", findings=[found])
-    client = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+    client = address.async_client(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
     info: dict[str, Any] = {}
 
     async def ping() -> str:
         await client.ping()
-        return f"{url.hostname or url.path} port {url.port or 6379}"
+        return _where(settings.redis_url)
 
     async def about() -> str:
         info.update(await client.info())
@@ -50,6 +40,13 @@ async def examine(settings: Settings) -> Section:
     finally:
         await client.aclose()
     return Section(name="Redis", findings=findings)
+
+
+def _where(text: str) -> str:
+    if address.is_sentinel(text):
+        return f"the master {address.Sentinels.of(text).master}, as the sentinels know it"
+    url = urlsplit(text)
+    return f"{url.hostname or url.path} port {url.port or 6379}"
 
 
 def _server(info: dict[str, Any]) -> list[Finding]:

@@ -24,6 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.settings import Settings
+from workers import address
 from workers.ledger.batcher import Batcher
 
 log = structlog.get_logger("service.web")
@@ -120,7 +121,7 @@ class Limiter(Collector):
         limits = [Limit(name, quota, settings.rate_limit_window) for name, quota in quotas.items() if quota]
         if not limits:
             return None
-        client = Redis.from_url(
+        client = address.async_client(
             settings.redis_url,
             socket_timeout=PATIENCE,
             socket_connect_timeout=PATIENCE,

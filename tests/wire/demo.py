@@ -122,6 +122,34 @@ async def die(tag: str) -> None:
     os._exit(1)
 
 
+@actor(name="demo.crashes")
+async def crashes(tag: str) -> None:
+    note(f"crashes{current().crashes}", tag)
+
+
+@actor(name="demo.stubborn", time_limit=0.2, grace=0.2, max_retries=0)
+async def stubborn(tag: str, seconds: float) -> None:
+    """Does not let go."""
+    note("start", tag)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError:
+            note("asked", tag)
+    note("end", tag)
+
+
+@actor(name="demo.noop")
+async def noop() -> None:
+    counted[0] += 1
+    if counted[0] % 1_000 == 0:
+        note("thousand", str(counted[0] // 1_000))
+
+
+counted = [0]
+
+
 async def open_runtime() -> Runtime:
     return Runtime(None, Publisher(URL, key_prefix=PREFIX, signer=SIGNER))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -44,6 +45,15 @@ async def swell(size: int) -> None:
         await asyncio.sleep(0.005)
 
 
+@actor(name="durable.block", time_limit=None)
+async def block(tag: str, seconds: float) -> None:
+    """Blocks the loop, the first time it is run."""
+    note("start", tag)
+    if current().crashes == 0:
+        time.sleep(seconds)  # noqa: ASYNC251 - it is what must not hold the message
+    note("end", tag)
+
+
 async def open_runtime() -> Runtime:
     engine = create_async_engine(DATABASE.replace("postgresql://", "postgresql+asyncpg://"))
     runtime = Runtime(engine, Publisher(URL), lease=OPTIONS.lease, sweep_every=0.2)
@@ -51,4 +61,4 @@ async def open_runtime() -> Runtime:
     return runtime
 
 
-app = create_celery(URL, None, open_runtime, [work, flaky, swell], options=OPTIONS, worker_concurrency=50)
+app = create_celery(URL, None, open_runtime, [work, flaky, swell, block], options=OPTIONS, worker_concurrency=50)

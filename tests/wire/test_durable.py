@@ -14,7 +14,7 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.wire.durable import flaky, work
+from tests.wire.durable import block, flaky, work
 from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
 from workers.message import Message
 from workers.publisher import Publisher
@@ -173,3 +173,17 @@ async def test_revoking_a_row_before_it_runs_cancels_it(
         stock.control.revoke(message.task_id)
         await all_are(engine, "canceled")
         assert not worker.notes()["start a"]
+
+
+async def test_a_row_whose_worker_blocks_its_loop_moves_on(
+    runtime: Runtime, engine: AsyncEngine, database: str, redis_url: str, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, app="tests.wire.durable", DATABASE_URL=database) as first:
+        async with engine.begin() as connection:
+            await block.enqueue(connection, "b", 600.0)
+        await noted(first, "start b")
+        with Worker(redis_url, tmp_path, name="w2", app="tests.wire.durable", DATABASE_URL=database) as second:
+            await noted(second, "end b")
+            await all_are(engine, "done")
+        await asyncio.to_thread(eventually, lambda: "loop_stalled" in first.log.read_text(), "the stack is in the log")
+        assert "time.sleep" in first.log.read_text()

@@ -270,6 +270,37 @@ def test_a_message_that_kills_its_worker_is_buried_after_three(
     assert worker.notes()["start d"] == 3
 
 
+def test_a_crash_counts_only_against_what_had_begun(
+    redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
+) -> None:
+    killer = stock.send_task("demo.die", args=["d"], queue="default")
+    tags = [f"t{n}" for n in range(10)]
+    for tag in tags:  # fetched together with the one that kills the worker, before they can begin
+        stock.send_task("demo.crashes", args=[tag], queue="default")
+    for number in range(8):
+        with Worker(redis_url, tmp_path, name=f"w{number}").start(until_ready=False) as worker:
+            eventually(lambda: not worker.alive or server.llen("workers:dead"), "it dies of it, or is rid of it")
+            if worker.alive:
+                eventually(lambda: all(worker.notes()[f"crashes0 {tag}"] for tag in tags), "the others have run")
+                [letter] = inspect(stock, worker)._request("dead")[worker.node]
+                break
+    assert letter["id"] == killer.id
+    assert [worker.notes()[f"crashes0 {tag}"] for tag in tags] == [1] * 10
+    assert 3 <= worker.notes()["start d"] <= 4
+
+
+def test_what_does_not_let_go_is_written_off_and_its_slot_is_free(
+    redis_url: str, stock: Celery, tmp_path: Path
+) -> None:
+    with Worker(redis_url, tmp_path, CONCURRENCY=1) as worker:
+        stock.send_task("demo.stubborn", args=["s", 600.0], queue="default")
+        stock.send_task("demo.work", args=["after"], queue="default")
+        worker.wait_for("start s", "asked s", "end after")
+        assert "task_stuck" in worker.log.read_text()
+        assert not inspect(stock, worker).active()[worker.node]
+        assert not worker.notes()["end s"]
+
+
 def test_a_message_that_arrives_while_an_idle_worker_is_frozen_is_not_lost(
     redis_url: str, stock: Celery, tmp_path: Path
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from billiard.einfo import ExceptionInfo
 from celery import signals
 
+from workers.celery.binding import failure
 from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, RetryAt, Snoozed, Unknown
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Announcer:
 
     def ended(self, request: NativeRequest, outcome: Outcome, seconds: float) -> None:
         """An attempt has come to its outcome after `seconds`."""
+        _signal(request, outcome)
         if signals.task_postrun.receivers:
             signals.task_postrun.send(
                 sender=request.task,
@@ -77,6 +80,47 @@ _STATES = {
     Canceled: "REVOKED",
     Ignored: "IGNORED",
 }
+
+
+def _signal(request: NativeRequest, outcome: Outcome) -> None:
+    """The signal of this outcome, as `celery.app.trace` and `celery.worker.request` send it."""
+    match outcome:
+        case Done():
+            if signals.task_success.receivers:
+                signals.task_success.send(sender=request.task, result=outcome.result)
+        case RetryAt() | Snoozed():
+            if signals.task_retry.receivers:
+                reason = _exception(request, outcome)
+                signals.task_retry.send(sender=request.task, request=request._context, reason=reason, einfo=None)
+        case DeadLetter() | Unknown():
+            if signals.task_failure.receivers:
+                error = _exception(request, outcome)
+                signals.task_failure.send(
+                    sender=request.task,
+                    task_id=request.id,
+                    exception=error,
+                    args=request.args,
+                    kwargs=request.kwargs,
+                    traceback=error.__traceback__,
+                    einfo=ExceptionInfo((type(error), error, error.__traceback__)),
+                )
+        case Expired() | Canceled():
+            if signals.task_revoked.receivers:
+                signals.task_revoked.send(
+                    sender=request.task,
+                    request=request._context,
+                    terminated=isinstance(outcome, Canceled),
+                    signum=None,
+                    expired=isinstance(outcome, Expired),
+                )
+        case Ignored():
+            pass
+
+
+def _exception(request: NativeRequest, outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> BaseException:
+    """What the actor raised; where it raised nothing, what stands for it in Celery."""
+    raised = request.context.error if request.context is not None else None
+    return raised or failure(outcome)
 
 
 def _event(outcome: Outcome, seconds: float) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from workers.address import Sentinels, is_sentinel
 from workers.celery import control  # noqa: F401 - `celery inspect|control` and the worker find its commands
 from workers.celery.binding import bind, route
 from workers.celery.bridge import bridged, is_async
@@ -68,12 +69,15 @@ def create_celery(
         if not broker_url.startswith(("redis", "sentinel", "unix")) or not options.own_consumer:
             raise ValueError("only the own consumer on Redis checks signatures: leave the signer out")
         sign_tasks(options.signer)
-    app = App(name, broker=broker_url, backend=result_backend, runtime_factory=runtime_factory, worker_options=options)
+    found = Sentinels.of(broker_url) if is_sentinel(broker_url) else None
+    broker = broker_url if found is None else found.celery_url
+    app = App(name, broker=broker, backend=result_backend, runtime_factory=runtime_factory, worker_options=options)
     actors = tuple(actors)
     app.conf.update(_defaults(has_results=result_backend is not None))
     app.conf.task_queues = [_queue(queue) for queue in sorted(set(queues) or _queues_of(actors))]
     app.conf.update(conf)
-    transport = {**_transport(broker_url, key_prefix), **(conf.get("broker_transport_options") or {})}
+    sentinels = {} if found is None else found.celery_options
+    transport = {**_transport(broker_url, key_prefix), **sentinels, **(conf.get("broker_transport_options") or {})}
     app.conf.broker_transport_options = transport
     for actor in actors:
         bind(app, actor)

@@ -37,12 +37,13 @@ class Attempts:
         self.desk = desk
         self.running: dict[int, tuple[NativeRequest, Delivery]] = {}
 
-    def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
+    def begin(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> asyncio.Task[None]:
         """Starts an attempt."""
         context = contextvars.Context()  # of its own, and empty: what runs here shares nothing
         task = asyncio.get_running_loop().create_task(self._run(parcel, request, delivery), context=context)
         request.attempt = task
         self.running[parcel.tag] = (request, delivery)
+        return task
 
     def cancel_all(self, why: str, *, durable: bool = True) -> None:
         """Cancels every attempt, or every one without a row; loop thread."""
@@ -59,6 +60,9 @@ class Attempts:
     async def _run(self, parcel: Parcel, request: NativeRequest, delivery: Delivery) -> None:
         request.time_start = time.time()
         self._note_active(request)
+        if not delivery.durable and not parcel.marked:
+            self.desk.intake.holdings.begun(parcel)
+            self.desk.intake.settled()
         self.desk.announcer.started(request)
         if request.task.track_started and not request.ignore_result and self.desk.results is not None:
             self.desk.results.started(request)

@@ -1,4 +1,4 @@
-"""Which consumer a worker gets: ours where the broker is one Redis server, Celery's own everywhere else."""
+"""Which consumer a worker gets: ours where the broker is Redis, Celery's own everywhere else."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import msgspec
 from celery.worker.control import Panel, control_command, inspect_command, ok
 from celery.worker.control import revoke as stock_revoke
 from celery.worker.control import scheduled as stock_scheduled
+from celery.worker.control import time_limit as stock_time_limit
 from kombu.utils.functional import maybe_list
 
 from workers.celery.reading import Poison, read
@@ -47,6 +48,14 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
     return revoke(state, task_id, terminate=True, signal=signal)
 
 
+def time_limit(state: Any, task_name: Any = None, hard: Any = None, soft: Any = None, **kwargs: Any) -> Any:
+    """Tell worker(s) to modify the time limit for task by type."""
+    answer = stock_time_limit(state, task_name, hard=hard, soft=soft, **kwargs)
+    state.consumer.update_strategies()  # they have read the limits already
+    return answer
+
+
+Panel.data["time_limit"] = time_limit
 Panel.data["scheduled"] = Panel.data["dump_schedule"] = scheduled
 Panel.data["revoke"] = revoke
 Panel.data["terminate"] = terminate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,11 +17,15 @@ from workers.celery.delivery import delivery_of
 from workers.celery.reading import Poison, Received, is_plain, moment, read, read_body
 from workers.celery.request import NativeRequest
 from workers.celery.stock import StockRoute
+from workers.celery.suspects import Suspects
 from workers.envelope import DOORBELL_BODY, SEPARATOR
 from workers.middleware.metrics import UNSIGNED
 from workers.signing import body_bytes
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from workers.celery.announce import Announcer
     from workers.celery.holdings import Parcel
     from workers.celery.intake import Intake
@@ -46,6 +51,7 @@ class Desk:
         self.results: Results | None = None
         self.attempts = Attempts(self)
         self.stock = StockRoute(self)
+        self._suspects = Suspects()
         self._tasks = app.tasks
         self._signer = app.worker_options.signer
         self._has_backend = not isinstance(app.backend, DisabledBackend)
@@ -78,10 +84,16 @@ class Desk:
             raise Poison(f"no task is named {received.name!r}: is the module that declares it deployed here?")
         args, kwargs, embed = read_body(received)
         self._check(task, received)
+        begin: Callable[[], asyncio.Task[None] | None]
         if self._is_native(task, received, embed):
-            self._run(parcel, received, task, args, kwargs)
+            begin = partial(self._run, parcel, received, task, args, kwargs)
         else:
-            self.stock.pass_on(parcel, received)
+            begin = partial(self.stock.pass_on, parcel, received)
+        if received.headers.get("doubt") and received.headers.get("durable") is not True:
+            self._suspects.add(self.intake.holdings, parcel, begin)
+            self.intake.settled()
+        else:
+            begin()
 
     def _check(self, task: Any, received: Received) -> None:
         """Raises Poison for a direct message that nobody signed who has a key; a doorbell's row is its warrant."""
@@ -119,7 +131,10 @@ class Desk:
             ignored = task.ignore_result
         return not ignored and self._has_backend
 
-    def _run(self, parcel: Parcel, received: Received, task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def _run(
+        self, parcel: Parcel, received: Received, task: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> asyncio.Task[None] | None:
+        """Begins an attempt; None when the message is revoked."""
         request = NativeRequest(received, args, kwargs, task, self, parcel)
         request._ignore_result = not self._keeps_result(task, received)
         queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
@@ -129,8 +144,8 @@ class Desk:
         if received.id in state.revoked:
             self.pool.tell(request.revoked)  # announces and acknowledges, as Celery does
             self.pool.revoker.revoke([received.id], terminate=False)
-            return
-        self.attempts.begin(parcel, request, delivery)
+            return None
+        return self.attempts.begin(parcel, request, delivery)
 
     def ack_soon(self, parcel: Parcel) -> None:
         """Acknowledges a message; any thread."""

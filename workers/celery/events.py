@@ -15,8 +15,8 @@ from uuid import uuid4
 import msgspec
 import structlog
 from celery.utils.time import utcoffset
-from redis.connection import parse_url
 
+from workers import address
 from workers.envelope import envelope
 from workers.errors import BrokerUnavailable
 from workers.link import Link
@@ -44,7 +44,7 @@ class TaskEvents:
         self.dropped = 0
         self._clock = app.clock
         self._exchange = app.conf.event_exchange
-        self._topic = f"{keys.prefix}/{parse_url(url).get('db', 0)}.{self._exchange}/{ROUTE}"
+        self._topic = f"{keys.prefix}/{address.database(url)}.{self._exchange}/{ROUTE}"
         self._link = Link(url)
         self._always = {"hostname": hostname, "utcoffset": utcoffset(), "pid": os.getpid()}
         self._events: list[dict[str, Any]] = []

@@ -7,8 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from redis import Redis
-
+from workers import address
 from workers.celery.announce import Announcer
 from workers.celery.broker_url import redis_url
 from workers.celery.desk import Desk
@@ -46,7 +45,7 @@ class Front:
             max_crashes=self.options.max_crashes,
         )
         self._started = False
-        self.redis = Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)
+        self.redis = address.client(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)
         """For remote control, on the main thread."""
 
     async def _make(self) -> Intake:

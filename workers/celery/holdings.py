@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workers.celery.scripts import BURY, PARK, PUT_BACK
+from workers.celery.scripts import BURY, MARK, PARK, PUT_BACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ class Parcel:
     key: str
     """The list it came from."""
     envelope: bytes
+    marked: bool = False
+    """Whether Redis was told that it has begun."""
 
 
 class Holdings:
@@ -43,14 +46,15 @@ class Holdings:
         self.next_tag = 0
         self.look_again = False
         """Something was put off: the next look tells until when there is time to sleep."""
-        self._acks: list[int] = []
+        self._begun: list[tuple[Parcel, asyncio.Future[None] | None]] = []
+        self._acks: list[int | str] = []
         self._moves: list[Command] = []
-        self._sent = (0, 0)
+        self._sent = (0, 0, 0)
 
     @property
     def unsettled(self) -> bool:
         """Whether Redis does not know everything yet."""
-        return bool(self._acks or self._moves)
+        return bool(self._acks or self._moves or any(parcel.tag in self.in_hand for parcel, _ in self._begun))
 
     def take(self, key: str, envelope: bytes, tag: int) -> Parcel:
         """Notes a fetched message."""
@@ -58,10 +62,26 @@ class Holdings:
         self.in_hand[tag] = parcel
         return parcel
 
+    def begun(self, parcel: Parcel) -> None:
+        """It has begun to run; Redis is told with the next round trip, unless it has ended by then.
+
+        If this process dies, that is how others know against which messages the crash counts.
+        """
+        self._begun.append((parcel, None))
+
+    async def mark(self, parcel: Parcel) -> bool:
+        """As `begun`, before it begins: waits until Redis knows; whether the message is still ours then."""
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._begun.append((parcel, told))
+        await told
+        return parcel.tag in self.in_hand
+
     def ack(self, parcel: Parcel) -> None:
         """It ran to its end, or is not to run: forget it."""
         if self.in_hand.pop(parcel.tag, None) is not None:
             self._acks.append(parcel.tag)
+            if parcel.marked:
+                self._acks.append(mark_of(parcel.tag))
 
     def put_back(self, parcel: Parcel, envelope: bytes | None = None) -> None:
         """It did not run, or not to its end: to be served next."""
@@ -81,22 +101,42 @@ class Holdings:
         """Another worker has taken everything over: forget it and go on under a new name; returns what was in hand."""
         lost = list(self.in_hand.values())
         self.in_hand.clear()
+        self._settle_marks(len(self._begun))
         self._acks.clear()
         self._moves.clear()
         self.owner = owner
         return lost
 
     def commands(self) -> list[Command]:
-        """What Redis is to be told now; `told(n)` when it has answered to n of them."""
-        acks: list[Command] = [("HDEL", self.keys.unacked(self.owner), *self._acks)] if self._acks else []
-        self._sent = (len(self._acks), len(self._moves))
-        return acks + self._moves
+        """What Redis is to be told now; `told()` when it has answered."""
+        unacked = self.keys.unacked(self.owner)
+        self._sent = (len(self._begun), len(self._acks), len(self._moves))
+        commands: list[Command] = []
+        if begun := [parcel for parcel, _ in self._begun if parcel.tag in self.in_hand]:
+            for parcel in begun:
+                parcel.marked = True
+            commands.append(MARK.call([unacked, self.keys.taken(self.owner)], [parcel.tag for parcel in begun]))
+        if self._acks:
+            commands.append(("HDEL", unacked, *self._acks))
+        return commands + self._moves
 
     def told(self) -> None:
         """Redis has answered to everything of the last `commands()`."""
-        acks, moves = self._sent
+        begun, acks, moves = self._sent
+        self._settle_marks(begun)
         del self._acks[:acks], self._moves[:moves]
+
+    def _settle_marks(self, count: int) -> None:
+        for _, told in self._begun[:count]:
+            if told is not None and not told.done():
+                told.set_result(None)
+        del self._begun[:count]
 
     def _move(self, call: Move, parcel: Parcel, keys: list[str], arguments: list[str | int | bytes]) -> None:
         if self.in_hand.pop(parcel.tag, None) is not None:
             self._moves.append(call([self.keys.unacked(self.owner), *keys], [parcel.tag, *arguments]))
+
+
+def mark_of(tag: int) -> str:
+    """The field that says of a message in hand that it has begun."""
+    return f"s:{tag}"

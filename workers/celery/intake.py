@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_FETCH = 200
+MAX_FETCH = 100
 """Messages in one round trip."""
 POLL = 1.0
 """Seconds after which an idle worker looks anyway."""

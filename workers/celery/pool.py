@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from workers.celery.health import Health
 from workers.celery.job import Job, current_job
 from workers.celery.letters import Letters
+from workers.celery.recycling import Recycling
 from workers.celery.revoking import Revoker
 from workers.celery.scope import open_scope
 from workers.celery.shutdown import Shutdown
@@ -58,6 +59,7 @@ class Pool(BasePool):
         self.letters = Letters()
         self.slots = Slots(self.limit)
         self.revoker = Revoker(self)
+        self.recycling = Recycling(kwargs.get("maxtasksperchild"), kwargs.get("max_memory_per_child"))
         self.jobs: set[Job] = set()
         self.runtime: Runtime | None = None
         self.health: Health | None = None
@@ -85,7 +87,8 @@ class Pool(BasePool):
         signals.worker_shutting_down.connect(self._wake)
         self.thread.start()
         self.runtime = self.thread.run(self._build_runtime(), timeout=START)
-        _settle_memory()
+        self.thread.call_soon(self.recycling.start)
+        _settle_memory(self.limit)
 
     async def _build_runtime(self) -> Runtime | None:
         if self.options.health_port is not None:
@@ -162,6 +165,8 @@ class Pool(BasePool):
         current_job.set(job)
         work = asyncio.create_task(self._call(job), name=job.id)
         job.begin(work)
+        if self.front is not None:
+            self.front.desk.stock.begun(job.id)
         await asyncio.wait({work}, timeout=job.timeout)
         if work.done():
             job.finish(work)
@@ -186,8 +191,11 @@ class Pool(BasePool):
         return {**info, "running": self.running, "loop": type(self.thread.loop).__module__}
 
 
-def _settle_memory() -> None:
-    """Keep the collector away from what lives as long as the process: going over it was 40 % of a small task."""
+def _settle_memory(limit: int) -> None:
+    """Keep the collector away from what lives as long as the process: going over it was 40 % of a small task.
+
+    It comes when more has been made than all tasks in flight hold, not in the middle of every wave of them.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(max(50_000, 200 * limit), 20, 50)

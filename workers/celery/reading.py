@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 MAX_ID = 255
 """Characters of a task id; a longer one is an attack or an accident."""
+YEAR = 365 * 86_400
+FURTHEST = 10 * YEAR
+"""Seconds by which a message may be put off, or may expire, at most."""
+NO_LIMITS = [None, None]
 _decode = msgspec.json.Decoder().decode
 _decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], dict[str, Any]]).decode
 
@@ -24,7 +29,7 @@ class Poison(Exception):
     """A message nobody can run; says why."""
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A message as far as the consumer must understand it."""
 
     id: str
@@ -65,16 +70,30 @@ def read(envelope: bytes) -> Received:
 
 def check_headers(headers: Mapping[str, Any]) -> None:
     """Raises Poison for headers that Celery's request would trip over."""
-    retries = headers.get("retries", 0)
-    if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries < 2**31):
+    retries = headers.get("retries")
+    if retries is not None and (type(retries) is not int or not 0 <= retries < 2**31):
         raise Poison("headers.retries must be a small whole number")
-    for name in ("eta", "expires"):
-        value = headers.get(name)
-        if value is not None and moment(value) is None:
-            raise Poison(f"headers.{name} must be a date and time (ISO 8601)")
+    if (eta := headers.get("eta")) is not None:
+        _check_time("eta", eta)
+    if (expires := headers.get("expires")) is not None:
+        _check_time("expires", expires)
     limits = headers.get("timelimit")
-    if limits is not None and not (isinstance(limits, list) and len(limits) == 2 and all(map(_is_limit, limits))):
+    if limits is not None and limits != NO_LIMITS and not _are_limits(limits):
         raise Poison("headers.timelimit must be two numbers or nulls")
+
+
+def _check_time(name: str, value: object) -> None:
+    found = moment(value)
+    if found is None:
+        raise Poison(f"headers.{name} must be a date and time (ISO 8601), not {str(value)[:80]!r}")
+    if found.timestamp() - time.time() > FURTHEST:
+        raise Poison(
+            f"headers.{name} is {found.date()}: more than {FURTHEST // YEAR} years ahead is taken for a mistake"
+        )
+
+
+def _are_limits(limits: object) -> bool:
+    return isinstance(limits, list) and len(limits) == 2 and all(map(_is_limit, limits))
 
 
 def read_body(received: Received) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
@@ -106,7 +125,7 @@ def is_plain(headers: Mapping[str, Any], embed: Mapping[str, Any]) -> bool:
     if headers.get("group") or headers.get("shadow") or headers.get("stamped_headers"):
         return False
     limits = headers.get("timelimit")
-    return not any(embed.values()) and (limits is None or limits == [None, None])
+    return (limits is None or limits == NO_LIMITS) and not any(embed.values())
 
 
 def moment(value: object) -> dt.datetime | None:

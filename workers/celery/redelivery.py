@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 
-def again(envelope: bytes, *, crashed: bool) -> tuple[bytes, int, bool]:
+def again(envelope: bytes, *, crashed: bool, doubt: bool = False) -> tuple[bytes, int, bool]:
     """The envelope for its next delivery, the crashes counted so far, and whether it is a durable message's doorbell.
 
-    The marks are kombu's (`kombu.transport.redis.Channel._do_restore_message`) and our header `crashes`. An envelope
+    `doubt`: its worker died and nobody knows whether it had begun; the next one to run it takes care to know. The
+    other marks are kombu's (`kombu.transport.redis.Channel._do_restore_message`) and our header `crashes`. An envelope
     that cannot be read comes back as it is: whoever fetches it buries it.
     """
     try:
@@ -21,6 +22,8 @@ def again(envelope: bytes, *, crashed: bool) -> tuple[bytes, int, bool]:
         headers["redelivered"] = True
         if not durable:
             headers["crashes"] = crashes
+            if doubt:
+                headers["doubt"] = True
         info = properties.get("delivery_info")
         if isinstance(info, dict):
             info["redelivered"] = True

@@ -89,12 +89,23 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT'
     redis.call('ZREM', KEYS[1], owner)
     redis.call('SET', ARGV[3] .. owner, ARGV[1], 'EX', ARGV[4])
     local held = redis.call('HGETALL', ARGV[2] .. owner)
-    local answer = {owner}
+    local answer, begun, unknown, newest = {owner}, {}, {}, -1
     for i = 1, #held, 2 do
-      local name = 'r:' .. owner .. ':' .. held[i]
-      redis.call('HSET', KEYS[2], name, held[i + 1])
-      answer[#answer + 1] = name
-      answer[#answer + 1] = held[i + 1]
+      if string.sub(held[i], 1, 2) == 's:' then begun[string.sub(held[i], 3)] = true end
+      newest = math.max(newest, tonumber(held[i]) or -1)
+    end
+    for i = 1, #held, 2 do
+      if tonumber(held[i]) and not begun[held[i]] then unknown[#unknown + 1] = held[i] end
+    end
+    if #unknown == 1 and tonumber(unknown[1]) == newest then begun[unknown[1]] = true end
+    for i = 1, #held, 2 do
+      if string.sub(held[i], 1, 2) ~= 's:' then
+        local name = 'r:' .. owner .. ':' .. held[i]
+        if begun[held[i]] then name = name .. ':s' end
+        redis.call('HSET', KEYS[2], name, held[i + 1])
+        answer[#answer + 1] = name
+        answer[#answer + 1] = held[i + 1]
+      end
     end
     redis.call('DEL', ARGV[2] .. owner)
     return answer
@@ -103,12 +114,29 @@ end
 return {}
 """
 )
-"""Takes over what one dead owner held. The taker holds it until it has put every message back: it may die too."""
+"""Takes over what one dead owner held. The taker holds it until it has put every message back: it may die too.
+
+The name of a field ends in `:s` when its message had begun to run: it was marked, or it was the newest and the only one
+that was not (what is fetched begins at once).
+"""
+
+MARK = Script(
+    """
+-- KEYS: unacked, taken   ARGV: fields...
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+for _, field in ipairs(ARGV) do
+  if redis.call('HEXISTS', KEYS[1], field) == 1 then redis.pcall('HSET', KEYS[1], 's:' .. field, 1) end
+end
+return 1
+"""
+)
+"""Notes that messages in hand have begun to run."""
 
 PUT_BACK = Script(
     """
 -- KEYS: unacked, list   ARGV: field, envelope
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
 redis.call('RPUSH', KEYS[2], ARGV[2])
 return 1
 """
@@ -120,6 +148,7 @@ PARK = Script(
     + """
 -- KEYS: unacked, delayed, list   ARGV: field, envelope, delay ms
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
 redis.call('ZADD', KEYS[2], now + ARGV[3], KEYS[3] .. '\\n' .. ARGV[2])
 return 1
 """
@@ -130,6 +159,7 @@ BURY = Script(
     """
 -- KEYS: unacked, dead   ARGV: field, letter, how many to keep
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[1], 's:' .. ARGV[1])
 redis.call('LPUSH', KEYS[2], ARGV[2])
 redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
 return 1
@@ -174,4 +204,4 @@ return #KEYS
 )
 """Stores results and tells who waits for them, as Celery's backend does; a SUCCESS that is stored stays."""
 
-ALL = (FETCH, RENEW, TAKE, PUT_BACK, PARK, BURY, LEAVE)
+ALL = (FETCH, RENEW, TAKE, MARK, PUT_BACK, PARK, BURY, LEAVE)

@@ -26,6 +26,8 @@ class StockRoute:
         self.desk = desk
         self._accept = prepare_accept_content(desk.app.conf.accept_content)
         self._receive: Callable[[Any], None] | None = None
+        self._parcels: dict[str, Parcel] = {}
+        """What went this way and is not settled, by task id."""
 
     def open(self, receive: Callable[[Any], None]) -> None:
         """Takes the function that Celery's consumer would call for each message; again after every reconnect."""
@@ -33,12 +35,24 @@ class StockRoute:
 
     def pass_on(self, parcel: Parcel, received: Received) -> None:
         """Loop thread: sends a message on its way."""
+        self._parcels[received.id] = parcel
         received.properties["delivery_tag"] = parcel.tag
         self.desk.pool.tell(self._deliver, parcel, received)
 
+    def begun(self, task_id: str | None) -> None:
+        """Loop thread: the pool has begun to run it, after whatever Celery made it wait for."""
+        if task_id is not None and (parcel := self._parcels.get(task_id)) is not None and not parcel.marked:
+            self.desk.intake.holdings.begun(parcel)
+            self.desk.intake.settled()
+
+    def forget(self, task_id: str, parcel: Parcel) -> None:
+        """Loop thread: it is settled."""
+        if self._parcels.get(task_id) is parcel:
+            del self._parcels[task_id]
+
     def _deliver(self, parcel: Parcel, received: Received) -> None:
         """Main thread: what kombu's consumer does with a message."""
-        channel = Channel(self.desk, parcel)
+        channel = Channel(self.desk, parcel, received.id)
         try:
             message = Message(received.payload, channel=channel)
             message.accept = self._accept
@@ -54,9 +68,10 @@ class Channel:
 
     no_ack_consumers = None
 
-    def __init__(self, desk: Desk, parcel: Parcel) -> None:
+    def __init__(self, desk: Desk, parcel: Parcel, task_id: str) -> None:
         self._desk = desk
         self._parcel = parcel
+        self._task_id = task_id
 
     def decode_body(self, body: str, encoding: str | None = None) -> bytes | str:
         return b64decode(body) if encoding == "base64" else body
@@ -78,4 +93,5 @@ class Channel:
 
     def _on_loop(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         function(*args)
+        self._desk.stock.forget(self._task_id, self._parcel)
         self._desk.intake.settled()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from workers import address
 from workers.celery.holdings import DEAD_KEPT
 from workers.celery.redelivery import again
 from workers.celery.scripts import BURY, PUT_BACK, RENEW, TAKE, Script
@@ -31,6 +31,8 @@ REMEMBER = 86_400
 """Seconds for which a worker that wakes up late can learn that it was taken for dead."""
 INHERITED = b"r:"
 """How the fields begin that TAKE puts into our hands."""
+BEGUN = b":s"
+"""How they end when the message had begun to run: only against those the crash counts."""
 STALL = 1.0
 """Seconds without an answer from the loop after which its stack is logged."""
 
@@ -49,7 +51,7 @@ class Watchdog:
         self._lease = lease
         self._max_crashes = max_crashes
         timeout = max(0.5, lease / 4)
-        self._redis = Redis.from_url(
+        self._redis = address.client(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2
         )
         self._over = threading.Event()
@@ -119,8 +121,9 @@ class Watchdog:
                 self._redeliver(mine, name, key, envelope)
 
     def _redeliver(self, mine: str, name: bytes, key: bytes, envelope: bytes) -> None:
-        following, crashes, durable = again(envelope, crashed=True)
-        if durable or crashes < self._max_crashes:  # the row of a durable message counts for itself
+        begun = name.endswith(BEGUN)
+        following, crashes, durable = again(envelope, crashed=begun, doubt=not begun)
+        if durable or not begun or crashes < self._max_crashes:  # the row of a durable message counts for itself
             self._call(PUT_BACK, [mine, key], [name, following])
             return
         reason = f"its worker died {crashes} times while it ran"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workers.middleware.base import Execute, Middleware, Send, onion, sending
 from workers.middleware.expiry import Expiry
+from workers.middleware.leaks import Leaks
 from workers.middleware.logs import Logs
 from workers.middleware.metrics import Metrics
 from workers.middleware.retry import Retries
@@ -12,13 +13,14 @@ from workers.middleware.tracing import Tracing
 
 
 def defaults(*, tracing: bool = False) -> list[Middleware]:
-    """Context and logs, tracing if it is wanted, metrics, expiry, time limit, retry: outermost first."""
-    return [Logs(), *([Tracing()] if tracing else []), Metrics(), Expiry(), TimeLimit(), Retries()]
+    """Context and logs, leaked tasks, tracing if it is wanted, metrics, expiry, time limit, retry: outermost first."""
+    return [Logs(), Leaks(), *([Tracing()] if tracing else []), Metrics(), Expiry(), TimeLimit(), Retries()]
 
 
 __all__ = [
     "Execute",
     "Expiry",
+    "Leaks",
     "Logs",
     "Metrics",
     "Middleware",
