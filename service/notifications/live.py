@@ -16,6 +16,7 @@ from service.errors import TooManyRequests
 from service.notifications.wakeups import Word, channel, read
 from service.settings import Settings
 from service.web.stopping import when_stopping
+from workers import address
 from workers.runtime import Runtime
 
 log = structlog.get_logger("service.notifications")
@@ -171,7 +172,7 @@ class Live:
             pause = min(2 * pause, AGAIN[1])
 
     async def _hear(self) -> None:
-        client = redis.asyncio.Redis.from_url(
+        client = address.async_client(
             self._settings.redis_url, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE
         )
         try:

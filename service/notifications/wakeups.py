@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 
 import msgspec
-import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
 from service.notifications.chunk import FEW
 from service.settings import Settings
+from workers import address
 from workers.runtime import Runtime
 
 log = structlog.get_logger("service.notifications")
@@ -64,9 +64,7 @@ class Herald:
     """Says words in the background; drops the oldest where Redis does not take them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            settings.redis_url, socket_timeout=WITHIN, socket_connect_timeout=WITHIN
-        )
+        self._redis = address.async_client(settings.redis_url, socket_timeout=WITHIN, socket_connect_timeout=WITHIN)
         self._channel = channel(settings)
         self._waiting: deque[Word] = deque(maxlen=WAITING)
         self._saying: asyncio.Task[None] | None = None

@@ -26,7 +26,6 @@ CONTEXT_HEADERS = frozenset(
         "crashes",
         "snoozes",
         "ignore_result",
-        "expires",
     }
 )
 """What of a message's headers goes with it through its retries; everything else is Celery's."""
