@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.audience.reading import find
 from service.emails.draft import Draft, House, draft, template_faults
-from service.emails.library.library import Library, Pinned, UnknownVersion
+from service.emails.library.library import BUILT_IN, Library, Pinned, UnknownVersion
 from service.emails.schemas import EmailRequest, TemplateRef, UserRef
 from service.emails.senders.domains import Domains
 from service.errors import Fault, Invalid
@@ -69,6 +69,13 @@ class Desk:
         """Every reason for which a template cannot be filled in with these variables. Raises Invalid."""
         pinned = await self.pin(wanted)
         return list(template_faults(wanted if pinned else _built_in(wanted), pinned=pinned))
+
+    async def version(self, wanted: TemplateRef) -> int:
+        """The number of the version that is meant, in whatever language: the published one unless it is named."""
+        if wanted.version is not None or self._tenant_id is None:
+            return wanted.version or BUILT_IN
+        published = await self._library.shelf.published(self._tenant_id, wanted.key)
+        return BUILT_IN if published is None else published.version
 
     async def pin(self, wanted: TemplateRef, pointer: str = "/template") -> Pinned | None:
         """The version that is meant; None for a built-in template. Raises Invalid for a number that there is not."""

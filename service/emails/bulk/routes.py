@@ -22,7 +22,6 @@ from service.emails.bulk.taking import Taken, following, listed, take
 from service.emails.bulk.throttling import read_rate
 from service.emails.draft import moment
 from service.emails.drafting import Desk
-from service.emails.library.library import BUILT_IN
 from service.emails.office import Office
 from service.emails.schemas import EmailRequest
 from service.errors import (
@@ -250,12 +249,11 @@ async def _bulk(request: Request, data: BulkRequest, desk: Desk) -> Bulk:
     """The record of a bulk that keeps every rule its mails have in common. Raises Invalid, Forbidden."""
     faults = list(_frame_faults(data))
     pace, period = (None, None) if data.throttle is None else read_rate(data.throttle)
-    pinned = await desk.pin(data.template)
+    version = await desk.version(data.template)
     faults += await _common_faults(data, desk)
     if faults:
         raise Invalid(faults)
     id = uuid7()
-    number = BUILT_IN if pinned is None else pinned.version.version
     return Bulk(
         id=id,
         tenant_id=request.user.tenant_id,
@@ -264,7 +262,7 @@ async def _bulk(request: Request, data: BulkRequest, desk: Desk) -> Bulk:
         name=data.name,
         request_id=request.request_id,
         request=Common(
-            template=msgspec.structs.replace(data.template, version=data.template.version or number),
+            template=msgspec.structs.replace(data.template, version=version),
             **{name: getattr(data, name) for name in Common.__struct_fields__ if name != "template"},
         ),
         pace=pace,
