@@ -27,7 +27,8 @@ def settings(data: Path | None = None) -> "Settings":
     Where DATABASE_URL is not set, the servers that `up` runs in the folder `data` are taken, the mail server among
     them unless SMTP_HOST names another.
     """
-    from service.settings import Settings, SettingsError, is_mail, running  # noqa: PLC0415
+    from service.nearby import is_mail, running  # noqa: PLC0415
+    from service.settings import Settings, SettingsError  # noqa: PLC0415
 
     found = dict(os.environ)
     if data is not None and "DATABASE_URL" not in found:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, describe, running
+from service.nearby import running
+from service.settings import Settings, SettingsError, describe
 
 
 def test_every_fault_is_named_at_once() -> None:
