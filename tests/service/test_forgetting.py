@@ -108,9 +108,8 @@ async def test_old_bulks_go_with_their_recipients_once_their_mails_are_gone(
     )
     await put(
         engine,
-        "INSERT INTO bulk_recipients (bulk_id, seq, tenant_id, address, to_)"
-        " VALUES (:id, :n, :tenant, CAST(:n AS text), 'r')",
-        [{"id": id, "n": n, "tenant": TENANT} for id in ids for n in range(5)],
+        "INSERT INTO bulk_recipients (bulk_id, seq, tenant_id, address, to_) VALUES (:id, :n, :tenant, :address, 'r')",
+        [{"id": id, "n": n, "tenant": TENANT, "address": f"a{n}"} for id in ids for n in range(5)],
     )
     await put(
         engine,
