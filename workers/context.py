@@ -261,9 +261,12 @@ class Context:
 
     def _here(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
         """The work itself; in the thread of a `def` actor it is done on the attempt's loop before this returns."""
-        if self.loop is None or asyncio._get_running_loop() is not None:
+        here = asyncio._get_running_loop()
+        if self.loop is None or here is self.loop:
             return work
         doing = asyncio.run_coroutine_threadsafe(work, self.loop)
+        if here is not None:  # the actor runs a loop of its own in its thread
+            return asyncio.wrap_future(doing)
         try:
             doing.result(PATIENCE)
         except TimeoutError as error:

@@ -173,3 +173,14 @@ def test_ids_are_uuids_and_are_celerys_task_ids() -> None:
 
     id = uuid7()
     assert one.options(id=id).message().task_id == str(id)
+
+
+def test_every_trap_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs/migrating-from-celery.md").read_text("utf-8")
+    table = page.partition("| trap | stock Celery | test |\n|---|---|---|\n")[2].splitlines()
+    named = [re.search(r"`(tests/[\w/]+\.py)::(\w+)` \|$", row) for row in table if row]
+    assert len(named) >= 18
+    for row, found in zip(table, named, strict=True):
+        assert found, row
+        source = (ROOT / found[1]).read_text("utf-8")
+        assert re.search(rf"^(async )?def {found[2]}\(", source, re.MULTILINE), found[0]

@@ -15,6 +15,17 @@ from service.dev.ports import free_port
 from service.dev.stack import Stack
 from tests.wire.process import OURS, Worker, client, eventually
 
+WORK = r'name="demo.work",queue_name="default"'
+SAMPLES = (
+    rf"celery_task_succeeded_total\{{{WORK}\}}",
+    rf"celery_task_runtime_count\{{{WORK}\}}",
+    r'celery_task_rejected_total\{name="unknown",queue_name="default"\}',
+    "celery_worker_up",
+    "celery_worker_tasks_active",
+    "celery_event_loop_lag_seconds",
+)
+"""What a scrape of the worker shows, as regular expressions."""
+
 
 def get(port: int, path: str, timeout: float = 2.0) -> tuple[int, str]:
     try:
@@ -33,7 +44,10 @@ def test_a_worker_tells_that_it_is_alive_ready_and_how_much_it_does(
         worker.wait_for("end a")
         assert get(port, "/live")[0] == 200
         eventually(lambda: get(port, "/ready")[0] == 200, "it is ready")
-        assert re.search(r"^celery_task_succeeded_total\{.*demo\.work", get(port, "/metrics")[1], re.MULTILINE)
+        client(redis_url).send_task("nobody.knows", queue="default")
+        for sample in SAMPLES:
+            pattern = re.compile(rf"^{sample} [0-9.e-]+$", re.MULTILINE)
+            eventually(lambda: pattern.search(get(port, "/metrics")[1]), f"the sample {sample}")  # noqa: B023
         assert get(port, "/elsewhere")[0] == 404
         stack.valkey.pause()
         try:

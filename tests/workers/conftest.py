@@ -1,14 +1,12 @@
 """What the tests of the library share."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.workers import behaving as behaviour
 from workers import Actor, actor, registry
-from workers.testing import Workbench, workbench
 
 
 @pytest.fixture
@@ -19,10 +17,3 @@ def behaving() -> Iterator[Actor[..., Any]]:
     for each in list(registry):
         if each.name.startswith("t."):
             registry.discard(each.name)
-
-
-@pytest.fixture
-async def bench(engine: AsyncEngine) -> AsyncIterator[Workbench]:
-    """A workbench with a ledger on a fresh database."""
-    async with workbench(engine) as made:
-        yield made

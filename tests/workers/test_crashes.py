@@ -1,7 +1,6 @@
 """A worker that dies anywhere loses nothing, does nothing twice past its fence, and is given up in the end."""
 
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any, get_args
 
 import pytest
@@ -19,16 +18,15 @@ from workers import (
     actor,
     current,
 )
-from workers.testing import Crashed, Point, Workbench, die, workbench
+from workers.testing import Crashed, Point, Workbench, die
 
 ran: list[str] = []
 
 
-@pytest.fixture
-async def bench(engine: AsyncEngine, declared: Registry) -> AsyncIterator[Workbench]:
+@pytest.fixture(autouse=True)
+def fresh(declared: Registry) -> None:
+    """Actors of one test are not those of the next, nor is what they did."""
     ran.clear()
-    async with workbench(engine) as made:
-        yield made
 
 
 def charge(**options: Any) -> Actor[..., Any]:

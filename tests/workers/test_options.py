@@ -137,6 +137,19 @@ async def test_a_plain_function_is_stopped_at_a_fence_that_is_no_longer_its_own(
     assert (await look(engine, message.id)).intent is False
 
 
+async def test_a_loop_in_the_thread_of_a_plain_function_may_await_it(bench: Workbench) -> None:
+    @actor(name="o.nested")
+    def nested() -> None:
+        async def inside() -> None:
+            await current().progress(1)
+            await current().fence()
+
+        asyncio.run(inside())
+
+    await enqueue(bench, nested)
+    assert [type(outcome) for _, outcome in await bench.drain()] == [Done]
+
+
 async def test_what_a_plain_function_tells_is_awaitable_as_well(bench: Workbench) -> None:
     @actor(name="o.both")
     async def both() -> None:

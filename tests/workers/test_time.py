@@ -1,7 +1,6 @@
 """Time passes when a test says so: delays, retries, back-off, expiry, leases, limits and crons keep it, rows or not."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -29,16 +28,15 @@ from workers import (
     actor,
     current,
 )
-from workers.testing import Workbench, workbench
+from workers.testing import Workbench
 
 ran: list[Any] = []
 
 
-@pytest.fixture
-async def bench(engine: AsyncEngine, declared: Registry) -> AsyncIterator[Workbench]:
+@pytest.fixture(autouse=True)
+def fresh(declared: Registry) -> None:
+    """Actors of one test are not those of the next, nor is what they did."""
     ran.clear()
-    async with workbench(engine) as made:
-        yield made
 
 
 def note(**options: Any) -> Actor[Any, Any]:

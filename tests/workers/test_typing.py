@@ -11,7 +11,9 @@ from tests.layout.repository import ROOT
 HEAD = """
 from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
-from workers import Actor, Message, actor, group
+from typing import Annotated
+from workers import Actor, Cron, Depends, Message, actor, current, group, injected, pipeline
+from workers.testing import Workbench, run_now
 
 @actor(queue="email", max_retries=8)
 async def send_email(email_id: UUID, times: int = 1, *, loud: bool = False) -> str:
@@ -21,7 +23,14 @@ async def send_email(email_id: UUID, times: int = 1, *, loud: bool = False) -> s
 def plain(x: int) -> int:
     return x
 
-async def use(session: AsyncSession, id: UUID) -> None:
+def connect() -> int:
+    return 1
+
+@actor(cron=Cron("0 * * * *"), rate="1/s", concurrency=2, unique=True, expires=60)
+async def needy(x: int = 0, *, it: Annotated[int, Depends(connect)] = injected) -> int:
+    return x + it
+
+async def use(session: AsyncSession, id: UUID, bench: Workbench) -> None:
 """
 
 GOOD = (
@@ -33,6 +42,12 @@ GOOD = (
     "number: int = plain(5)",
     "await (send_email.message(id) | plain).enqueue(session)",
     "await group([plain.message(1), plain.message(2)], then=plain).enqueue(session)",
+    "await pipeline([plain.message(1), plain]).enqueue(session)",
+    "await needy.enqueue(session)",
+    "outcome = await run_now(needy, 1)",
+    "bench.assert_sent(send_email, id, loud=True)",
+    "current().progress(1)",
+    "await current().fence()",
 )
 BAD = {
     "await send_email.send('no uuid')": "arg-type",
@@ -50,6 +65,20 @@ BAD = {
     "plain('x')": "arg-type",
     "await plain.send('x')": "arg-type",
     "group([plain])": "list-item",
+    "pipeline([5])": "list-item",
+    "actor(max_retries='8')": "call-overload",
+    "actor(priority=3)": "call-overload",
+    "actor(cron='* * * * *')": "call-overload",
+    "actor(on_dead=5)": "call-overload",
+    "actor(uncertain=True)": "call-overload",
+    "await send_email.options(priority=3).send(id)": "arg-type",
+    "await needy.send('x')": "arg-type",
+    "await run_now(needy, 'x')": "arg-type",
+    "bench.assert_sent(send_email, 'x')": "arg-type",
+    "bench.crash('later')": "arg-type",
+    "await current().fence(1)": "call-arg",
+    "await current().progress('half')": "arg-type",
+    "attempt: str = current().attempt": "assignment",
 }
 
 

@@ -19,7 +19,7 @@ from workers.celery.request import NativeRequest
 from workers.celery.stock import StockRoute
 from workers.celery.suspects import Suspects
 from workers.envelope import DOORBELL_BODY, SEPARATOR
-from workers.middleware.metrics import UNSIGNED
+from workers.middleware.metrics import REJECTED, UNSIGNED
 from workers.signing import body_bytes
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ class Desk:
         try:
             self._sort(parcel, read(parcel.envelope))
         except Poison as poison:
+            self._reject(parcel)
             self.bury(parcel, str(poison))
         except Exception as error:
             log.exception("message_unreadable")
+            self._reject(parcel)
             self.bury(parcel, f"{type(error).__name__}: {error}")
 
     def bury(self, parcel: Parcel, reason: str) -> None:
@@ -73,6 +75,11 @@ class Desk:
         letter = {"reason": reason[:2000], "at": time.time(), "key": parcel.key, "envelope": parcel.envelope}
         self.intake.holdings.bury(parcel, msgspec.msgpack.encode(letter))
         self.intake.settled()
+
+    def _reject(self, parcel: Parcel) -> None:
+        """Counts a message nobody here can run; its name is anybody's invention, so it is no label."""
+        queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
+        REJECTED.labels("unknown", queue).inc()
 
     def _sort(self, parcel: Parcel, received: Received) -> None:
         if wait := self._wait(received):

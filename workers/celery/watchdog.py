@@ -18,6 +18,7 @@ from workers import address
 from workers.celery.holdings import DEAD_KEPT
 from workers.celery.redelivery import again
 from workers.celery.scripts import BURY, PUT_BACK, RENEW, TAKE, Script
+from workers.middleware.metrics import LAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +142,7 @@ class Watchdog:
         now = time.monotonic()
         if self._asked:
             self.lag = now - self._asked
+            LAG.set(self.lag)
             if self.lag > STALL and not self._stalled:
                 self._stalled = True
                 log.error("loop_stalled", seconds=round(self.lag, 1), stack=self._stack())
@@ -156,6 +158,7 @@ class Watchdog:
 
     def _answer(self) -> None:
         self.lag = time.monotonic() - self._asked
+        LAG.set(self.lag)
         self._asked = 0.0
 
     def _stack(self) -> str:

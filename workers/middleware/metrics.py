@@ -36,6 +36,9 @@ RUNTIME = Histogram("celery_task_runtime", "Seconds an attempt ran.", TASK, buck
 WAIT = Histogram("celery_task_queue_wait_time", "Seconds from due to started.", TASK, buckets=SECONDS)
 ACTIVE = Gauge("celery_worker_tasks_active", "Attempts running now.", multiprocess_mode="livesum")
 UP = Gauge("celery_worker_up", "1 while this process runs messages.", multiprocess_mode="livesum")
+LAG = Gauge(
+    "celery_event_loop_lag_seconds", "Seconds the worker's event loop took to answer.", multiprocess_mode="livemax"
+)
 STUCK = Gauge("celery_worker_tasks_stuck", "Attempts written off that have not let go.", multiprocess_mode="livesum")
 
 
