@@ -37,6 +37,7 @@ class Operation(NamedTuple):
     method: str
     path: str
     body: Any
+    media: str = "application/json"
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -50,7 +51,8 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
                 content = item[method].get("requestBody", {}).get("content", {})
                 body = content.get("application/json", {}).get("example")
                 more = OURS.get(f"{method.upper()} {path}")
-                yield Operation(method.upper(), path, body | more if more else body)
+                media = "text/csv" if "text/csv" in content else "application/json"
+                yield Operation(method.upper(), path, body | more if more else body, media)
 
 
 def filled(path: str, values: dict[str, str]) -> str:
@@ -70,7 +72,10 @@ async def routes(client: httpx.AsyncClient) -> list[Operation]:
 
 async def ask(client: httpx.AsyncClient, operation: Operation, values: dict[str, str], key: str = "") -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return await client.request(operation.method, filled(operation.path, values), json=operation.body, headers=headers)
+    body: dict[str, Any] = {"json": operation.body}
+    if operation.media == "text/csv":
+        headers["Content-Type"], body = "text/csv", {"content": b"email\nada@example.org\n"}
+    return await client.request(operation.method, filled(operation.path, values), headers=headers, **body)
 
 
 async def test_every_route_takes_a_key_and_its_scope(
