@@ -43,7 +43,7 @@ SELECT t.id, u.no, 'inbox', t.tenant_id FROM told t, users u WHERE u.id = $1
 def run(options: Options, servers: Servers) -> list[Report]:
     """With none and with many, in turn, every round."""
     dead = QUICK_DEAD if options.quick else DEAD
-    title = f"One granian process, {dead} streams that never read, each {BACKLOG * 2 // 1000 * 1000:,} kB behind"
+    title = f"One granian process, {dead} streams that never read, each {2 * BACKLOG} kB behind"
     report = Report("streams", title, COLUMNS, NONE, "mark")
     for number in range(options.rounds):
         for name, count in ((NONE, 0), (MANY, dead)):

@@ -15,7 +15,7 @@ from service.notifications import feed
 from service.notifications.feed import FeedCounts, Slice
 from service.notifications.live import Live, Seat
 
-PAGE = 100  # items read at once
+PAGE = 20  # items read at once: what a reader that does not read keeps in memory
 BEHIND = 1_000  # items that may wait for somebody who had them all before
 QUIET = 15.0  # seconds after which an event without a name keeps the line open
 AGE = 3_600.0  # seconds after which a stream ends, so that a revoked key does not follow for ever
@@ -52,9 +52,12 @@ async def follow(live: Live, seat: Seat, seq: int, *, age: float = AGE) -> Async
             return
         if found.items:
             said = monotonic()
-            seq = found.items[-1].seq
-            yield [Event("notification", msgspec.json.encode(item), item.seq) for item in found.items]
-            if found.last_seq > seq:
+            seq, more = found.items[-1].seq, found.last_seq > found.items[-1].seq
+            events = [Event("notification", msgspec.json.encode(item), item.seq) for item in found.items]
+            del found  # who takes long to read this keeps it once, not twice
+            yield events
+            del events
+            if more:
                 continue
         level = True
         if seat.marked:
