@@ -7,12 +7,15 @@ from pathlib import Path
 import asyncpg
 
 from service.access.secrets import digest
+from service.console.sessions import PASS_LASTS, Session, seal
 from service.dev.postgres import write_private
 from service.dev.schema import plain
 from service.settings import Settings
 
 TENANT = "demo"
-GOOD = "SELECT count(*) FROM api_keys WHERE hash = ANY($1) AND revoked_at IS NULL"
+SCOPES = ["*", "operator"]
+GOOD = "SELECT count(*) FROM api_keys WHERE hash = ANY($1) AND revoked_at IS NULL AND scopes @> $2"
+OWNER = "SELECT id, tenant_id FROM api_keys WHERE hash = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ def read(file: Path) -> Keys | None:
 async def known(keys: Keys, url: str) -> bool:
     connection = await asyncpg.connect(plain(url), timeout=10)
     try:
-        return bool(await connection.fetchval(GOOD, [digest(keys.live), digest(keys.test)]) == 2)
+        return bool(await connection.fetchval(GOOD, [digest(keys.live), digest(keys.test)], SCOPES) == 2)
     finally:
         await connection.close()
 
@@ -54,8 +57,18 @@ async def make(url: str) -> Keys:
     engine = db.create_engine(Settings.from_env({"DATABASE_URL": url}))
     try:
         async with db.transaction(db.sessions(engine)) as session:
-            _, live = await create(session, TENANT, ["*"], name="demo")
-            _, test = await create(session, TENANT, ["*"], name="demo", mode="test")
+            _, live = await create(session, TENANT, SCOPES, name="demo")
+            _, test = await create(session, TENANT, SCOPES, name="demo", mode="test")
     finally:
         await engine.dispose()
     return Keys(live, test)
+
+
+async def console_pass(keys: Keys, url: str, secret: str) -> str:
+    """What signs a browser of this machine in to the console as the live key, for a week."""
+    connection = await asyncpg.connect(plain(url), timeout=10)
+    try:
+        row = await connection.fetchrow(OWNER, digest(keys.live))
+    finally:
+        await connection.close()
+    return seal(secret, Session.begin(row["id"], row["tenant_id"], PASS_LASTS), "pass") if row else ""

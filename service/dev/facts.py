@@ -11,10 +11,10 @@ BODY = '{"to": "ada@example.org", "subject": "Hello", "text": "It works."}'
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``console`` and ``mailbox`` are None when there is none; ``smtp`` is host:port; ``key`` is the live key."""
+    """``mailbox`` is None when there is none; ``console`` signs in; ``smtp`` is host:port; ``key`` is the live one."""
 
     api: str
-    console: str | None
+    console: str
     mailbox: str | None
     smtp: str
     key: str
@@ -31,8 +31,7 @@ class Facts:
     def rows(self) -> dict[str, str]:
         """What to show, in order."""
         rows = {"API": self.api, "Docs": f"{self.api}/schema"}
-        if self.console:
-            rows["Console"] = self.console
+        rows["Console"] = self.console
         rows["Mailbox"] = self.mailbox or f"none: real mail goes out through {self.smtp}"
         return rows | {"Live key": self.key, "Test key": self.test_key}
 

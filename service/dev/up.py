@@ -10,14 +10,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
-from service.dev.demo import Keys, demo_keys
+from service.dev.demo import Keys, console_pass, demo_keys
 from service.dev.facts import Facts
 from service.dev.identity import identity
 from service.dev.plan import LOOPBACK, External, celery, child_environment, ours, secret_of
@@ -160,7 +159,8 @@ class Up:
         self.ports.save()
         await asyncio.gather(*(child.until_ready(START_TIMEOUT) for child in self.children))
         self._start_beat(env)
-        facts = self._facts(env, keys)
+        entry = await console_pass(keys, env["DATABASE_URL"], env["SECRET_KEY"])
+        facts = self._facts(env, keys, entry)
         facts.write(self.data)
         self._greet(facts)
 
@@ -270,11 +270,11 @@ class Up:
 
     # what a person needs
 
-    def _facts(self, env: dict[str, str], keys: Keys) -> Facts:
+    def _facts(self, env: dict[str, str], keys: Keys, entry: str) -> Facts:
         api = f"http://{LOOPBACK}:{self.port}"
         return Facts(
             api=api,
-            console=f"{api}/console" if find_spec("service.console") else None,
+            console=f"{api}/console/enter?pass={entry}",
             mailbox=self.mailbox.url if self.mailbox else None,
             smtp=f"{env['SMTP_HOST']}:{env.get('SMTP_PORT') or 25}",
             key=keys.live,

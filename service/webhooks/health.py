@@ -36,7 +36,13 @@ SET failures = failures + 1, failing_since = coalesce(failing_since, clock_times
     resting_until = CASE WHEN failures + 1 >= :in_a_row THEN clock_timestamp()
         + make_interval(secs => least(:longest, :first * 2 ^ least(failures + 1 - :in_a_row, 20))) END
 WHERE id = :id
-RETURNING enabled AND failing_since < clock_timestamp() - make_interval(secs => :give_up) AS hopeless, failing_since
+RETURNING enabled AND failing_since < clock_timestamp() - make_interval(secs => :give_up) AS hopeless, failing_since,
+    resting_until
+""")
+
+PUT_OFF = text("""
+UPDATE messages SET due_at = :until
+WHERE gate = :gate AND NOT admitted AND state = 'queued' AND due_at < :until
 """)
 
 DISABLE = text("""
@@ -67,9 +73,13 @@ async def note_ill(engine: AsyncEngine, id: UUID) -> bool:
     values = {"id": id, "in_a_row": IN_A_ROW, "first": REST[0], "longest": REST[1], "give_up": GIVE_UP}
     async with engine.begin() as connection:
         row = (await connection.execute(ILL, values)).one_or_none()
-        if row is None or not row.hopeless:
+        if row is None:
             return False
-        return await disable(connection, id, _reason(row.failing_since))
+        if row.hopeless:
+            return await disable(connection, id, _reason(row.failing_since))
+        if row.resting_until is not None:  # or each of them would be taken up only to be put off
+            await connection.execute(PUT_OFF, {"gate": gate(id), "until": row.resting_until})
+    return False
 
 
 def _reason(since: datetime) -> str:

@@ -82,12 +82,12 @@ class Desk:
 
     async def work(self) -> list[Outcome]:
         """Runs one attempt of everything that waits, though its time has not come."""
-        await self.sql("UPDATE messages SET due_at = clock_timestamp() WHERE state = 'queued'")
         return [await self.attempt(id) for id in await self.waiting()]
 
     async def attempt(self, id: UUID) -> Outcome:
-        """Answers the doorbell of a delivery that its gate has let in."""
-        await self.sql("UPDATE messages SET admitted = true WHERE id = :id AND state = 'queued'", id=id)
+        """Answers the doorbell of a delivery that is due and that its gate has let in."""
+        let_in = "SET admitted = true, due_at = clock_timestamp()"
+        await self.sql(f"UPDATE messages {let_in} WHERE id = :id AND state = 'queued'", id=id)
         return await execute(self.runtime, Delivery(id=id, actor="webhooks.deliver", durable=True))
 
     async def deliveries(self, endpoint: dict[str, Any], **filters: str) -> list[dict[str, Any]]:

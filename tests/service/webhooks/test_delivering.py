@@ -91,6 +91,8 @@ async def test_an_endpoint_that_fails_in_a_row_rests_and_one_call_finds_out(open
         assert [word(each) for each in outcomes] == ["retry"] * IN_A_ROW + ["snooze"] * 3
         assert isinstance(outcomes[-1], Snoozed)
         assert len(desk.server.seen) == IN_A_ROW, "a resting endpoint is left alone"
+        late = await sql("SELECT m.id FROM messages m, webhook_endpoints w WHERE m.due_at < w.resting_until")
+        assert late == [], "and what waits for it is not taken up before its time"
         await sql("UPDATE webhook_endpoints SET resting_until = clock_timestamp() - interval '1 s'")
         desk.server.script = [reply(500)]
         assert sorted(word(each) for each in await desk.work()) == ["retry", *["snooze"] * (IN_A_ROW + 2)]

@@ -1,0 +1,149 @@
+"""What the overview shows: mails by the minute, what waits for a person, workers, and how the servers fare."""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.settings import Settings
+from service.web.health import Check, Ready, examine, probe
+from workers.ledger.pruning import first_id
+
+MINUTES = 60
+SLOW = 15.0  # seconds between two looks at the mail server
+PATIENCE = 2.0  # seconds
+OWNERS = "workers:owners"  # the sorted set in which workers say that they live; the score is until when, in ms
+
+MAILS = text("""
+SELECT extract(epoch FROM date_trunc('minute', created_at))::bigint / 60 AS minute, count(*) AS mails,
+    count(*) FILTER (WHERE status IN ('failed', 'uncertain', 'bounced', 'complained', 'expired')) AS failed
+FROM (SELECT created_at, status FROM emails WHERE tenant_id = :tenant_id AND id >= :since LIMIT :most) AS recent
+GROUP BY 1
+""")
+MOST = 200_000  # mails of the hour that are counted
+
+HELD = text("""
+SELECT state, count(*) AS held FROM messages
+WHERE state IN ('dead', 'uncertain', 'held') AND tenant_id = :tenant_id GROUP BY state
+""")
+
+BUSY = text("""
+SELECT worker, count(*) AS running, count(*) FILTER (WHERE lease_until < clock_timestamp()) AS lapsed,
+    min(started_at) AS since
+FROM messages WHERE state = 'running' AND worker IS NOT NULL GROUP BY worker
+""")
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """Counts of the last hour, one for each minute, and their sum."""
+
+    values: list[int]
+
+    @property
+    def total(self) -> int:
+        """All of the hour."""
+        return sum(self.values)
+
+    @property
+    def rate(self) -> float:
+        """Per minute over the last five."""
+        return round(sum(self.values[-5:]) / 5, 1)
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A worker process: what it has in hand, and the seconds in which it is taken for dead if it says nothing."""
+
+    name: str
+    process: str
+    running: int
+    left: float
+    since: datetime | None = None
+
+    @property
+    def status(self) -> str:
+        """`ready` or `stalled`."""
+        return "ready" if self.left > 0 else "stalled"
+
+
+async def curves(connection: AsyncConnection, tenant_id: UUID) -> tuple[Curve, Curve]:
+    """Count the mails of the last hour by the minute: all that were accepted, and those that went wrong."""
+    now = time.time()
+    values = {"tenant_id": tenant_id, "since": first_id(now - MINUTES * 60), "most": MOST}
+    found = {row.minute: row for row in await connection.execute(MAILS, values)}
+    minutes = range(int(now // 60) - MINUTES + 1, int(now // 60) + 1)
+    rows = [found.get(minute) for minute in minutes]
+    return Curve([row.mails if row else 0 for row in rows]), Curve([row.failed if row else 0 for row in rows])
+
+
+async def held(connection: AsyncConnection, tenant_id: UUID) -> dict[str, int]:
+    """Count what waits for a person: dead, uncertain, held."""
+    found = {row.state: row.held for row in await connection.execute(HELD, {"tenant_id": tenant_id})}
+    return {state: found.get(state, 0) for state in ("dead", "uncertain", "held")}
+
+
+async def workers(connection: AsyncConnection, redis: Redis, prefix: str) -> list[Worker] | None:
+    """List the workers that said lately that they live, and what they have in hand; None where Redis is away."""
+    busy = {_process(row.worker): row for row in await connection.execute(BUSY)}
+    try:
+        seconds, micros = await redis.time()
+        owners: Any = await redis.zrange(f"{prefix}{OWNERS}", 0, -1, withscores=True)
+    except (RedisError, OSError):
+        return None
+    now = seconds * 1000 + micros / 1000
+    return sorted((_worker(owner.decode(), score - now, busy) for owner, score in owners), key=lambda each: each.name)
+
+
+def _worker(owner: str, left: float, busy: dict[str, Any]) -> Worker:
+    name, _, rest = owner.partition("#")
+    process = rest.partition("-")[0]
+    row = busy.get(process)
+    return Worker(name, process, row.running if row else 0, round(left / 1000, 1), row.since if row else None)
+
+
+def _process(worker: str) -> str:
+    """The process id in `host:pid:random`."""
+    parts = worker.split(":")
+    return parts[1] if len(parts) > 2 else worker
+
+
+class Servers:
+    """Looks whether the servers answer; at the mail server only now and then."""
+
+    def __init__(self) -> None:
+        self._mail: tuple[float, Check] = (0.0, Check(True, 0.0))
+
+    async def look(self, state: Any) -> Ready:
+        """Look at Postgres, its schema, Redis and the mail server."""
+        found, mail = await asyncio.gather(
+            examine(state.engine, state.redis, state.schema_head), self._mail_server(state.settings)
+        )
+        worst = "degraded" if found.status == "ready" and not mail.ok else found.status
+        return Ready(worst, {**found.checks, "mail server": mail})
+
+    async def _mail_server(self, settings: Settings) -> Check:
+        at, known = self._mail
+        if time.monotonic() - at > SLOW or not at:
+            known = await probe(lambda: _greeting(settings))
+            self._mail = time.monotonic(), known
+        return known
+
+
+async def _greeting(settings: Settings) -> str:
+    """Hear the banner of the mail server (with TLS from the first byte: only that somebody listens)."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(settings.smtp_host, settings.smtp_port)
+        try:
+            if settings.smtp_tls == "tls":
+                return ""
+            banner = (await reader.readline()).decode("utf-8", "replace").strip()
+            writer.write(b"QUIT\r\n")
+            return "" if banner.startswith("220") else f"it says {banner[:80]!r}"
+        finally:
+            writer.close()

@@ -1,0 +1,42 @@
+"""Notifications: how many people each reached, and by which channel."""
+
+from typing import Any
+
+from litestar import Response, get
+from litestar.params import FromPath
+
+from service.console.pages import page, uuid_or_none
+from service.notifications import views
+from service.notifications.notification_api import unknown_notification, uuid_of
+from service.notifications.views import MailStates
+from service.web import Request
+
+LIMIT = 50
+STATES = "console.mail_states"
+
+
+@get("/notifications")
+async def listing(request: Request) -> Response[Any]:
+    """List notifications, newest first."""
+    mode = "test" if request.query_params.get("mode") == "test" else "live"
+    before = uuid_or_none(request.query_params.get("before"))
+    async with request.app.state.engine.connect() as connection:
+        found = await views.page(connection, request.user.tenant_id, mode, limit=LIMIT + 1, before=before)
+    more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
+    return page(request, "notifications.html", notifications=found[:LIMIT], mode=mode, more=more, before=before)
+
+
+@get("/notifications/{id:str}")
+async def look(request: Request, id: FromPath[str]) -> Response[str]:
+    """Show a notification with its counts."""
+    states: MailStates = request.app.state.runtime.state.setdefault(STATES, MailStates())
+    wanted = uuid_of(id)
+    async with request.app.state.engine.connect() as connection:
+        for mode in ("live", "test"):
+            found = await views.one(connection, request.user.tenant_id, mode, wanted, states)
+            if found is not None:
+                return page(request, "notification.html", told=found)
+    raise unknown_notification()
+
+
+handlers = [listing, look]

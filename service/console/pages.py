@@ -1,0 +1,144 @@
+"""Renders pages: one environment, the same headers on every answer, and the words and shapes that pages share."""
+
+import functools
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jinja2
+import msgspec
+from litestar import Response
+
+from service.console import sparkline
+from service.console.visiting import token_of
+from service.timeline import flat, humane, plain
+from service.web import Request
+
+HERE = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+SECTIONS = (
+    ("Overview", "/console"),
+    ("Emails", "/console/emails"),
+    ("Bulk", "/console/bulk"),
+    ("Jobs", "/console/jobs"),
+    ("Notifications", "/console/notifications"),
+    ("Webhooks", "/console/webhooks"),
+    ("Dead letters", "/console/dead-letters"),
+    ("Tasks", "/console/tasks"),
+)
+
+TONES = {
+    **dict.fromkeys(("sent", "delivered", "completed", "done", "ready", "well", "enabled", "SUCCESS"), "good"),
+    **dict.fromkeys(("queued", "pending", "scheduled", "PENDING", "rested"), "calm"),
+    **dict.fromkeys(("sending", "processing", "running", "resolving", "STARTED", "RETRY"), "busy"),
+    **dict.fromkeys(("uncertain", "held", "degraded", "deferred", "suppressed", "expired", "retry", "stalled"), "warn"),
+    **dict.fromkeys(("failed", "dead", "bounced", "complained", "unready", "away", "FAILURE", "disabled"), "bad"),
+}
+"""The colour of a status; what is not here is neutral."""
+
+
+def page(request: Request, template: str, **values: Any) -> Response[str]:
+    """Answer a page of who is signed in."""
+    done = request.query_params.get("done", "")
+    shared = {"sections": SECTIONS, "path": request.scope["path"], "csrf": token_of(request), "done": NOTES.get(done)}
+    return rendered(template, {**shared, **values})
+
+
+def rendered(
+    template: str, values: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response[str]:
+    """Render a template as an answer with every header a page has."""
+    text = environment().get_template(template).render(values)
+    return Response(text, status_code=status, media_type="text/html", headers={**HEADERS, **(headers or {})})
+
+
+def to(path: str, headers: Mapping[str, str] | None = None) -> Response[None]:
+    """Send the browser to a page after a form, so that reloading does nothing twice."""
+    return Response(None, status_code=303, headers={"Location": path, "Cache-Control": "no-store", **(headers or {})})
+
+
+NOTES = {
+    "canceled": "Canceled.",
+    "paused": "Paused: what has not started waits.",
+    "resumed": "It goes on.",
+    "cancel-requested": "It is running; it is asked to stop, which takes some seconds.",
+    "too-late": "Too late: it has ended, or passed its point of no return.",
+    "requeued": "Queued again.",
+    "nothing": "Nothing was to be done: somebody was quicker, or nothing was chosen.",
+    "resolved": "Noted.",
+    "redelivered": "It is delivered once more.",
+    "enabled": "The endpoint is enabled.",
+    "disabled": "The endpoint is disabled; what waited for it is canceled.",
+    "tested": "A test event is on its way: it comes up below within seconds.",
+}
+"""What a page says after a form was sent to it."""
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The one environment: everything is escaped, and a name that a page is not given is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"ago": ago, "moment": moment, "json": as_json, "humane": humane, "facts": facts, "short": short}
+    made.filters |= {"tone": lambda word: TONES.get(str(word), "plain"), "count": lambda number: f"{number:,}"}
+    made.globals |= {"now": lambda: datetime.now(UTC), "area": sparkline.area, "line": sparkline.line}
+    return made
+
+
+def ago(at: datetime | None) -> str:
+    """Write how long ago, or in how long: `12 s ago`, `in 5 min`."""
+    if at is None:
+        return "–"
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    told = humane(float(round(abs(seconds))) * 1000).replace(".00 s", " s")
+    return f"{told} ago" if seconds > 0 else f"in {told}"
+
+
+def moment(at: datetime | None) -> str:
+    """Write a time for a person."""
+    return "–" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def as_json(value: Any) -> str:
+    """Write a value as indented JSON."""
+    return json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False, default=str)
+
+
+def facts(detail: Any) -> list[tuple[str, str]]:
+    """The fields of an event that say something, as text."""
+    return [(name.replace("_", " "), plain(value)) for name, value in flat(detail or {}).items()]
+
+
+def short(id: Any) -> str:
+    """The last digits of an id, which tell it from its neighbours."""
+    text = str(id)
+    return f"…{text[-8:]}" if len(text) > 12 else text
+
+
+def uuid_or_none(text: str | None) -> UUID | None:
+    """Read where a page of a list begins; None for anything that is no id."""
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None

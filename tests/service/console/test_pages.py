@@ -1,0 +1,239 @@
+"""What the pages show of what happened, what their buttons do, and that hostile text stays text."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.console.pages import ago
+from service.console.sparkline import HEIGHT, WIDTH, area, line
+from tests.service.conftest import MakeKey
+from tests.service.console.conftest import press
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+MAIL: dict[str, Any] = {
+    "to": "ada@example.org",
+    "subject": "Hello Ada",
+    "text": "It works.",
+    "html": "<p>It works.</p>",
+}
+
+VARIABLES = {"subject": "Hello", "message": "Hi."}
+
+Sql = Callable[..., Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def sql(engine: AsyncEngine) -> Sql:
+    """Runs a statement and commits; its rows."""
+
+    async def run(statement: str, **values: Any) -> list[dict[str, Any]]:
+        async with engine.begin() as connection:
+            found = await connection.execute(text(statement), values)
+            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+    return run
+
+
+async def page(browser: httpx.AsyncClient, path: str) -> str:
+    answer = await browser.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def mail(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+    answer = await api.post("/v1/emails", json=MAIL | more)
+    assert answer.status_code == 202, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def test_empty_pages_teach_the_next_step(browser: httpx.AsyncClient) -> None:
+    hints = {
+        "": "Nothing waits and nothing runs",
+        "/emails": "POST /v1/emails",
+        "/bulk": "POST /v1/emails/bulk",
+        "/jobs": "POST /v1/jobs",
+        "/notifications": "POST /v1/notifications",
+        "/webhooks": "POST /v1/webhooks",
+        "/dead-letters": "Nothing waits for a person",
+        "/tasks": "No task yet",
+    }
+    for path, hint in hints.items():
+        assert hint in await page(browser, f"/console{path}")
+
+
+async def test_the_overview_counts_and_says_what_is_away(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await mail(api)
+    found = await page(browser, "/console")
+    assert 'hx-trigger="every 2s"' in found
+    assert '<p class="figure">3<span>' in found
+    assert "No worker is running." in found
+    assert "Mail server does not answer." in found, "nobody listens on port 25 of a test"
+    assert "callboard doctor" in found
+
+
+async def test_a_mail_is_found_and_shown_with_its_timeline(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+    told, _ = await mail(api), await mail(api, to="grace@example.org", subject="Other")
+    place = f"/console/emails/{told['id'][3:]}"
+    by_address = await page(browser, "/console/emails?q=ada@example.org")
+    assert (place in by_address, "Other" in by_address) == (True, False)
+    assert place in await page(browser, f"/console/emails?q={told['request_id']}")
+    assert (await browser.get("/console/find", params={"q": told["id"]})).headers["location"] == place
+    shown = await page(browser, place)
+    assert "<strong>accepted</strong>" in shown
+    assert "ada@example.org" in shown
+    assert f'/console/requests/{told["request_id"]}"' in shown
+    story = await page(browser, f"/console/requests/{told['request_id']}")
+    assert "request received" in story
+    assert "emails.send_email" in await page(browser, f"/console/tasks/{told['task_id']}")
+    assert "emails.send_email" in await page(browser, "/console/tasks?state=queued")
+
+
+async def test_a_mail_is_canceled_by_its_button(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+    told = await mail(api)
+    place = f"/console/emails/{told['id'][3:]}"
+    done = await press(browser, f"{place}/cancel")
+    assert done.headers["location"] == f"{place}?done=canceled"
+    assert '<p class="note" role="status">Canceled.</p>' in await page(browser, f"{place}?done=canceled")
+    assert (await api.get(f"/v1/emails/{told['id']}")).json()["status"] == "canceled"
+    assert (await press(browser, f"{place}/cancel")).headers["location"].endswith("done=canceled"), "again is harmless"
+
+
+async def test_an_uncertain_mail_waits_for_a_decision(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
+) -> None:
+    async def doubtful() -> tuple[str, str]:
+        told = await mail(api)
+        doubt = "lease_until = clock_timestamp(), worker = 'w'"
+        await sql(f"UPDATE messages SET state = 'running', epoch = 1, {doubt} WHERE id = :id", id=told["task_id"])
+        await sql("UPDATE messages SET intent = true WHERE id = :id", id=told["task_id"])
+        await sql("UPDATE messages SET state = 'uncertain', lease_until = NULL WHERE id = :id", id=told["task_id"])
+        return told["id"], f"/console/emails/{told['id'][3:]}"
+
+    for form, status in ({"as": "sent"}, "sent"), ({"as": "failed"}, "failed"):
+        id, place = await doubtful()
+        assert "Nobody can know whether this mail arrived." in await page(browser, place)
+        assert (await press(browser, f"{place}/resolve", **form)).headers["location"].endswith("done=resolved")
+        assert (await api.get(f"/v1/emails/{id}")).json()["status"] == status
+    id, place = await doubtful()
+    assert (await press(browser, f"{place}/requeue")).headers["location"].endswith("done=requeued")
+    assert (await api.get(f"/v1/emails/{id}")).json()["status"] == "queued"
+
+
+async def test_dead_letters_are_grouped_and_queued_again_by_choice(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
+) -> None:
+    told = [await mail(api) for _ in range(4)]
+    dead = """UPDATE messages SET state = 'dead', finished_at = clock_timestamp(), error = '{"type": "Refused<b>"}'"""
+    await sql(dead)
+    shown = await page(browser, "/console/dead-letters")
+    assert '<td class="n">4</td>' in shown
+    assert "Refused&lt;b&gt;" in shown
+    chosen = [told[0]["task_id"], told[1]["task_id"], "nonsense"]
+    assert (await press(browser, "/console/dead-letters/requeue", id=chosen)).headers["location"].endswith("requeued")
+    assert {row["count"] for row in await sql("SELECT count(*) FROM messages WHERE state = 'dead'")} == {2}
+    group = "emails.send_email\nRefused<b>"
+    assert (await press(browser, "/console/dead-letters/requeue", group=group)).status_code == 303
+    assert await sql("SELECT id FROM messages WHERE state = 'dead'") == []
+    assert (await press(browser, "/console/dead-letters/requeue")).headers["location"].endswith("done=nothing")
+
+
+async def test_webhooks_are_shown_tried_out_and_disabled(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/webhooks", json={"url": "https://1.1.1.1/hook", "description": HOSTILE[:40]})).json()
+    place = f"/console/webhooks/{made['id']}"
+    assert "https://1.1.1.1/hook" in await page(browser, "/console/webhooks")
+    assert (await press(browser, f"{place}/test")).headers["location"] == f"{place}?done=tested"
+    shown = await page(browser, place)
+    assert "webhook.test" in shown
+    assert "<script>" not in shown
+    [delivery] = (await api.get(f"/v1/webhooks/{made['id']}/deliveries")).json()["items"]
+    assert "It works." in await page(browser, f"{place}/{delivery['id']}")
+    assert (await press(browser, f"{place}/{delivery['id']}/redeliver")).headers["location"].endswith("redelivered")
+    assert (await press(browser, f"{place}/enabled", enabled="no")).headers["location"].endswith("disabled")
+    assert (await api.get(f"/v1/webhooks/{made['id']}")).json()["enabled"] is False
+    assert "It was disabled by hand." in await page(browser, place)
+
+
+async def test_a_bulk_is_paused_resumed_and_canceled(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+    body = {"template": {"key": "custom"}, "recipients": [{"to": "ada@example.org", "variables": VARIABLES}]}
+    body |= {"scheduled_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    made = await api.post("/v1/emails/bulk", json=body)
+    assert made.status_code == 202, made.text
+    place = f"/console/bulk/{made.json()['id']}"
+    assert f"{place}/pause" in await page(browser, "/console/bulk")
+    steps = ("pause", "paused", "paused"), ("resume", "resumed", "scheduled"), ("cancel", "canceled", "canceled")
+    for verb, word, status in steps:
+        assert (await press(browser, f"{place}/{verb}")).headers["location"] == f"/console/bulk?done={word}"
+        assert (await api.get(f"/v1/bulk/{made.json()['id']}")).json()["status"] == status
+    assert (await press(browser, f"{place}/explode")).status_code == 404
+
+
+async def test_a_job_is_shown_canceled_and_not_another_tenants(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    await api.put("/v1/organizations/acme", json={"plan": "team", "trust_score": 80})
+    body = {"type": "activities.generate", "input": {"team_size": 8, "topic": HOSTILE, "setting": "remote"}}
+    job = (await api.post("/v1/jobs", json=body | {"organization_id": "acme"})).json()
+    place = f"/console/jobs/{job['id'][3:]}"
+    shown = await page(browser, place)
+    assert "&lt;script&gt;alert(1)" in shown
+    assert "<script>alert" not in shown
+    assert place in await page(browser, "/console/jobs?q=acme&status=pending")
+    assert (await press(browser, f"{place}/cancel")).headers["location"].endswith("done=canceled")
+    await browser.post("/console/sign-in", data={"key": await make_key("operator", tenant="others")})
+    assert (await browser.get(place)).status_code == 404
+    assert (await browser.get(f"/console/tasks/{job['task_id']}")).status_code == 404
+
+
+async def test_hostile_text_stays_text_and_a_mail_is_framed_where_nothing_runs(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient
+) -> None:
+    told = await mail(api, subject=HOSTILE, html=HOSTILE, tags=["t"], metadata={"a": HOSTILE})
+    place = f"/console/emails/{told['id'][3:]}"
+    for path in (place, "/console/emails", f"/console/emails?q={HOSTILE}", f"/console/tasks?actor={HOSTILE}"):
+        shown = await page(browser, path)
+        assert "<script>alert" not in shown, path
+        assert "<img" not in shown, path
+    assert 'sandbox=""' in await page(browser, place)
+    frame = await browser.get(f"{place}/frame")
+    assert "<script>alert(1)</script>" in frame.text, "as it was given"
+    policy = frame.headers["content-security-policy"]
+    assert policy.startswith("sandbox; default-src 'none';")
+    assert "frame-ancestors 'self'" in policy
+    plain = await mail(api, html=None, text="<b>plain</b>")
+    assert (
+        (await browser.get(f"/console/emails/{plain['id'][3:]}/frame")).headers["content-type"].startswith("text/plain")
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/emails/nonsense", "/emails/" + "0" * 32, "/jobs/x", "/notifications/x", "/notifications/no_" + "0" * 32,
+     "/webhooks/x", "/webhooks/wh_" + "0" * 32, "/tasks/x", "/requests/x", "/requests/%3Cscript%3E",
+     "/emails?q=em_x"],
+)  # fmt: skip
+async def test_what_is_not_there_says_so_on_a_page(browser: httpx.AsyncClient, path: str) -> None:
+    answer = await browser.get(f"/console{path}")
+    assert answer.status_code == 404
+    assert "To the overview" in answer.text
+    assert "<script>" not in answer.text
+
+
+def test_a_curve_stays_in_its_frame() -> None:
+    assert line([]) == area([]) == ""
+    for values in ([0] * 60, [1], list(range(60)), [5, 0, 900]):
+        points = [tuple(map(float, each.strip("ML ").split())) for each in line(values).split(" L")]
+        assert len(points) == len(values)
+        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+
+
+def test_times_are_told_as_a_person_would() -> None:
+    now = datetime.now(UTC)
+    told = [ago(now - timedelta(seconds=5)), ago(now + timedelta(minutes=5, seconds=1)), ago(now), ago(None)]
+    assert told == ["5 s ago", "in 5 min 1 s", "now", "–"]
