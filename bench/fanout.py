@@ -93,7 +93,7 @@ async def fill(url: str, size: int) -> None:
 async def measure(url: str, size: int, case: Case | None) -> Figures:
     """Deliver one notification into empty tables."""
     connection = await asyncpg.connect(url)
-    await connection.execute("TRUNCATE deliveries, notification_keys, emails, messages", timeout=300)
+    await connection.execute("TRUNCATE deliveries, notification_keys, emails, messages CASCADE", timeout=300)
     await connection.execute("CHECKPOINT", timeout=300)
     id = uuid7()
     if case is None:
