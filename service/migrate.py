@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.db import address
+from service.db import address, cause
 from service.isolation import RolesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import sqlalchemy as sa
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from service.settings import Settings
+
+
+TABLES = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
+TRIES = 10
+"""How often a migration is tried that meets the traffic in a deadlock."""
 
 
 def folder() -> Path:
@@ -90,10 +98,28 @@ async def downgrade(engine: AsyncEngine, revision: str) -> None:
 
 
 async def _with(engine: AsyncEngine, run: Callable[[Config], None]) -> None:
+    """Again after a deadlock with the traffic, which rolled all of it back: then with every table locked first."""
+
     def inside(connection: sa.Connection) -> None:
         made = config()
         made.attributes["connection"] = connection
         run(made)
 
-    async with engine.begin() as connection:
-        await connection.run_sync(inside)
+    for number in range(TRIES):
+        try:
+            async with engine.begin() as connection:
+                if number:
+                    await _lock_all(connection)
+                await connection.run_sync(inside)
+        except DBAPIError as error:
+            if number == TRIES - 1 or not isinstance(cause(error), asyncpg.DeadlockDetectedError):
+                raise
+            await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - jitter
+        else:
+            return
+
+
+async def _lock_all(connection: AsyncConnection) -> None:
+    """All at once, before anything is held that somebody else may wait for."""
+    names = (await connection.execute(text(TABLES))).scalars().all()
+    await connection.execute(text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE"))
