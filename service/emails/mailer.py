@@ -77,8 +77,10 @@ class Mailer:
         if way.signer is not None:
             data = await self._signers.sign(way.signer, data)
         transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
+        # A tenant's own server may not let an address of the house through.
+        return_path = self._return_path if transport is self.transport else ""
         reply = await transport.send(
-            way.sender(mail.sender.addr_spec, self._return_path),
+            way.sender(mail.sender.addr_spec, return_path),
             taken,
             data,
             before_dot,

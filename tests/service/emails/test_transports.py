@@ -41,6 +41,7 @@ def settings(database: str, redis_url: str, sink: Sink) -> Settings:
             "SMTP_PORT": str(sink.port),
             "MAIL_FROM": "Callboard <mail@callboard.example>",
             "MAIL_DOMAINS": "academy.example,other.example",
+            "MAIL_RETURN_PATH": "bounces@callboard.example",
             "OUTBOUND_PRIVATE": "true",
         }
     )
@@ -66,6 +67,8 @@ async def test_mail_leaves_by_the_tenants_server_with_the_tenants_password(
     other = await post(api, headers={"Authorization": f"Bearer {await make_key(tenant='another')}"})
     await work(other)
     assert (len(sink.mails), len(own.mails)) == (1, 1)
+    assert own.mails[0].sender == "mail@callboard.example", "the tenant's server may know no other"
+    assert sink.mails[0].sender == f"bounces+{other['id'].removeprefix('em_')}@callboard.example"
     assert made["has_password"]
     everything = [
         made,
