@@ -1,4 +1,4 @@
-"""`memory`: what a worker takes when it is idle, and with a thousand tasks in flight."""
+"""`memory`: what a worker takes when it is idle, with a thousand tasks in flight, and after a hundred thousand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ COLUMNS = (
     Column("idle", "idle MiB", ",.1f"),
     Column("busy", "1,000 in flight MiB", ",.1f"),
     Column("each", "kB a task in flight", ",.1f"),
+    Column("grown", "MiB grown over 100,000", ",.1f"),
 )
+MANY = 100_000
+"""No-op tasks over which our own workers must not grow; a tenth of it comes before, and with --quick that is all."""
+GROWN_MOST = 2.0
 
 
 def run(options: Options, servers: Servers) -> list[Report]:
@@ -43,6 +47,7 @@ def run(options: Options, servers: Servers) -> list[Report]:
         report.notes = [
             verdict("idle", mine["idle"], IDLE_MOST, "MiB"),
             verdict("in flight", mine["each"], EACH_MOST, "kB each"),
+            verdict(f"grown over {MANY // 10 if options.quick else MANY:,} tasks", mine["grown"], GROWN_MOST, "MiB"),
         ]
     return [report]
 
@@ -72,7 +77,26 @@ def measure(contestant: Contestant, options: Options, servers: Servers) -> Figur
             return {"idle": idle}
         running.client(contestant, where, more, "fill", "wait", str(IN_FLIGHT), str(LASTS))
         busy = highest(process, where)
-    return {"idle": idle, "busy": busy, "each": (busy - idle) * MIB / 1000 / IN_FLIGHT}
+    grown = growth(contestant, options, servers) if contestant.name == OURS else {}
+    return {"idle": idle, "busy": busy, "each": (busy - idle) * MIB / 1000 / IN_FLIGHT, **grown}
+
+
+def growth(contestant: Contestant, options: Options, servers: Servers) -> Figures:
+    """How much a worker grows over many tasks, once a tenth as many have run."""
+    servers.clean()
+    sizes = []
+    with ExitStack() as stack:
+        where = stack.enter_context(running.folder())
+        more = {"REDIS_URL": servers.redis_url}
+        process = stack.enter_context(running.worker(contestant, where, more, contestant.slots["noop"], options.cores))
+        goal = 0
+        for count in (MANY // 10, MANY // 10 if options.quick else MANY):
+            goal += count
+            running.client(contestant, where, more, "fill", "noop", str(count))
+            running.wait_for(lambda: where.count() >= goal, process, "the last of many", 120)  # noqa: B023
+            time.sleep(1)
+            sizes.append(machine.memory(machine.tree(process.pid)) / MIB)
+    return {"grown": sizes[1] - sizes[0]}
 
 
 def highest(process: subprocess.Popen[bytes], where: running.Folder) -> float:
