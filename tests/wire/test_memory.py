@@ -37,7 +37,7 @@ def test_memory_is_flat_over_thousands_of_tasks(redis_url: str, tmp_path: Path) 
 
 def test_a_worker_that_has_run_its_number_retires_and_loses_nothing(redis_url: str, tmp_path: Path) -> None:
     with redis.Redis.from_url(redis_url) as server:
-        server.lpush("default", *(encode(Message(actor="demo.work", args=(f"t{n}", 0.01))) for n in range(300)))
+        server.lpush("default", *(encode(Message(actor="demo.work", args=(f"t{n}", 0.05))) for n in range(300)))
         processes = 0
         while server.llen("default"):
             processes += 1
