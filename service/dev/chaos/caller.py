@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx
 
 TOO_OFTEN = 90.0  # seconds of trying before a mail counts as one that was never accepted
+CONNECTIONS = 50
 REFUSALS = frozenset({409, 429, 503})
 
 
@@ -19,8 +20,11 @@ class Caller:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"},
             timeout=timeout,
-            limits=httpx.Limits(max_connections=50),
+            limits=httpx.Limits(max_connections=CONNECTIONS),
         )
+        self._room = asyncio.Semaphore(
+            CONNECTIONS
+        )  # a long queue inside httpx holds up the loop, and every proxy on it
         self.accepted: dict[str, set[UUID]] = {}
         self.answers: Counter[str] = Counter()
         self.unexpected: list[str] = []
@@ -45,7 +49,8 @@ class Caller:
     async def try_once(self, key: str, body: dict[str, object]) -> bool:
         """One request; whether it was accepted."""
         try:
-            answer = await self.client.post("/v1/emails", json=body, headers={"Idempotency-Key": key})
+            async with self._room:
+                answer = await self.client.post("/v1/emails", json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError as error:
             self.answers[type(error).__name__] += 1
             return False
