@@ -267,6 +267,8 @@ def killed(mutant: Mutant, seed: int, examples: int = EXAMPLES) -> BaseException
         try:
             run_state_machine_as_test(machine, settings=chosen)
         except Exception as error:
+            if not Machine.steps:  # it never began: nothing was noticed
+                raise
             return error
     return None
 
