@@ -346,7 +346,7 @@ def opened(database: str) -> Iterator[None]:
     with asyncio.Runner() as loop:
 
         async def open_all() -> None:
-            Machine.engine = create_engine(Settings.from_env({"DATABASE_URL": database}))
+            Machine.engine = create_engine(Settings.from_env({"DATABASE_URL": database}), role=None)
             Machine.real = Real(Machine.engine)
 
         async def close_all() -> None:
