@@ -117,7 +117,7 @@ MUTANTS = (
             "JOIN messages m ON m.id = i.id AND m.epoch = i.epoch\n    ORDER",
             "JOIN messages m ON m.id = i.id\n    ORDER",
         ),
-        ("AND m.id = i.id AND m.epoch = i.epoch\n        AND (", "AND m.id = i.id\n        AND ("),
+        ("AND m.id = i.id AND m.epoch = i.epoch AND", "AND m.id = i.id AND"),
     ),
     _mutant("settle what does not run", "settles.SETTLE", ("(m.state = 'running' AND (", "(true AND (")),
     _mutant(
