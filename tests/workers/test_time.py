@@ -163,6 +163,11 @@ async def test_crons_fire_at_their_ticks(bench: Workbench) -> None:
     async def hourly() -> None:
         ticks.append(current().request_id)
 
+    @actor(name="time.other", cron=Cron("* * * * *"))
+    async def unscheduled() -> None:
+        ticks.append("unscheduled")
+
+    bench.schedule(hourly)
     start = bench.clock.now()
     await bench.advance(3 * 3600 + 60)
     hours = [start.replace(minute=0, second=0) + dt.timedelta(hours=n) for n in (1, 2, 3)]

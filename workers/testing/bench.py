@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from workers.actor import Actor
-from workers.cron import timetable
+from workers.cron import Scheduled, timetable
 from workers.errors import WorkersError
 from workers.execution import Delivery, execute
 from workers.ledger import State, Swept
@@ -56,6 +56,7 @@ class Workbench:
         self.clock: Clock = broker.clock
         self.outcomes: Ran = []
         self._deaths = deaths
+        self._scheduled: set[str] = set()
         self._results: dict[UUID, dt.datetime] = {}
 
     async def run(self, message: Message) -> Outcome:
@@ -96,7 +97,7 @@ class Workbench:
         raise WorkersError(f"{limit} moments passed and {left:g} s are left: advance less, or give a higher `limit`")
 
     async def finish(self, *, limit: int = LIMIT) -> Ran:
-        """Let time pass until nothing is to come, crons apart; what ran. WorkersError after `limit` moments."""
+        """Let time pass until nothing is to come but ticks of crons; what ran. WorkersError after `limit` moments."""
         ran = await self._quiet(limit)
         for _ in range(limit):
             step = await self._next(bells=False, crons=False)
@@ -104,6 +105,10 @@ class Workbench:
                 return ran
             ran += await self._pass(step, limit)
         raise WorkersError(f"still not finished after {limit} moments: does a message put itself off for ever?")
+
+    def schedule(self, *actors: Actor[..., Any]) -> None:
+        """Let the crons of these actors fire as time passes; no other does, whatever is registered."""
+        self._scheduled.update(actor.name for actor in actors)
 
     def crash(self, at: Point, *, actor: Actor[..., Any] | None = None, times: int = 1) -> None:
         """Let the worker of the next `times` attempts (of `actor`) die at this point, as by kill -9.
@@ -206,7 +211,7 @@ class Workbench:
         if self.runtime.engine is not None:
             found.append(await passing.upcoming(self.runtime.engine, bells=bells))
             if crons:
-                found.append(_tick(self.clock.now()))
+                found.append(_tick(self._timetable(), self.clock.now()))
         return min((seconds for seconds in found if seconds is not None), default=None)
 
     async def _pass(self, seconds: float, limit: int) -> Ran:
@@ -235,8 +240,11 @@ class Workbench:
                 return ran
 
     async def _fire(self) -> None:
-        if timetable:
-            self.broker.ring(await self.runtime.ledger.fire(timetable, ahead=self.clock.ahead))
+        if scheduled := self._timetable():
+            self.broker.ring(await self.runtime.ledger.fire(scheduled, ahead=self.clock.ahead))
+
+    def _timetable(self) -> dict[str, Scheduled]:
+        return {name: entry for name, entry in timetable.items() if name in self._scheduled}
 
     async def _note_results(self, engine: AsyncEngine) -> None:
         now = self.clock.now()
@@ -270,7 +278,10 @@ async def run_now(actor: Actor[P, Any], /, *args: P.args, **kwargs: P.kwargs) ->
 
 @contextlib.asynccontextmanager
 async def workbench(
-    engine: AsyncEngine | None = None, *, middleware: Sequence[Middleware] | None = None, **options: Any
+    engine: AsyncEngine | None = None,
+    *,
+    middleware: Sequence[Middleware] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Workbench]:
     """A runtime on this loop with a broker in memory; `options` are Runtime's. With an engine it has the ledger."""
     deaths, broker = Deaths(), MemoryBroker()
@@ -284,9 +295,9 @@ async def workbench(
         await runtime.stop()
 
 
-def _tick(now: dt.datetime) -> float | None:
+def _tick(scheduled: dict[str, Scheduled], now: dt.datetime) -> float | None:
     """Seconds until a cron fires."""
-    ticks = (next(entry.cron.ticks(now), None) for entry in timetable.values())
+    ticks = (next(entry.cron.ticks(now), None) for entry in scheduled.values())
     return min(((tick - now).total_seconds() for tick in ticks if tick is not None), default=None)
 
 
