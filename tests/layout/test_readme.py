@@ -55,7 +55,7 @@ def test_up_tells_where_everything_is(up: Running) -> None:
     assert up.about["mailbox"] in up.log
     [shown] = [block for block in blocks("text") if "Ctrl-C" in block]
     names = re.findall(r"^  (\S+(?: \S+)?)  ", shown, re.MULTILINE)
-    assert len(names) == 5
+    assert len(names) == 6
     assert [name for name in names if f"  {name} " not in up.log] == []
     ready = httpx.get(f"http://127.0.0.1:{up.port}/health/ready", timeout=10)
     assert ready.status_code == 200, ready.text
