@@ -7,7 +7,8 @@ Most are thrown at the whole API here; `ELSEWHERE` names the tests of those that
 
 import ast
 import json
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from typing import Any
 
@@ -198,7 +199,16 @@ def name(attack: Attack) -> str:
 
 
 @pytest.fixture
-async def thrown(settings: Settings, make_key: MakeKey) -> AsyncIterator[Any]:
+def shallow() -> Iterator[None]:
+    """Python's own limit of recursion, as a server has it: hypothesis raises it for the whole process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.fixture
+async def thrown(settings: Settings, make_key: MakeKey, shallow: None) -> AsyncIterator[Any]:
     async with client_of(settings) as client:
         client.headers["Authorization"] = f"Bearer {await make_key()}"
 

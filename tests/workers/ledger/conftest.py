@@ -27,7 +27,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(sql)
         return await statements.fetch(engine, sql, *args, **kwargs)  # type: ignore[arg-type]
 
-    for module in ("claims", "fences", "settles", "leases", "operators", "progress", "sweeper"):
+    for module in ("claims", "fences", "settles", "leases", "progress", "sweeper"):
         monkeypatch.setattr(f"workers.ledger.{module}.fetch", counting)
     return seen
 
