@@ -98,7 +98,7 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def redis_url(stack: Stack) -> str:
-    """The URL of a Valkey without any key, without clients of earlier tests, and with its first settings."""
+    """The URL of a Valkey without any key."""
     with redis.Redis.from_url(stack.redis_url) as client:
         client.flushall()
     return stack.redis_url

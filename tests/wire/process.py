@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,13 +17,18 @@ from typing import Any
 from celery import Celery
 
 ROOT = Path(__file__).parents[2]
+NUMBERS = itertools.count()
 OURS, STOCK = {"own_consumer": True}, {"own_consumer": False}
 
 
 def client(url: str, **conf: Any) -> Celery:
-    """A stock Celery client: an app with no code of ours."""
+    """A stock Celery client: an app with no code of ours, with connections of its own.
+
+    Kombu keeps one pool of connections for each set of options, process-wide: without a name of its own a client would
+    be given one that an earlier test's restart of the server has closed.
+    """
     app = Celery("client", broker=url, **conf)
-    app.conf.broker_transport_options = {"priority_steps": [0, 3, 6, 9]}
+    app.conf.broker_transport_options = {"priority_steps": [0, 3, 6, 9], "client_name": f"test-{next(NUMBERS)}"}
     return app
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -45,22 +44,10 @@ def test_what_is_put_off_for_longer_than_a_lease_runs_once_and_waits_in_no_worke
         time.sleep(1.5)  # another lease: time enough to run it again
         assert ended(first, soon) == [1] * 20
         assert [key for key in server.scan_iter(f"{KEYS.unacked('')}*") if server.hlen(key)] == []
-        assert not any(reserved(redis_url, first).values())
+        assert all(not held for held in (inspect(stock, first).reserved() or {}).values())
         first.kill()
         second.kill()
         assert server.zcard(KEYS.delayed) == 2_000
-
-
-def reserved(redis_url: str, worker: Worker) -> dict[str, list[object]]:
-    """What a worker says it has in hand, asked on a connection of its own; again where the server closed it."""
-
-    def ask() -> dict[str, list[object]] | None:
-        with suppress(redis.ConnectionError):
-            return inspect(client(redis_url), worker).reserved()
-        return None
-
-    found: dict[str, list[object]] = eventually(ask, "the worker answers")
-    return found
 
 
 def test_a_clock_that_is_hours_ahead_takes_nobodys_work(redis_url: str, tmp_path: Path) -> None:

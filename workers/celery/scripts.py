@@ -89,15 +89,13 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT'
     redis.call('ZREM', KEYS[1], owner)
     redis.call('SET', ARGV[3] .. owner, ARGV[1], 'EX', ARGV[4])
     local held = redis.call('HGETALL', ARGV[2] .. owner)
-    local answer, begun, unknown, newest = {owner}, {}, {}, -1
+    local answer, begun = {owner}, {}
     for i = 1, #held, 2 do
       if string.sub(held[i], 1, 2) == 's:' then begun[string.sub(held[i], 3)] = true end
-      newest = math.max(newest, tonumber(held[i]) or -1)
     end
-    for i = 1, #held, 2 do
-      if tonumber(held[i]) and not begun[held[i]] then unknown[#unknown + 1] = held[i] end
+    if #held == 2 and tonumber(held[1]) and not string.find(held[2], '"doubt":true', 1, true) then
+      begun[held[1]] = true
     end
-    if #unknown == 1 and tonumber(unknown[1]) == newest then begun[unknown[1]] = true end
     for i = 1, #held, 2 do
       if string.sub(held[i], 1, 2) ~= 's:' then
         local name = 'r:' .. owner .. ':' .. held[i]
@@ -116,8 +114,8 @@ return {}
 )
 """Takes over what one dead owner held. The taker holds it until it has put every message back: it may die too.
 
-The name of a field ends in `:s` when its message had begun to run: it was marked, or it was the newest and the only one
-that was not (what is fetched begins at once).
+The name of a field ends in `:s` when its message had begun to run: it was marked, or there was no other that its worker
+could have died of (what is fetched begins at once, unless it is in doubt: that is marked before it begins).
 """
 
 MARK = Script(
