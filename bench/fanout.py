@@ -7,6 +7,7 @@ import time
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
@@ -17,7 +18,7 @@ from bench.servers import Servers
 from service import db
 from service.emails.office import Office
 from service.notifications import fanout
-from service.notifications.chunk import Letter
+from service.notifications.chunk import CHUNK, Letter
 from service.notifications.letter import Told, letter
 from service.settings import Settings
 from workers.testing import workbench
@@ -45,20 +46,28 @@ BARE = """
 INSERT INTO deliveries (notification_id, user_no, channel, tenant_id)
 SELECT $1, user_no, 'inbox', tenant_id FROM followers WHERE tenant_id = $2 AND mode = 'live' AND topic = 'all'
 """
+DISTINCT = """
+INSERT INTO deliveries (notification_id, user_no, channel, tenant_id)
+SELECT DISTINCT $1::uuid, user_no, 'inbox', tenant_id FROM followers
+WHERE tenant_id = $2 AND mode = 'live' AND topic = 'all' ON CONFLICT DO NOTHING
+"""
+ENDED = text("UPDATE notifications SET updated_at = clock_timestamp() WHERE id = :id")
+"""As the message's end: a commit that waits for the disk."""
 FLOOR = "bare INSERT … SELECT"
 OURS = "callboard, inbox"
 COLUMNS = (Column("rate", "deliveries/s"), Column("seconds", "s", ",.2f"), Column("longest", "longest lock ms"))
 
 
 class Case:
-    """A contestant: what the notification asks for; None for the bare statement."""
+    """A contestant: what the notification asks for."""
 
     def __init__(self, channels: list[str], topics: list[str], key: str | None = None) -> None:
         self.channels, self.topics, self.key = channels, topics, key
 
 
-CASES: dict[str, Case | None] = {
-    FLOOR: None,
+CASES: dict[str, Case | str] = {
+    FLOOR: BARE,
+    "the same, deduplicated: DISTINCT … ON CONFLICT": DISTINCT,
     OURS: Case(["inbox"], ["all"]),
     "callboard, two topics and a key": Case(["inbox"], ["all", "half"], "told"),
     "callboard, inbox and mail": Case(["inbox", "email"], ["all"]),
@@ -68,7 +77,7 @@ CASES: dict[str, Case | None] = {
 def run(options: Options, servers: Servers) -> list[Report]:
     """Each in turn, every round."""
     size = QUICK_FOLLOWERS if options.quick else FOLLOWERS
-    title = f"One notification to {size:,} followers, in chunks of {fanout.CHUNK:,} (PostgreSQL with fsync)"
+    title = f"One notification to {size:,} followers, in chunks of {CHUNK:,} (PostgreSQL with fsync)"
     report = Report("fanout", title, COLUMNS, FLOOR, "rate")
     with servers.database() as url:
         say(f"fanout: writing {size:,} followers")
@@ -90,15 +99,15 @@ async def fill(url: str, size: int) -> None:
     await connection.close()
 
 
-async def measure(url: str, size: int, case: Case | None) -> Figures:
+async def measure(url: str, size: int, case: Case | str) -> Figures:
     """Deliver one notification into empty tables."""
     connection = await asyncpg.connect(url)
     await connection.execute("TRUNCATE deliveries, notification_keys, emails, messages CASCADE", timeout=300)
     await connection.execute("CHECKPOINT", timeout=300)
     id = uuid7()
-    if case is None:
+    if isinstance(case, str):
         began = time.perf_counter()
-        await connection.execute(BARE, id, TENANT, timeout=300)
+        await connection.execute(case, id, TENANT, timeout=300)
         longest = took = time.perf_counter() - began
     else:
         await connection.execute(NOTIFY, id, TENANT, case.channels, case.topics, case.key, 3600.0 if case.key else None)
@@ -121,6 +130,8 @@ async def _deliver(engine: AsyncEngine, id: UUID, *, mails: bool) -> tuple[float
         longest, before = max(longest, now - before), now
         if served.over:
             break
+    async with engine.begin() as connection:
+        await connection.execute(ENDED, {"id": id})
     return time.perf_counter() - began, longest
 
 

@@ -21,9 +21,14 @@ FEW = 100
 
 PLANNING = (
     "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
-    " set_config('enable_mergejoin', 'off', true)"
+    " set_config('enable_mergejoin', 'off', true), set_config('synchronous_commit', 'off', true)"
 )
-"""What is set for the transaction of a chunk before its statement is planned."""
+"""What is set for the transaction of a chunk before its statement is planned.
+
+Its commit does not wait for the disk. Should Postgres crash, the last chunks are undone together with their marks, and
+done again. Whatever comes of a chunk (a mail that is claimed, a feed that is numbered, the end of the message) is
+itself committed to the disk, and with it all that was committed before.
+"""
 
 
 class Parameters:
@@ -77,10 +82,13 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     uncertain: str
 
 
-def statement(target: Target, letter: Letter | None, size: int = CHUNK) -> tuple[str, list[Any]]:
+def statement(
+    target: Target, letter: Letter | None, size: int = CHUNK, *, again: bool = False
+) -> tuple[str, list[Any]]:
     """Write the statement of the next chunk, at most `size` people, and its parameters.
 
-    Without a `letter` no mail may be sent. One row: `reached`, `last_no`, the counts, and `mails`, the ids to ring for.
+    Without a `letter` no mail may be sent; `again`: some may have it already, which costs as much as the rest to look
+    for. One row: `reached`, `last_no`, the counts, and `mails`, the ids to ring for.
     """
     use = Parameters()
     mine = {
@@ -90,9 +98,9 @@ def statement(target: Target, letter: Letter | None, size: int = CHUNK) -> tuple
     }
     parts = [
         f"reached AS MATERIALIZED ({_reached(target, use, mine, size)})",
-        f"judged AS MATERIALIZED ({_judged(target, use, mine)})",
+        *_judged(target, use, mine),
         *_due(target, use, mine),
-        *_inbox(target, mine),
+        *_inbox(target, mine, again),
         *_email(target, use, mine, letter),
     ]
     return f"WITH {', '.join(parts)} {_answer(target, letter)}", use.values
@@ -101,33 +109,36 @@ def statement(target: Target, letter: Letter | None, size: int = CHUNK) -> tuple
 def _reached(target: Target, use: Parameters, mine: dict[str, str], size: int) -> str:
     """The next people by number. Each route gives its own next ones, so together they hold the next of all."""
     after = use.add(target.after_no, "bigint")
+    whose = f"f.tenant_id = {mine['tenant']} AND f.mode = {mine['mode']}"
     following = f"f.user_no > {after} ORDER BY f.user_no LIMIT {size}"
     routes = []
     if target.users:
         routes.append(
-            f"SELECT u.no AS user_no FROM users u WHERE u.tenant_id = {mine['tenant']} AND u.mode = {mine['mode']}"
-            f" AND u.id = ANY({use.add(target.users, 'text[]')}) AND u.no > {after}"
+            f"SELECT f.no AS user_no FROM users f WHERE {whose}"
+            f" AND f.id = ANY({use.add(target.users, 'text[]')}) AND f.no > {after}"
         )
-    if target.topics:
-        routes.append(_group("followers", "topic", use.add(target.topics, "text[]"), mine, following))
+    if len(target.topics) == 1:
+        topic = use.add(target.topics[0], "text")
+        routes.append(f"(SELECT f.user_no FROM followers f WHERE {whose} AND f.topic = {topic} AND {following})")
+    elif target.topics:
+        routes.append(
+            f"SELECT g.user_no FROM unnest({use.add(target.topics, 'text[]')}) AS wanted(topic) CROSS JOIN LATERAL ("
+            f"SELECT f.user_no FROM followers f WHERE {whose} AND f.topic = wanted.topic AND {following}) AS g"
+        )
     if target.organization_id is not None:
-        whole = use.add([target.organization_id], "text[]")
-        routes.append(_group("members", "organization_id", whole, mine, following))
+        whole = use.add(target.organization_id, "text")
+        routes.append(
+            f"(SELECT f.user_no FROM members f WHERE {whose} AND f.organization_id = {whole} AND {following})"
+        )
+    alone = len(routes) == 1 and len(target.topics) < 2  # then nobody is reached twice
+    routed = "1::bigint AS routes" if alone else "count(*) AS routes"
     return (
-        f"SELECT user_no, count(*) AS routes FROM ({' UNION ALL '.join(routes)}) AS route"
-        f" GROUP BY user_no ORDER BY user_no LIMIT {size}"
+        f"SELECT user_no, {routed} FROM ({' UNION ALL '.join(routes)}) AS route"
+        f"{'' if alone else ' GROUP BY user_no'} ORDER BY user_no LIMIT {size}"
     )
 
 
-def _group(table: str, key: str, keys: str, mine: dict[str, str], following: str) -> str:
-    return (
-        f"SELECT g.user_no FROM unnest({keys}) AS wanted(key) CROSS JOIN LATERAL (SELECT f.user_no FROM {table} f"
-        f" WHERE f.tenant_id = {mine['tenant']} AND f.mode = {mine['mode']} AND f.{key} = wanted.key"
-        f" AND {following}) AS g"
-    )
-
-
-def _judged(target: Target, use: Parameters, mine: dict[str, str]) -> str:
+def _judged(target: Target, use: Parameters, mine: dict[str, str]) -> list[str]:
     """What each wants: the pace of each channel, and whether they are not to be told at all."""
     excluded = "false"
     if target.exclude:
@@ -135,23 +146,35 @@ def _judged(target: Target, use: Parameters, mine: dict[str, str]) -> str:
             f"r.user_no IN (SELECT no FROM users WHERE tenant_id = {mine['tenant']} AND mode = {mine['mode']}"
             f" AND id = ANY({use.add(target.exclude, 'text[]')}))"
         )
+    usual = {channel: _literal("immediate" if channel in target.channels else None) for channel in CHANNELS}
+    judged = f"SELECT r.user_no, r.routes, {excluded} AS excluded"
+    content = f"{judged}, {usual['inbox']} AS inbox, {usual['email']} AS email FROM reached r"
     if target.critical:
-        paces = {channel: f"{_literal('immediate' if channel in target.channels else None)}" for channel in CHANNELS}
-        wishes = ""
-    else:
-        category = use.add(target.category or "*", "text")
-        paces = {
-            channel: f"coalesce(w.{channel}, 'immediate')" if channel in target.channels else "NULL::text"
-            for channel in CHANNELS
-        }
-        wishes = f" CROSS JOIN LATERAL ({_wishes(category)}) AS w"
-    return (
-        f"SELECT r.user_no, r.routes, {excluded} AS excluded, {paces['inbox']} AS inbox, {paces['email']} AS email"
-        f" FROM reached r{wishes}"
-    )
+        return [f"judged AS MATERIALIZED ({content})"]
+    category = use.add(target.category or "*", "text")
+    paces = {
+        channel: f"coalesce(w.{channel}, 'immediate')" if channel in target.channels else "NULL::text"
+        for channel in CHANNELS
+    }
+    asked = f"{judged}, {paces['inbox']}, {paces['email']} FROM reached r CROSS JOIN LATERAL ({_wishes(category)}) AS w"
+    return [
+        f"span AS MATERIALIZED ({SPAN})",
+        f"wishing AS MATERIALIZED ({WISHING})",
+        f"known AS MATERIALIZED ({KNOWN})",
+        f"judged AS MATERIALIZED ({content} WHERE (SELECT whole FROM known) AND NOT {WISHES}"
+        f" UNION ALL {asked} WHERE NOT (SELECT whole FROM known) OR {WISHES})",
+    ]
 
 
 CHANNELS = ("inbox", "email")
+SPAN = "SELECT min(user_no) AS first_no, max(user_no) AS last_no, 2 * count(*) AS most FROM reached"
+WISHING = (
+    "SELECT p.user_no FROM preferences p WHERE p.user_no BETWEEN (SELECT first_no FROM span)"
+    " AND (SELECT last_no FROM span) LIMIT (SELECT most FROM span)"
+)
+"""Who has any preference at all. Most have none: only who has one is looked up, unless there are too many to say."""
+KNOWN = "SELECT count(*) < (SELECT most FROM span) AS whole FROM wishing"
+WISHES = "(r.user_no IN (SELECT user_no FROM wishing))"
 
 
 def _literal(word: str | None) -> str:
@@ -171,7 +194,7 @@ def _wishes(category: str) -> str:
 def _due(target: Target, use: Parameters, mine: dict[str, str]) -> list[str]:
     """Who is to get something: neither excluded nor told under this key within its window."""
     if target.dedup_key is None:
-        return ["due AS (SELECT user_no, inbox, email FROM judged WHERE NOT excluded)"]
+        return ["due AS NOT MATERIALIZED (SELECT user_no, inbox, email FROM judged WHERE NOT excluded)"]
     until = "'infinity'::timestamptz"
     if target.dedup_window is not None:
         until = f"clock_timestamp() + make_interval(secs => {use.add(target.dedup_window, 'double precision')})"
@@ -193,13 +216,13 @@ def _due(target: Target, use: Parameters, mine: dict[str, str]) -> list[str]:
     ]
 
 
-def _inbox(target: Target, mine: dict[str, str]) -> list[str]:
+def _inbox(target: Target, mine: dict[str, str], again: bool) -> list[str]:
     if "inbox" not in target.channels:
         return []
     return [
         "inboxed AS (INSERT INTO deliveries (notification_id, user_no, channel, tenant_id)"
         f" SELECT {mine['id']}, user_no, 'inbox', {mine['tenant']} FROM due WHERE inbox = 'immediate'"
-        " ON CONFLICT DO NOTHING RETURNING user_no)"
+        f"{' ON CONFLICT DO NOTHING' if again else ''} RETURNING user_no)"
     ]
 
 
@@ -266,28 +289,30 @@ def _messages(use: Parameters, mine: dict[str, str], letter: Letter) -> str:
 
 
 def _answer(target: Target, letter: Letter | None) -> str:
-    counts = {
-        "reached": "(SELECT count(*) FROM reached)",
-        "last_no": "(SELECT max(user_no) FROM reached)",
-        "first_no": "(SELECT min(user_no) FROM reached)",
-        "overlapping": "coalesce((SELECT sum(routes - 1) FROM reached), 0)::bigint",
-        "excluded": "(SELECT count(*) FROM judged WHERE excluded)",
-        "due": "(SELECT count(*) FROM due)",
-    }
+    """One row, for which each list of people is gone through once."""
+    judged = [
+        "count(*) AS reached",
+        "max(user_no) AS last_no",
+        "min(user_no) AS first_no",
+        "coalesce(sum(routes - 1), 0)::bigint AS overlapping",
+        "count(*) FILTER (WHERE excluded) AS excluded",
+    ]
+    due, parts, more = ["count(*) AS due"], [], []
     if "inbox" in target.channels:
-        counts["inbox_delivered"] = "(SELECT count(*) FROM inboxed)"
-        counts["inbox_users"] = f"ARRAY(SELECT user_no FROM inboxed LIMIT {FEW + 1})"
-        counts["inbox_muted"] = "(SELECT count(*) FROM due WHERE inbox = 'off')"
+        due.append("count(*) FILTER (WHERE inbox = 'off') AS inbox_muted")
+        parts.append("SELECT count(*) AS inbox_delivered FROM inboxed")
+        more.append(f"ARRAY(SELECT user_no FROM inboxed LIMIT {FEW + 1}) AS inbox_users")
     if "email" in target.channels:
-        counts["email_muted"] = "(SELECT count(*) FROM due WHERE email = 'off')"
+        due.append("count(*) FILTER (WHERE email = 'off') AS email_muted")
         if letter is None:
-            counts["email_disabled"] = "(SELECT count(*) FROM due WHERE email <> 'off')"
+            due.append("count(*) FILTER (WHERE email <> 'off') AS email_disabled")
         else:
-            counts["email_queued"] = "(SELECT count(*) FROM delivered)"
-            counts["email_collected"] = "(SELECT count(*) FROM collected)"
-            counts["email_unreachable"] = "(SELECT count(*) FROM addressed WHERE address IS NULL)"
-            counts["email_suppressed"] = (
-                "(SELECT count(*) FROM addressed WHERE suppressed AND address IS NOT NULL AND pace = 'immediate')"
-            )
-            counts["mails"] = "ARRAY(SELECT email_id FROM delivered)"
-    return "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in counts.items())
+            parts += [
+                "SELECT count(*) AS email_queued, coalesce(array_agg(email_id), '{}') AS mails FROM delivered",
+                "SELECT count(*) AS email_collected FROM collected",
+                "SELECT count(*) FILTER (WHERE address IS NULL) AS email_unreachable, count(*) FILTER"
+                " (WHERE suppressed AND address IS NOT NULL AND pace = 'immediate') AS email_suppressed FROM addressed",
+            ]
+    parts = [f"SELECT {', '.join(judged)} FROM judged", f"SELECT {', '.join(due)} FROM due", *parts]
+    tables = " CROSS JOIN ".join(f"({part}) AS part{number}" for number, part in enumerate(parts))
+    return f"SELECT {', '.join(['*', *more])} FROM {tables}"

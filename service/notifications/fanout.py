@@ -4,15 +4,18 @@ A chunk locks the notification, begins where its row says that the last one ende
 deliveries. So it does not matter who goes on, or how often: a crash undoes a chunk, and the next attempt does it.
 """
 
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from asyncpg import UniqueViolationError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.db import cause
 from service.notifications import chunk
-from service.notifications.chunk import CHUNK, Letter, Target
+from service.notifications.chunk import Letter, Target
 from service.notifications.models import COUNTS
 
 # ruff: noqa: S608 (names come from the code, values are always parameters)
@@ -67,27 +70,33 @@ async def begin(engine: AsyncEngine, id: UUID) -> int:
     return total or 0
 
 
-async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int = CHUNK) -> Served | None:
+async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int = chunk.CHUNK) -> Served | None:
     """Serve the next chunk and move the mark, in one transaction; None where there is nothing left to do."""
+    try:
+        return await _serve(engine, id, letter, size)
+    except IntegrityError as error:
+        if not isinstance(cause(error), UniqueViolationError):
+            raise
+    return await _serve(engine, id, letter, size, again=True)  # somebody has set the mark back
+
+
+async def _serve(
+    engine: AsyncEngine, id: UUID, letter: Letter | None, size: int, *, again: bool = False
+) -> Served | None:
     async with engine.begin() as connection:
         await connection.exec_driver_sql(chunk.PLANNING)
         row = (await connection.execute(_LOCK, {"id": id})).one_or_none()
         if row is None or row.finished:
             return None
         target = Target(**{name: row._mapping[name] for name in Target.__struct_fields__})
-        found = await _deliver(connection, target, letter, size)
+        sql, values = chunk.statement(target, letter, size, again=again)
+        found = dict((await connection.exec_driver_sql(sql, tuple(values))).mappings().one())
         over = found["reached"] < size
         last_no = found["last_no"] or target.after_no
-        values = {"id": id, "last_no": last_no, "over": over, **_counts(found)}
-        done: int = (await connection.execute(_MOVE, values)).scalar_one()
+        moved = {"id": id, "last_no": last_no, "over": over, **_counts(found)}
+        done: int = (await connection.execute(_MOVE, moved)).scalar_one()
     inbox = found.get("inbox_users", [])
     return Served(inbox, found["first_no"], found["last_no"], found.get("mails", []), done, over)
-
-
-async def _deliver(connection: AsyncConnection, target: Target, letter: Letter | None, size: int) -> dict[str, Any]:
-    sql, values = chunk.statement(target, letter, size)
-    answer = await connection.exec_driver_sql(sql, cast("Any", tuple(values)))
-    return dict(answer.mappings().one())
 
 
 def _counts(found: dict[str, Any]) -> dict[str, int]:

@@ -13,7 +13,8 @@ from workers.ledger.statement import fetch
 PROGRESS = """
 WITH word AS (
     SELECT m.id, w.progress
-    FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS w(id, epoch, progress)
+    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
+    CROSS JOIN unnest($1::uuid[], $2::integer[], $3::text[]) AS w(id, epoch, progress)
     JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
     WHERE m.state = 'running'
     ORDER BY m.id
@@ -38,7 +39,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 async def progress(engine: AsyncEngine, words: list[Progress]) -> list[None]:
-    """Note a batch; of several words about one message the last is kept."""
+    """Note a batch; of several words about one message the last is kept. No actor waits for the disk over it."""
     last = {word.id: word for word in words}
     await fetch(
         engine,

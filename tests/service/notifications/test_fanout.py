@@ -261,3 +261,38 @@ async def test_a_chunk_that_fails_leaves_nothing_and_is_done_by_the_next_attempt
     assert isinstance(await desk.work(told), Done)
     assert len(await reached(sql)) == 35
     assert (await desk.read(told))["status"] == "completed"
+
+
+async def test_a_mark_that_was_set_back_makes_nobody_get_it_twice(desk: Desk, sql: Sql, engine: AsyncEngine) -> None:
+    await desk.follow("a", *(f"u{number}" for number in range(20)))
+    told = await desk.notify(recipients={"topics": ["a"]})
+    id = UUID(told["task_id"])
+    await fanout.serve(engine, id, None, size=8)
+    await sql("UPDATE notifications SET after_no = 0")
+    assert isinstance(await desk.work(told), Done)
+    assert len(await reached(sql)) == 20
+    assert channel(await desk.read(told), "inbox") == {"delivered": 20}
+
+
+async def test_only_the_commit_of_a_chunk_does_not_wait_for_the_disk(desk: Desk, sql: Sql, engine: AsyncEngine) -> None:
+    await desk.follow("a", "ada")
+    told = await desk.notify(recipients={"topics": ["a"]})
+    connections = [await engine.connect() for _ in range(engine.pool.size() - 1)]  # type: ignore[attr-defined]
+    assert await fanout.serve(engine, UUID(told["task_id"]), None) is not None
+    assert await sql("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]
+    for connection in connections:
+        await connection.close()
+
+
+@pytest.mark.parametrize("wishes", [1, 9])
+async def test_wishes_are_heard_whether_few_or_most_have_some(desk: Desk, sql: Sql, wishes: int) -> None:
+    everybody = [f"u{number}" for number in range(10)]
+    await desk.follow("a", *everybody)
+    many = {name: {"email": "off", "inbox": "immediate"} for name in ("comments", "likes")}
+    for id in everybody[:wishes]:
+        await desk.prefer(id, any={"inbox": "off"}, **many)
+    told = await desk.deliver(recipients={"topics": ["a"]}, category="news")
+    assert channel(told, "inbox") == {"delivered": 10 - wishes, "muted": wishes}
+    assert await reached(sql) == everybody[wishes:]
+    counts = told["counts"]
+    assert (counts["resolved"], counts["overlapping"]) == (10, 0)
