@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from service.spellings import (
     MadeUp,
+    broker,
     count,
     flag,
     keys,
@@ -32,7 +33,7 @@ class SettingsError(ValueError):
 
 
 postgres_url = url("postgresql", "postgresql+asyncpg", "postgres")
-redis_url = url("redis", "rediss", "unix", "redis+socket", "sentinel")
+redis_url = broker("redis", "rediss", "unix", "redis+socket", "sentinel")
 
 
 def setting(

@@ -4,6 +4,18 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+OTHER_BROKERS = (
+    "amqp",
+    "amqps",
+    "pyamqp",
+    "librabbitmq",
+    "sqs",
+    "confluentkafka",
+    "kafka",
+    "gcpubsub",
+    "azureservicebus",
+)
+
 
 def text(value: str) -> str:
     """Take the value as it stands."""
@@ -59,6 +71,21 @@ def url(*schemes: str) -> Callable[[str], str]:
         if urlsplit(value).scheme not in schemes:
             raise ValueError(f"a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)} is expected")
         return value
+
+    return parse
+
+
+def broker(*schemes: str) -> Callable[[str], str]:
+    """Parse a URL of one of `schemes`; who gives another broker's is told why there is none."""
+
+    def parse(value: str) -> str:
+        scheme = urlsplit(value).scheme
+        if scheme in OTHER_BROKERS:
+            raise ValueError(
+                f"{scheme}:// is another broker; doorbells, fetching and live streams are made for Redis and Valkey: "
+                "give it a redis:// URL (docs/operations.md, Other brokers)"
+            )
+        return url(*schemes)(value)
 
     return parse
 

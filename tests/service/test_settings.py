@@ -37,6 +37,11 @@ def test_the_name_wins_over_its_alias_and_an_empty_value_is_none() -> None:
     assert (made.redis_url, made.api_port) == ("redis://a/0", 8000)
 
 
+def test_another_broker_is_refused_with_the_reason() -> None:
+    with pytest.raises(SettingsError, match=r"CELERY_BROKER_URL: amqp:// is another broker.*docs/operations\.md"):
+        Settings.from_env({"CELERY_BROKER_URL": "amqp://guest:hunter2@rabbit//"})
+
+
 def test_no_secret_is_shown() -> None:
     shown = repr(
         Settings.from_env(

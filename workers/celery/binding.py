@@ -10,6 +10,7 @@ from celery.exceptions import Retry as CeleryRetry
 from kombu.exceptions import OperationalError
 
 from workers.celery.bridge import wait_for
+from workers.celery.broker_url import redis_url
 from workers.celery.delivery import delivery_of, following
 from workers.celery.task import Task
 from workers.errors import BrokerUnavailable, Dead, Uncertain
@@ -71,7 +72,8 @@ class ActorTask(Task):
 
     async def _send_again(self, runtime: Runtime, message: Any) -> None:
         try:
-            if any(getattr(self.request, part) for part in _CANVAS):
+            # what is more than a message, and what did not come from Redis, only Celery can send
+            if redis_url(self.app) is None or any(getattr(self.request, part) for part in _CANVAS):
                 await asyncio.to_thread(self._signature_again(message).apply_async)
             else:
                 await runtime.publisher.publish([message])
