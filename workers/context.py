@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import datetime as dt
 import time
 from collections.abc import Awaitable, Coroutine, Generator, MutableMapping
@@ -301,6 +302,13 @@ def enter(context: Context) -> Token[Context | None]:
     """From here on, in this context, `current()` and `correlation.get()` answer for this attempt."""
     context.outer = _origin.get()
     return running.set(context)
+
+
+def of_nobody() -> contextvars.Context:
+    """A copy of this context in which no attempt runs: for a task that goes on to serve others."""
+    found = contextvars.copy_context()
+    found.run(running.set, None)
+    return found
 
 
 def attempt_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -7,6 +7,7 @@ import asyncio
 from structlog.testing import capture_logs
 
 from workers import actor
+from workers.ledger.batcher import Batcher
 from workers.middleware.leaks import KEPT
 from workers.testing import run_now, workbench
 
@@ -33,6 +34,34 @@ async def test_what_outlives_its_attempt_is_told_and_bounded() -> None:
         assert alive == started[-KEPT:], "the oldest go first"
         for task in alive:
             task.cancel()
+
+
+async def test_what_goes_on_for_others_is_nobodys_leak() -> None:
+    begun, answer, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def flush(items: list[int]) -> list[int]:
+        begun.set()
+        await (answer if 1 in items else go_on).wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher(flush, max_batch=1, in_flight=1)
+
+    @actor(name="t.batched")
+    async def batched() -> None:
+        await batcher.submit(1)
+
+    async with workbench() as bench:
+        await bench.runtime.start(worker=True)
+        with capture_logs() as lines:
+            attempt = asyncio.create_task(run_now(batched))
+            await begun.wait()
+            other = asyncio.create_task(batcher.submit(2))
+            await asyncio.sleep(0)
+            answer.set()
+            await attempt
+        assert not [line for line in lines if line["event"] == "task_leaked"]
+        go_on.set()
+        assert await other == 2
 
 
 async def test_tasks_that_are_waited_for_are_nobodys_leak() -> None:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from workers.context import of_nobody
 from workers.errors import Overloaded
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Batcher(Generic[T, R]):
 
     def _start(self) -> None:
         if len(self._flushes) < self._in_flight:
-            task = asyncio.create_task(self._drain())
+            task = asyncio.create_task(self._drain(), context=of_nobody())
             self._flushes.add(task)
             task.add_done_callback(self._flushes.discard)
 

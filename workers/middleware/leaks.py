@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ class Leaks(Middleware):
 def _made(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
     """A task, noted with the attempt that starts it."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **more)
-    if (context := running.get()) is not None:
+    own: contextvars.Context | None = more.get("context")
+    if (context := running.get() if own is None else own.get(running)) is not None:
         spawned = context.spawned
         if spawned is None:
             spawned = context.spawned = []
