@@ -13,6 +13,7 @@ import pytest_asyncio
 from service.dev.chaos.fleet import Worker, by_hand
 from service.dev.chaos.sink import Rule
 from service.dev.chaos.site import Site
+from tests.conftest import lacking
 from tests.faults.judging import hand_in, in_state, judge, row, sent, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,7 +26,7 @@ def off_by(hours: str) -> dict[str, str]:
     assert found.origin is not None
     library = Path(found.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
     if sys.platform != "linux" or not library.exists():
-        pytest.skip("libfaketime comes ready for Linux only")
+        lacking("libfaketime comes ready for Linux only")
     return {"LD_PRELOAD": str(library), "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 

@@ -21,6 +21,7 @@ from service.dev.chaos.run import migrated
 from service.dev.chaos.site import Site, open_site
 from service.dev.ports import free_port
 from service.dev.stack import Stack
+from tests.conftest import lacking
 from tests.faults.judging import eventually, hand_in, judge, sent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,14 +32,14 @@ BALLAST = "ballast"
 
 @contextlib.contextmanager
 def mounted(place: Path, size: str) -> Iterator[None]:
-    """A file system of its own on a folder; skips the test where that is not allowed."""
+    """A file system of its own on a folder."""
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o755)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(place)], capture_output=True, check=False
     )
     if done.returncode != 0:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.decode().strip()}")
+        lacking(f"no file system may be mounted here: {done.stderr.decode().strip()}")
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.dev.chaos.fleet import by_hand
+from tests.conftest import lacking
 from tests.faults.judging import eventually
 from tests.wire.durable import swell, work
 from tests.wire.process import Worker
@@ -35,7 +36,7 @@ class Cell:
 
 @pytest.fixture
 def cell(tmp_path: Path) -> Iterator[Cell]:
-    """A control group of this test; skips it where none may be made."""
+    """A control group of this test."""
     root = GROUPS / "memory" if (GROUPS / "memory").is_dir() else GROUPS
     place = root / f"callboard-{tmp_path.name}-{time.monotonic_ns()}"
     try:
@@ -45,7 +46,7 @@ def cell(tmp_path: Path) -> Iterator[Cell]:
     except OSError as error:
         with contextlib.suppress(OSError):
             place.rmdir()
-        pytest.skip(f"no control group may be made here: {error}")
+        lacking(f"no control group may be made here: {error}")
     yield made
     with contextlib.suppress(OSError):
         place.rmdir()

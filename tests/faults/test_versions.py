@@ -23,6 +23,7 @@ from service.dev.chaos.fleet import ROOT, Worker, by_hand
 from service.dev.chaos.site import Site, open_site
 from service.dev.stack import Stack
 from service.settings import Settings
+from tests.conftest import lacking
 from tests.faults.judging import hand_in, judge, sent
 
 SINCE = "migrations/versions/20261122_evidence.py"
@@ -31,13 +32,13 @@ AT_ONCE = 5
 
 
 def git(*arguments: str) -> bytes:
-    """What git says. Skips the test where the history is not here."""
+    """What git says."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=False)
     except FileNotFoundError:
-        pytest.skip("git is not here")
+        lacking("git is not here")
     if done.returncode != 0:
-        pytest.skip(f"the history is not here: {done.stderr.decode(errors='replace').strip()[:200]}")
+        lacking(f"the history is not here: {done.stderr.decode(errors='replace').strip()[:200]}")
     return done.stdout
 
 
@@ -46,7 +47,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The code of the older version."""
     added = git("log", "--diff-filter=A", "--format=%H", "--", SINCE).decode().split()
     if not added:
-        pytest.skip("the history is not here")
+        lacking("the history is not here")
     place = tmp_path_factory.mktemp("older")
     with tarfile.open(fileobj=BytesIO(git("archive", f"{added[-1]}^", "service", "workers", "migrations"))) as tree:
         tree.extractall(place, filter="data")

@@ -19,6 +19,7 @@ import pytest
 
 from service.dev.ports import free_port
 from service.dev.stack import temporary_parent
+from tests.conftest import lacking
 
 if TYPE_CHECKING:
     from tests.conftest import Mailbox
@@ -151,8 +152,9 @@ def test_a_mail_goes_all_the_way_to_the_mailbox(up: Up) -> None:
     up.until(lambda: 'mail_received subject="all the way"' in up.said, "told")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl to paste the line into")
 def test_the_line_to_paste_works(up: Up) -> None:
+    if shutil.which("curl") is None:
+        lacking("there is no curl to paste the line into")
     facts = up.facts()
     lines = up.said.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("curl "))
