@@ -1,9 +1,10 @@
-"""Writes `.env.example` and the table of docs/settings.md from the settings themselves."""
+"""Writes `.env.example` and docs/settings.md from the settings themselves, and the routes of docs/api.md."""
 
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from service.settings import Settings, describe
+from tests.layout import api_reference
 from tests.layout.repository import ROOT
 
 REFERENCE = ROOT / "docs" / "settings.md"
@@ -51,3 +52,4 @@ def shown(item: Field[Any]) -> str:
 if __name__ == "__main__":
     (ROOT / ".env.example").write_text(describe().rstrip() + "\n", encoding="utf-8")
     REFERENCE.write_text(render(), encoding="utf-8")
+    api_reference.write()
