@@ -14,7 +14,9 @@ from workers.policy import Backoff, Policy
 
 DAY = 86_400
 HORIZON = 400 * DAY
-"""The furthest a message may be put off, in seconds."""
+"""The longest an actor's own `expires` and `result` may be, in seconds: more is a mistake of units."""
+END = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
+"""Before this a message must be due, and expire: Python's calendar ends a year later, and times are added to."""
 
 HINTS = {
     "actor_name": "use `name`",

@@ -14,7 +14,7 @@ from workers.context import correlation
 from workers.errors import DurableOnly
 from workers.extras import Extras
 from workers.message import Message, Priority
-from workers.options import HORIZON
+from workers.options import END
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -156,14 +156,15 @@ def _check(name: str, how: Sending, usual: float | None) -> None:
     faults: list[str] = []
     if how.delay is not None and how.at is not None:
         faults.append("give either delay or at")
-    if how.delay is not None and not 0 <= how.delay <= HORIZON:
-        faults.append(f"delay={how.delay!r} is not between 0 and {HORIZON} seconds")
+    left = (END - dt.datetime.now(dt.UTC)).total_seconds()
+    if how.delay is not None and not 0 <= how.delay < left:
+        faults.append(f"delay={how.delay!r} is not from 0 to {left:.0f} seconds")
     if how.at is not None and how.at.tzinfo is None:
         faults.append(f"at={how.at.isoformat()} has no time zone")
-    elif how.at is not None and _wait(how) > HORIZON:
-        faults.append(f"at={how.at.isoformat()} is more than {HORIZON} seconds ahead")
-    if how.expires is not None and not 0 < how.expires <= HORIZON:
-        faults.append(f"expires={how.expires!r} is not a positive number of seconds up to {HORIZON}")
+    elif how.at is not None and how.at >= END:
+        faults.append(f"at={how.at.isoformat()} is not before {END:%Y-%m-%d}")
+    if how.expires is not None and not 0 < how.expires < left:
+        faults.append(f"expires={how.expires!r} is not a positive number of seconds up to {left:.0f}")
     expires = usual if how.expires is None else how.expires
     if expires is not None and not faults and expires <= _wait(how):
         later = f"delay={how.delay:g} s" if how.at is None else f"at={how.at.isoformat()}"

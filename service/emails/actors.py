@@ -15,6 +15,7 @@ from service.emails import render
 from service.emails.bulk.expanding import PAUSED, expand
 from service.emails.bulk.models import ACTOR as EXPAND_BULK
 from service.emails.bulk.models import BulkStatus
+from service.emails.dead_addresses import suppress_dead
 from service.emails.draft import Draft
 from service.emails.faults import Refused
 from service.emails.followup import follow, put_off
@@ -25,6 +26,7 @@ from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
 from service.emails.stored import Stored, compose
+from service.emails.unsubscribe.links import headers
 from service.forgetting import forget_records
 from workers.actor import actor
 from workers.context import current
@@ -79,9 +81,10 @@ async def send_email(email_id: UUID) -> None:
     if not stored.wanted:
         context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
         return
+    link = office.links.link(stored)
     try:
         sent = await office.mailer.send(
-            await compose(stored, office.library, office.links.headers(stored)),
+            await compose(stored, office.library, headers(link), link=link),
             stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,
@@ -89,6 +92,7 @@ async def send_email(email_id: UUID) -> None:
             way=stored.way,
         )
     except SmtpError as error:
+        await suppress_dead(stored, error.refused)
         raise verdict(error, context.attempt, age(stored)) from error
     except Refused as error:
         raise Dead(f"no mail can be made of it: {error}", {"reason": "content_refused"}) from error
@@ -97,6 +101,7 @@ async def send_email(email_id: UUID) -> None:
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
     await hear(stored, sent.reports)
+    await suppress_dead(stored, sent.reply.refused)
     context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     if waiting := put_off(sent.reply):
         await follow(stored, waiting, later(stored))

@@ -28,6 +28,7 @@ from service.emails.suppressions import api as suppressions
 from service.emails.transports import api as transports
 from service.emails.trial import TrialEmailOut, read_trial, trial_letter
 from service.emails.unsubscribe import api as unsubscribe
+from service.emails.windows import release
 from service.errors import Conflict, NotFound
 from service.web import (
     Accepted,
@@ -73,7 +74,12 @@ async def send(request: Request, data: JSONBody[EmailRequest]) -> Response[Email
     """
     got = await _accept(request, data, _answer)
     if got.outcome is Outcome.RECORD_CONFLICT:
-        return await _earlier(request, data.dedup_key or "")
+        earlier = await _earlier(request, data.dedup_key or "")
+        if earlier is not None:
+            return earlier
+        got = await _accept(request, data, _answer)
+    if got.outcome is Outcome.RECORD_CONFLICT:
+        raise Conflict("Another mail is just taking this dedup_key; try again.", headers={"Retry-After": "1"})
     seconds = preferred_wait(request)
     if seconds and got.answer.status == 202:
         return await _waited(request, got, seconds)
@@ -145,10 +151,11 @@ async def happened(request: Request, email_id: FromPath[str]) -> EventList:
 async def content(request: Request, email_id: FromPath[str]) -> Response[Content]:
     """Return the subject, HTML and text of a mail; with `Accept: text/html` its HTML alone, for a sandboxed frame."""
     await _found(request, email_id, views.one)
-    stored = await Office.of(request.app.state.runtime).loader.read(parameters.uuid_of(email_id))
+    office = Office.of(request.app.state.runtime)
+    stored = await office.loader.read(parameters.uuid_of(email_id))
     if stored is None:
         raise _unknown()
-    return framed(request, await stored_content(stored, Office.of(request.app.state.runtime).library))
+    return framed(request, await stored_content(stored, office.library, office.links.link(stored)))
 
 
 @post(
@@ -210,12 +217,13 @@ def _test_answer(told: EmailOut) -> Answer:
     return Answer(202, body, {"Location": f"/v1/tasks/{told.task_id}"})
 
 
-async def _earlier(request: Request, dedup_key: str) -> Response[EmailOut]:
-    """Answer with the mail that bears the key already."""
-    async with request.app.state.engine.connect() as connection:
+async def _earlier(request: Request, dedup_key: str) -> Response[EmailOut] | None:
+    """Answer with the mail that bears the key; None where nobody does, or nobody does any more."""
+    async with request.app.state.engine.begin() as connection:
+        await release(connection, request.user.tenant_id, [dedup_key])
         mail = await views.deduplicated(connection, request.user.tenant_id, dedup_key)
-    if mail is None:  # deleted between the two statements
-        raise Conflict("A mail with this dedup_key is just being removed; try again.", headers={"Retry-After": "1"})
+    if mail is None:
+        return None
     return Response(mail, status_code=200, headers={"Location": f"/v1/emails/{mail.id}", "Deduplicated": "true"})
 
 

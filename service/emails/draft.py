@@ -1,7 +1,7 @@
 """From a request to a mail that is fit to be stored; HTTP routes and calls in process both come through here."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -66,6 +66,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     template_version: int | None = None
     bulk_id: UUID | None = None
+    dedup_until: datetime | None = None
 
     @property
     def recipients(self) -> list[str]:
@@ -117,6 +118,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned
         scheduled_at=None if request.scheduled_at is None else max(request.scheduled_at.astimezone(UTC), now),
         expires_at=None if request.expires_at is None else request.expires_at.astimezone(UTC),
         template_version=None if pinned is None else pinned.version.version,
+        dedup_until=None if request.dedup_window is None else now + timedelta(seconds=request.dedup_window),
     )
 
 

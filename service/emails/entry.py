@@ -17,6 +17,7 @@ from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
 from service.emails.stored import Stored, compose
+from service.emails.windows import release
 from workers.context import correlation
 from workers.errors import WorkersError
 from workers.runtime import Runtime
@@ -28,7 +29,8 @@ async def enqueue(
     """Store a mail and its message in the caller's transaction; return its id, which is also the task's.
 
     The tenant is the one this code acts for, unless it is named. With a `dedup_key` that an earlier mail bears,
-    nothing is stored and the id is the earlier one's. Raises Invalid naming every fault, or Forbidden.
+    nothing is stored and the id is the earlier one's, until that one's window is over.
+    Raises Invalid naming every fault, or Forbidden.
     """
     tenant_id = tenant_id or correlation.get().tenant_id
     if tenant_id is None:
@@ -36,8 +38,11 @@ async def enqueue(
     made = await Office.of_loop().desk(tenant_id, mode).draft(request)
     names = [name for name, _ in COLUMNS]
     values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
-    stored = await session.execute(insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id))
-    if stored.scalar_one_or_none() is None:
+    store = insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id)
+    stored = (await session.execute(store)).scalar_one_or_none()
+    if stored is None and await release(session, tenant_id, [made.dedup_key or ""]):
+        stored = (await session.execute(store)).scalar_one_or_none()
+    if stored is None:
         same = select(emails.c.id).where(emails.c.tenant_id == tenant_id, emails.c.dedup_key == made.dedup_key)
         earlier: UUID = (await session.execute(same)).scalar_one()
         return earlier

@@ -38,6 +38,7 @@ EMAIL: dict[str, Any] = {
     "tags": ["enrollment"],
     "metadata": {"course": 41},
     "dedup_key": None,
+    "dedup_until": None,
     "follows": None,
     "resend_of": None,
     "bulk": None,

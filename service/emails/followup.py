@@ -4,22 +4,16 @@ The first mail is sent: it cannot be sent again without a second copy for whoeve
 follows it: the same bytes, the same Message-ID, only the recipients that still wait.
 """
 
-import asyncio
 from collections.abc import Sequence
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.emails.insisting import insist
 from service.emails.smtp import Reply
 from service.emails.stored import Stored
-from workers.ledger.statement import unanswered
 from workers.message import Message
 from workers.runtime import Runtime
-
-log = structlog.get_logger("service.emails")
-
-PAUSE = 1.0  # seconds between two tries to reach Postgres
 
 _SAME = """tenant_id, mode, lane, category, message_id, sender, to_, cc, bcc, reply_to, subject, html, text,
     template_key, template_locale, template_version, template_variables, headers, tags, metadata, attachments,
@@ -41,14 +35,11 @@ async def follow(stored: Stored, recipients: Sequence[str], message: Message) ->
 
     The first mail is out already, so this tries until Postgres answers; storing twice stores once.
     """
-    while True:
-        try:
-            return await _store(stored, recipients, message)
-        except Exception as error:
-            if not unanswered(error):
-                raise
-            log.warning("followup_delayed", follows=str(stored.id), error=type(error).__name__)
-        await asyncio.sleep(PAUSE)
+
+    async def store() -> None:
+        await _store(stored, recipients, message)
+
+    await insist(store, "followup_delayed", stored.id)
 
 
 async def _store(stored: Stored, recipients: Sequence[str], message: Message) -> None:

@@ -126,6 +126,9 @@ emails = Table(
     Column("resend_of", PgUUID, comment="the mail of which this one is another copy, asked for"),
     Column("unsubscribable", Boolean, nullable=False, server_default=false(), comment="whether its reader may say no"),
     Column("delivery", Text, comment="what was heard of it since it was sent"),
+    Column(
+        "dedup_until", DateTime(timezone=True), comment="from when on another mail may take the dedup_key; null: never"
+    ),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint(
         "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain', 'suppressed',"

@@ -42,6 +42,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("template_version", "integer"),
     ("bulk_id", "uuid"),
     ("unsubscribable", "boolean"),
+    ("dedup_until", "timestamptz"),
 )
 """What is stored of a mail at acceptance, with the Postgres types; `status` begins as `queued`."""
 
@@ -79,6 +80,7 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
         draft.template_version,
         draft.bulk_id,
         draft.unsubscribable,
+        draft.dedup_until,
     )
 
 

@@ -17,6 +17,7 @@ from service.emails.characters import describe, unsendable
 from service.emails.headers import header_faults, subject_faults
 from service.emails.schemas import EmailRequest
 from service.errors import Fault
+from workers.options import END
 
 MAX_RECIPIENTS = 50
 MAX_BODY = 2 * 1024 * 1024  # bytes of html, and of text
@@ -24,7 +25,7 @@ MAX_JSON = 64 * 1024  # bytes of metadata, and of a template's variables
 MAX_TAGS = 20
 MAX_FILES = 20
 MAX_FILE_BYTES = 10 * 1024 * 1024  # of all attachments of a mail together, before base64
-HORIZON = timedelta(days=90)  # how far ahead a mail may be scheduled
+FARTHEST = timedelta(hours=14)  # from UTC, of any clock on Earth
 SKEW = timedelta(minutes=1)  # how far behind ours a caller's clock may be when it says "now"
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -117,6 +118,8 @@ def _label_faults(request: EmailRequest) -> Iterator[Fault]:
         yield from _word_faults(request.category, "/category")
     if request.dedup_key is not None and not _DEDUP_KEY.fullmatch(request.dedup_key):
         yield Fault("/dedup_key", "must be 1 to 200 printable ASCII characters without spaces.")
+    if request.dedup_window is not None and request.dedup_key is None:
+        yield Fault("/dedup_window", "a window needs a dedup_key.")
     yield from json_faults(request.metadata, "/metadata")
 
 
@@ -129,15 +132,17 @@ def time_faults(at: datetime | None, until: datetime | None, now: datetime) -> I
     """What is wrong with when a mail is to be sent, and when it expires."""
     start = now
     if at is not None:
-        faults = list(_between(at, "/scheduled_at", now - SKEW, now + HORIZON))
+        faults = list(_between(at, "/scheduled_at", now - SKEW, END))
         start = now if faults else max(now, at.astimezone(UTC))
         yield from faults
     if until is not None:
-        yield from _between(until, "/expires_at", start, now + 2 * HORIZON)
+        yield from _between(until, "/expires_at", start, END)
 
 
 def _between(at: datetime, pointer: str, low: datetime, high: datetime) -> Iterator[Fault]:
     if at.tzinfo is None:
         yield Fault(pointer, "has no offset from UTC; write it as 2026-01-31T12:00:00Z.")
-    elif not low <= at <= high:
-        yield Fault(pointer, f"must be from {low:%Y-%m-%dT%H:%M:%SZ} to {high:%Y-%m-%dT%H:%M:%SZ}.")
+    elif abs(at.utcoffset() or timedelta()) > FARTHEST:
+        yield Fault(pointer, "has an offset from UTC that no clock on Earth has; the farthest is 14:00.")
+    elif not low <= at < high:
+        yield Fault(pointer, f"must be from {low:%Y-%m-%dT%H:%M:%SZ} on, and before {high:%Y-%m-%dT%H:%M:%SZ}.")

@@ -1,7 +1,7 @@
 """The shapes of the emails API: what a caller sends and what it gets back."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,7 +33,10 @@ class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/emails`: one mail, from a template or with its own subject and bodies."""
+    """`POST /v1/emails`: one mail, from a template or with its own subject and bodies.
+
+    `dedup_window` is in seconds from acceptance; without one a `dedup_key` holds as long as the mail is kept.
+    """
 
     to: Addresses | UserRef
     cc: Addresses = []
@@ -51,6 +54,7 @@ class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     lane: Literal["critical", "default", "bulk"] = "default"
     unsubscribe: bool | None = None
     dedup_key: str | None = None
+    dedup_window: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     scheduled_at: datetime | None = None
     expires_at: datetime | None = None
     attachments: list[AttachmentIn] = []
@@ -113,6 +117,7 @@ class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str]
     metadata: dict[str, Any]
     dedup_key: str | None
+    dedup_until: datetime | None
     follows: str | None
     resend_of: str | None
     bulk: str | None

@@ -20,6 +20,7 @@ from service.emails.schemas import Content
 from service.emails.senders.signing import SIGNER
 from service.emails.spelling import read_back
 from service.emails.suppressions.matching import SUPPRESSED, canonical
+from service.emails.template_source import UNSUBSCRIBE
 from service.emails.transports.relays import RELAY
 from service.emails.way import Way
 from workers.ledger.batcher import Batcher
@@ -88,13 +89,17 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         """The envelope without those that get no mail."""
         return [recipient for recipient in self.recipients if canonical(recipient) not in self.suppressed]
 
-    def content(self) -> Content:
+    def content(self, link: str = "") -> Content:
         """The subject and bodies: the mail's own, or a built-in template filled. Raises what `render` raises."""
         if self.template_key is None:
             text = text_of(self.html) if self.text is None and self.html is not None else self.text
             return Content(subject=self.subject or "", html=self.html, text=text)
-        filled = render(self.template_key, self.template_variables or {}, self.template_locale)
+        filled = render(self.template_key, self.variables(link), self.template_locale)
         return Content(subject=filled.subject, html=filled.html, text=filled.text)
+
+    def variables(self, link: str) -> dict[str, Any]:
+        """What its template is filled with; `link` is its reader's to unsubscribe, unless the caller gave one."""
+        return {UNSUBSCRIBE: link, **(self.template_variables or {})}
 
     def mail(self, content: Content, headers: Mapping[str, str] | None = None) -> Mail:
         """The mail for the wire, with `headers` beside its own: the same bytes whenever it is built again."""
@@ -122,29 +127,32 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-async def compose(stored: Stored, library: Library, headers: Mapping[str, str] | None = None) -> Mail:
+async def compose(
+    stored: Stored, library: Library, headers: Mapping[str, str] | None = None, *, link: str = ""
+) -> Mail:
     """The mail for the wire. Raises what `content` and `mime` raise."""
-    return stored.mail(await content(stored, library), headers)
+    return stored.mail(await content(stored, library, link), headers)
 
 
-async def content(stored: Stored, library: Library) -> Content:
+async def content(stored: Stored, library: Library, link: str = "") -> Content:
     """The subject and bodies; a long HTML body is read for its text in a thread, a tenant's template runs elsewhere.
 
+    `link`: where its reader unsubscribes; empty for a mail that nobody unsubscribes from.
     Raises Refused where there is no mail to be made, Busy where it may be asked for again.
     """
     if stored.template_version is not None:
-        return await _filled(stored, library)
+        return await _filled(stored, library, link)
     if stored.text is None and len(stored.html or "") > LONG:
         return await asyncio.to_thread(stored.content)
-    return stored.content()
+    return stored.content(link)
 
 
-async def _filled(stored: Stored, library: Library) -> Content:
+async def _filled(stored: Stored, library: Library, link: str) -> Content:
     key, number, locale = stored.template_key or "", stored.template_version, stored.template_locale
     version = None if number is None else await library.shelf.version(stored.tenant_id, key, number)
     if version is None or locale not in version.contents:
         raise Refused([Fault("template", "gone", f"version {number} of {key} is gone")])
-    filled = await library.fill(Pinned(version, locale), stored.template_variables or {})
+    filled = await library.fill(Pinned(version, locale), stored.variables(link))
     return Content(subject=filled.subject, html=filled.html, text=filled.text)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.arrays import Table
 from service.emails.draft import Draft
 from service.emails.rows import COLUMNS, row
+from service.emails.windows import release
 from workers.ledger import rows
 from workers.message import Message
 
@@ -38,6 +39,7 @@ async def store(
     """
     if not mails:
         return set()
+    await release(connection, tenant_id, [draft.dedup_key for draft, _ in mails if draft.dedup_key is not None])
     records = [row(draft, tenant_id, mode, request_id) for draft, _ in mails]
     messages = rows.columns([rows.row(message) for _, message in mails])
     found = await connection.exec_driver_sql(STORE, (*TABLE.arrays(records), *messages))

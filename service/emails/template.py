@@ -11,7 +11,7 @@ from jinja2 import meta, nodes
 
 from service.emails.template_environment import HTML, PLAIN
 from service.emails.template_markup import compile_markup, link_expressions
-from service.emails.template_source import Declared, Files
+from service.emails.template_source import UNSUBSCRIBE, Declared, Files
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Template(msgspec.Struct, frozen=True):
     def render(self, variables: Mapping[str, Any]) -> Rendered:
         """Fill the template in; raises jinja2.UndefinedError where something inside a variable is missing."""
         given = {name: value for name, value in variables.items() if value is not None}
-        context = self.defaults | given
+        context = {UNSUBSCRIBE: ""} | self.defaults | given
         text = None if self.text is None else self.text.render(context)
         return Rendered(self.subject.render(context).strip(), self.html.render(context), text)
 
@@ -64,7 +64,7 @@ def compile_template(
         key=key,
         declared=declared,
         known=frozenset(known | set(declared)),
-        required=frozenset(required),
+        required=frozenset(required - {UNSUBSCRIBE}),
         links=frozenset(_links(markup, html)),
         headline=frozenset(_names(trees[:1])),
         defaults={name: one.default for name, one in declared.items() if not one.required},

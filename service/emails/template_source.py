@@ -9,6 +9,8 @@ from typing import Protocol
 import msgspec
 
 BUILT_IN = Path(__file__).parent / "templates"
+UNSUBSCRIBE = "unsubscribe_url"
+"""The variable that nobody need give: where this mail's reader unsubscribes, empty for mail that one cannot refuse."""
 _LAYOUT = "_layout"
 _SLOT = re.compile(r"\[\[ (\w+) \]\]")
 

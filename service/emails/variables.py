@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from service.emails.addresses import AddressRefused, parse_address
 from service.emails.characters import CONTROL, CONTROL_IN_TEXT, describe
 from service.emails.faults import Fault
-from service.emails.template_source import Declared
+from service.emails.template_source import UNSUBSCRIBE, Declared
 
 MAX_VARIABLES = 200
 MAX_URL = 2048  # characters
@@ -52,7 +52,7 @@ def unused(template: Needy, variables: Mapping[str, Any]) -> list[str]:
 
 
 def _absences(template: Needy, given: Mapping[str, Any]) -> Iterator[Fault]:
-    for name in sorted(template.required - given.keys()):
+    for name in sorted(template.required - given.keys() - {UNSUBSCRIBE}):
         about = f": {template.declared[name].description}" if name in template.declared else ""
         yield Fault(f"variables/{name}", "missing", f"is missing{about}")
 

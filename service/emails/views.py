@@ -16,7 +16,8 @@ from service.emails.schemas import AttachmentOut, EmailOut, ErrorOut, TemplateOu
 from service.emails.spelling import spell
 
 COLUMNS = """
-    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.follows, e.resend_of, e.bulk_id,
+    e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.dedup_until, e.follows,
+    e.resend_of, e.bulk_id,
     e.message_id, e.sender, e.to_, e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale,
     e.template_version, e.tags, e.metadata, e.attachments, e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
     e.unsubscribable,
@@ -96,6 +97,7 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         tags=made.tags,
         metadata=made.metadata,
         dedup_key=made.dedup_key,
+        dedup_until=made.dedup_until,
         follows=None,
         resend_of=None,
         bulk=None if made.bulk_id is None else bulk_id(made.bulk_id),
@@ -174,6 +176,7 @@ def _told(row: RowMapping) -> EmailOut:
         tags=row["tags"],
         metadata=row["metadata"],
         dedup_key=row["dedup_key"],
+        dedup_until=_utc(row["dedup_until"]) if row["dedup_key"] else None,
         follows=email_id(row["follows"]) if row["follows"] else None,
         resend_of=email_id(row["resend_of"]) if row["resend_of"] else None,
         bulk=bulk_id(row["bulk_id"]) if row["bulk_id"] else None,

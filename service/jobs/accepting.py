@@ -19,9 +19,9 @@ from service.web import Request
 from service.web.decoding import faults
 from service.webhooks import endpoints
 from workers.message import Message
+from workers.options import END
 from workers.runtime import Runtime
 
-HORIZON = timedelta(days=90)
 INPUT_LIMIT = 64 * 1024  # bytes of JSON
 
 
@@ -73,11 +73,8 @@ def _time(at: datetime | None, now: datetime) -> list[Fault]:
         return []
     if at.tzinfo is None:
         return [Fault("/scheduled_at", "The time needs an offset, such as Z.")]
-    try:
-        within = now - timedelta(minutes=5) <= at <= now + HORIZON
-    except OverflowError:
-        within = False
-    return [] if within else [Fault("/scheduled_at", f"The time must be from now to {HORIZON.days} days ahead.")]
+    within = now - timedelta(minutes=5) <= at < END
+    return [] if within else [Fault("/scheduled_at", f"The time must be from now on, and before {END:%Y-%m-%d}.")]
 
 
 async def accept(request: Request, session: AsyncSession, wanted: Order) -> JobOut:

@@ -6,7 +6,7 @@ What a slice needs is importable from here.
 from service.web.accept import Accepted, Outcome, Submission, accept
 from service.web.decoding import Body
 from service.web.idempotency import Answer, once
-from service.web.openapi import accepts, examples
+from service.web.openapi import accepts, answers, examples
 from service.web.paging import Cursor, Limit, Page, Pager
 from service.web.principal import Principal, require
 from service.web.request import Request, transaction
@@ -28,6 +28,7 @@ __all__ = [
     "Table",
     "accept",
     "accepts",
+    "answers",
     "examples",
     "once",
     "preferred_wait",

@@ -24,6 +24,7 @@ from service.web.problems import Problem
 VERSION = "1"
 EXAMPLES = "examples"
 BODIES = "bodies"
+ANSWERS = "answers"
 ERRORS: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request cannot be read: malformed JSON, a bad parameter, a cursor that was changed."),
     401: ("unauthenticated", "No key, or one that is unknown, expired or revoked."),
@@ -107,7 +108,7 @@ def complete(app: Litestar, schema: dict[str, Any]) -> dict[str, Any]:
     for path, method, operation in operations(schema):
         known = options.get((path, method), {})
         _embody(operation, known.get(BODIES, {}), components["schemas"])
-        _complete_one(method, operation, known.get(SCOPES))
+        _complete_one(method, operation, known.get(SCOPES), known.get(ANSWERS, ()))
         _exemplify(operation, known.get(EXAMPLES, {}))
     link(schema)
     return schema
@@ -121,6 +122,11 @@ def examples(*, body: Any = None, answer: Any = None) -> dict[str, Any]:
 def accepts(kinds: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a route reads that decodes its body by itself: ``opt=accepts({"text/csv": str})``, a type for each."""
     return {BODIES: dict(kinds)}
+
+
+def answers(*statuses: int) -> dict[str, Any]:
+    """Name the errors of a route that do not follow from its method and its parts: ``opt=answers(409)``."""
+    return {ANSWERS: statuses}
 
 
 def _embody(operation: dict[str, Any], kinds: Mapping[str, Any], schemas: dict[str, Any]) -> None:
@@ -152,9 +158,9 @@ def operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any
                 yield path, method, item[method]
 
 
-def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...] | None) -> None:
-    answers = operation.setdefault("responses", {})
-    statuses = {500, 503}
+def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...] | None, own: tuple[int, ...]) -> None:
+    told = operation.setdefault("responses", {})
+    statuses = {500, 503, *own}
     if scopes is None:
         operation["security"] = [{}]
     else:
@@ -165,13 +171,15 @@ def _complete_one(method: str, operation: dict[str, Any], scopes: tuple[str, ...
             operation.setdefault("parameters", []).append(KEY_HEADER)
         if method == "put":
             statuses |= {422}
+        if method == "patch":
+            statuses |= {409}
     if "requestBody" in operation:
         statuses |= {400, 413, 415, 422}
     places = {parameter.get("in") for parameter in operation.get("parameters", [])}
     statuses |= {404} if "path" in places else set()
     statuses |= {400} if "query" in places else set()
     for status in sorted(statuses):
-        answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
+        told[str(status)] = {"$ref": f"#/components/responses/{status}"}
 
 
 def _options(app: Litestar) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:

@@ -18,5 +18,5 @@ TYPES: dict[str, str] = {
     "job.failed": "the job was given up; `data.error` says why",
     "job.canceled": "the job was canceled",
     "job.expired": "no worker took the job up in time",
-    "notification.completed": "every channel of a notification has come to its end",
+    "notification.completed": "the notification has reached everybody it was for; `data.counts` says how many",
 }

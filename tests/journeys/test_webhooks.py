@@ -1,4 +1,4 @@
-"""An app is told by signed calls what became of its mail, though the worker that tells it is killed."""
+"""An app is told by signed calls what became of its mail and its notifications, though the worker is killed."""
 
 import asyncio
 from pathlib import Path
@@ -46,7 +46,24 @@ async def test_a_call_that_a_kill_cut_off_comes_again_with_the_same_id(
                 return found.json()["items"]
 
             [told] = await home.eventually(delivered, "the delivery is known to have arrived")
-    first, second = (verified(seen, endpoint["secret"]) for seen in app.seen)
+            wanted = {"url": app.url("/told"), "events": ["notification.completed"]}
+            listener = (await api.post("/v1/webhooks", json=wanted)).json()
+            await api.post("/v1/topics/prompts/followers", json={"users": ["ada", "bob"]})
+            note = {"type": "prompt.published", "recipients": {"topics": ["prompts"]}, "exclude": ["bob"]}
+            asked = (await api.post("/v1/notifications", json=note)).json()
+            await app.wait(3, 60)
+            seen = (await api.get(f"/v1/notifications/{asked['id']}")).json()
+    first, second = (verified(call, endpoint["secret"]) for call in app.seen[:2])
+    third = verified(app.seen[2], listener["secret"])
+    assert (app.seen[2].path, third["type"]) == ("/told", "notification.completed")
+    same = ("id", "task_id", "request_id", "type", "status", "channels", "created_at", "finished_at")
+    assert {name: third["data"][name] for name in same} == {name: seen[name] for name in same}
+    assert (third["data"]["counts"]["resolved"], third["data"]["counts"]["excluded"]) == (2, 1)
+    assert (
+        third["data"]["counts"]["channels"]["inbox"]
+        == seen["counts"]["channels"]["inbox"]
+        == {"delivered": 1, "muted": 0}
+    )
     assert first == second
     assert (first["type"], first["data"]["id"], first["data"]["status"]) == ("email.sent", mail["id"], "sent")
     assert (told["event_id"], told["last_status"]) == (first["id"], 200)

@@ -35,7 +35,7 @@ from service.errors import (
     TooManyRequests,
     UnsupportedMedia,
 )
-from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, once, require, transaction
+from service.web import Answer, Cursor, Limit, Pager, Request, accepts, answers, examples, once, require, transaction
 from service.web.principal import plain_header
 from workers.message import Message
 from workers.runtime import Runtime
@@ -90,7 +90,7 @@ async def send_bulk(request: Request, data: JSONBody[BulkRequest]) -> Response[B
     guards=[require("emails:send")],
     status_code=200,
     summary="Add a file of recipients to an open bulk",
-    opt=examples(answer=show.ROWS) | accepts({"text/csv": str, "application/x-ndjson": str}),
+    opt=examples(answer=show.ROWS) | accepts({"text/csv": str, "application/x-ndjson": str}) | answers(409),
 )
 async def add_recipients(request: Request, id: FromPath[str], mode: Mode_ = "partial") -> RowsOut:
     """Read a file of rows as it comes: CSV with a header (`to`, `locale`, a column for each variable), or NDJSON.

@@ -14,7 +14,7 @@ from service.emails.library.contents import Needs, Words
 from service.emails.library.sandbox import MAX_TEXT, environment, forbidden
 from service.emails.plain_text import text_of
 from service.emails.template import Rendered, Template, compile_template
-from service.emails.template_source import Declared, Files
+from service.emails.template_source import UNSUBSCRIBE, Declared, Files
 
 HTML = environment(autoescape=True)
 PLAIN = environment(autoescape=False)
@@ -47,7 +47,9 @@ def needs(template: Template) -> Needs:
 
 def filled(template: Template, variables: Mapping[str, Any]) -> Rendered:
     """Fill a template in. Raises Unfit where it fails, or makes more than a mail holds."""
-    given = template.defaults | {name: value for name, value in variables.items() if value is not None}
+    given = (
+        {UNSUBSCRIBE: ""} | template.defaults | {name: value for name, value in variables.items() if value is not None}
+    )
     subject = _run("subject", template.subject, given).strip()
     html = _run("html", template.html, given)
     text = text_of(html) if template.text is None else _run("text", template.text, given)

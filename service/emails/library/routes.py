@@ -25,6 +25,8 @@ from service.emails.library.shelf import read
 from service.emails.office import Office
 from service.emails.rules import pointed
 from service.emails.schemas import Content, TemplateRef
+from service.emails.template_source import UNSUBSCRIBE
+from service.emails.unsubscribe.refusal import NEVER
 from service.errors import Invalid, NotFound, Unavailable
 from service.web import Answer, Request, examples, once, require, transaction
 from service.web.request import integer
@@ -130,11 +132,12 @@ async def preview(request: Request, key: FromPath[str], data: JSONBody[PreviewRe
         if any(fault.pointer == "/key" for fault in faults):
             raise _unknown()
         raise Invalid(faults)
+    given = {UNSUBSCRIBE: "" if key in NEVER else office.links.sample, **data.variables}
     try:
         if pinned is None:
-            filled = render.render(key, data.variables, data.locale)
+            filled = render.render(key, given, data.locale)
         else:
-            filled = await office.library.fill(pinned, data.variables)
+            filled = await office.library.fill(pinned, given)
     except Refused as error:
         raise Invalid(list(pointed("", error.faults))) from error
     except Busy as error:

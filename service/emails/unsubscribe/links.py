@@ -44,15 +44,17 @@ class Links:
         keys = [*reversed(settings.secret_keys_old), settings.secret_key]
         return cls(settings.public_url, keys, made_up=settings.secret_key_is_made_up)
 
-    def headers(self, stored: Stored) -> dict[str, str]:
-        """Return the two headers of RFC 8058; nothing for a mail that nobody unsubscribes from.
+    def link(self, stored: Stored) -> str:
+        """Return the address of the page of a mail's reader; nothing for a mail that nobody unsubscribes from.
 
         Nothing either where SECRET_KEY is not set: a link that the API cannot read is worse than none.
         """
-        if not stored.unsubscribable or self._made_up:
-            return {}
-        url = self.url(reader_of(stored))
-        return {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+        return self.url(reader_of(stored)) if stored.unsubscribable and not self._made_up else ""
+
+    @property
+    def sample(self) -> str:
+        """The address of a page of nobody, for previews."""
+        return f"{self._base}/u/preview"
 
     def url(self, reader: Reader) -> str:
         """Return the address of a reader's page."""
@@ -68,6 +70,13 @@ class Links:
             return msgspec.convert(found, Reader)
         except (BadSignature, msgspec.ValidationError):
             return None
+
+
+def headers(link: str) -> dict[str, str]:
+    """Return the two headers of RFC 8058 for a link; nothing without one."""
+    if not link:
+        return {}
+    return {"List-Unsubscribe": f"<{link}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
 
 
 def reader_of(stored: Stored) -> Reader:

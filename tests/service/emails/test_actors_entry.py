@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -51,6 +52,15 @@ async def test_what_is_queued_leaves_only_if_its_transaction_commits(post: Post)
         await session.rollback()
     assert await post.bench.drain() == []
     assert await post.sql("SELECT 1 FROM emails UNION ALL SELECT 1 FROM messages") == []
+
+
+async def test_a_key_whose_window_is_over_is_taken_in_the_callers_transaction(post: Post) -> None:
+    letter = msgspec.structs.replace(letters.welcome("ada@example.org", name="Ada"), dedup_key="w", dedup_window=60)
+    first, within = await post.enqueue(letter), await post.enqueue(letter)
+    await post.sql("UPDATE emails SET dedup_until = clock_timestamp()")
+    later = await post.enqueue(letter)
+    assert (within, later == first) == (first, False)
+    assert [row["id"] for row in await post.sql("SELECT id FROM messages ORDER BY id")] == [first, later]
 
 
 async def test_a_letter_queued_and_one_sent_directly_are_the_same_mail(post: Post) -> None:

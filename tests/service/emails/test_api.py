@@ -150,6 +150,32 @@ async def test_the_same_dedup_key_answers_with_the_earlier_mail(api: httpx.Async
     assert len(await execute_sql("SELECT 1 FROM messages")) == 2
 
 
+async def test_a_dedup_key_with_a_window_is_free_again_when_that_is_over(api: httpx.AsyncClient) -> None:
+    first = await post(api, dedup_key="digest", dedup_window=3600)
+    within = await api.post("/v1/emails", json={**HELLO, "dedup_key": "digest", "dedup_window": 1})
+    assert (within.status_code, within.json()["id"]) == (200, first["id"])
+    await execute_sql("UPDATE emails SET dedup_until = clock_timestamp() WHERE dedup_key = 'digest'")
+    answers = await asyncio.gather(*[api.post("/v1/emails", json={**HELLO, "dedup_key": "digest"}) for _ in range(5)])
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 202]
+    [second] = {answer.json()["id"] for answer in answers}
+    assert second != first["id"]
+    assert ((await look(api, first))["dedup_key"], (await look(api, {"id": second}))["dedup_key"]) == (None, "digest")
+    for_ever = await api.post("/v1/emails", json={**HELLO, "dedup_key": "digest", "dedup_window": 1})
+    assert (for_ever.status_code, for_ever.json()["dedup_until"]) == (200, None)
+    lonely = await api.post("/v1/emails", json={**HELLO, "dedup_window": 1})
+    assert [fault["pointer"] for fault in lonely.json()["errors"]] == ["/dedup_window"]
+
+
+async def test_a_mail_may_wait_for_thousands_of_years_in_postgres_alone(api: httpx.AsyncClient) -> None:
+    mail = await post(api, scheduled_at="9998-12-31T23:59:59Z", expires_at="9998-12-31T23:59:59.5Z")
+    assert (mail["status"], mail["scheduled_at"]) == ("scheduled", "9998-12-31T23:59:59Z")
+    assert (await look(api, mail))["next_attempt_at"] == "9998-12-31T23:59:59Z"
+    assert (await work(mail)).__class__.__name__ == "Ignored"
+    moved = await api.patch(f"/v1/emails/{mail['id']}", json={"scheduled_at": "2999-01-01T00:00:00Z"})
+    assert (moved.status_code, moved.json()["status"]) == (200, "scheduled")
+    assert (await api.post(f"/v1/emails/{mail['id']}/cancel")).json()["status"] == "canceled"
+
+
 async def test_a_scheduled_mail_waits_says_so_and_can_be_canceled(api: httpx.AsyncClient) -> None:
     at = datetime.now(UTC) + timedelta(hours=2)
     mail = await post(api, scheduled_at=at.isoformat(), expires_at=(at + timedelta(hours=1)).isoformat())

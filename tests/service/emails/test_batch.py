@@ -88,13 +88,19 @@ async def test_a_batch_is_one_request_to_its_idempotency_key(api: httpx.AsyncCli
 
 async def test_dedup_keys_hold_against_earlier_mails_and_within_the_batch(api: httpx.AsyncClient) -> None:
     earlier = await post(api, dedup_key="marks:1")
+    over = await post(api, dedup_key="marks:0", dedup_window=1)
+    await execute_sql("UPDATE emails SET dedup_until = clock_timestamp() WHERE dedup_key = 'marks:0'")
+    (freed,) = (await api.post("/v1/emails/batch", json={"emails": [{**HELLO, "dedup_key": "marks:0"}]})).json()[
+        "items"
+    ]
+    assert (freed["deduplicated"], freed["id"] == over["id"]) == (False, False)
     mails = [{**HELLO, "dedup_key": key} for key in ("marks:1", "marks:2", "marks:2")]
     told = (await batch(api, mails)).json()
     assert (told["accepted"], told["deduplicated"]) == (1, 2)
     assert told["items"][0]["id"] == earlier["id"]
     assert told["items"][1]["id"] == told["items"][2]["id"]
     assert [item["deduplicated"] for item in told["items"]] == [True, False, True]
-    assert len(await execute_sql("SELECT 1 FROM messages")) == 2
+    assert len(await execute_sql("SELECT 1 FROM messages")) == 4
 
 
 async def test_a_thousand_mails_are_one_statement_and_one_more_is_refused(api: httpx.AsyncClient) -> None:

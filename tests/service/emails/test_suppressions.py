@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.stored import LOAD
 from service.settings import Settings
-from tests.faults.sink import Sink
+from tests.faults.sink import Rule, Sink
 from tests.service.conftest import MakeKey, client_of
 from tests.service.emails.posting import happened, look, post, work
 
@@ -40,6 +40,34 @@ async def suppress(api: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     told: dict[str, Any] = answer.json()
     return told
+
+
+async def test_an_address_that_the_server_says_is_not_there_is_suppressed_at_once(
+    api: httpx.AsyncClient, sink: Sink
+) -> None:
+    sink.rules["rcpt"] = [
+        Rule("550 5.1.1 unknown", when="gone@"),
+        Rule("550 No such user here", when="nobody@"),
+        Rule("550 5.7.1 policy", when="shy@"),
+        Rule("550 not now", when="vague@"),
+        Rule("452 4.2.2 full", when="full@"),
+    ]
+    alone = await post(api, to="Gone@Example.org")
+    await work(alone)
+    assert (await look(api, alone))["status"] == "failed"
+    (stands,) = (await api.get("/v1/suppressions")).json()["items"]
+    assert (stands["address"], stands["category"], stands["reason"]) == ("gone@example.org", None, "hard_bounce")
+    assert (stands["email_id"], stands["note"]) == (alone["id"], "the server said 550 5.1.1")
+    both = await post(api, to=["ada@example.org", "nobody@example.org"])
+    await work(both)
+    assert (await look(api, both))["status"] == "sent"
+    for word in ("shy", "vague", "full"):
+        await work(await post(api, to=f"{word}@example.org"))
+    listed = (await api.get("/v1/suppressions")).json()["items"]
+    assert [item["address"] for item in listed] == ["nobody@example.org", "gone@example.org"]
+    again = await post(api, to="gone@example.org", lane="critical")
+    await work(again)
+    assert (await look(api, again))["status"] == "suppressed"
 
 
 async def test_a_mail_to_a_suppressed_address_is_not_sent_and_says_why(api: httpx.AsyncClient, sink: Sink) -> None:

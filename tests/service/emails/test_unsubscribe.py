@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import AsyncIterator
+from email import message_from_bytes
+from email.policy import default
 from typing import Any
 
 import httpx
@@ -86,6 +88,40 @@ async def test_the_page_can_be_read_without_a_script_and_looking_changes_nothing
         assert shown.headers["cache-control"] == "no-store"
         assert "set-cookie" not in shown.headers
     assert (await api.get("/v1/suppressions")).json()["items"] == []
+
+
+OWN = {
+    "contents": {
+        "en": {
+            "subject": "Tides",
+            "html": '<p>{% if unsubscribe_url %}<a href="{{ unsubscribe_url }}">No</a>{% endif %}</p>',
+        }
+    },
+    "default_locale": "en",
+}
+
+
+@pytest.mark.parametrize("key", ["tides", "course_enrollment"])
+async def test_a_template_shows_the_link_that_the_header_has(api: httpx.AsyncClient, sink: Sink, key: str) -> None:
+    if key == "tides":
+        assert (await api.put("/v1/templates/tides", json=OWN)).status_code == 200
+        assert (await api.post("/v1/templates/tides/publish", json={})).status_code == 200
+    variables = {"name": "Ada", "course_name": "Tides", "course_url": "https://academy.example/tides"}
+    letter = {"to": "ada@example.org", "template": {"key": key, "variables": variables}}
+    shown = await api.post(f"/v1/templates/{key}/preview", json={"variables": variables})
+    assert 'href="https://mail.example/u/preview"' in shown.json()["html"]
+    accepted = (await api.post("/v1/emails", json={**letter, "category": "news", "unsubscribe": True})).json()
+    await work(accepted)
+    found = LINK.search(sink.mails[-1].data.replace(b"\r\n ", b" "))
+    assert found
+    link = (found[1] + found[2]).decode()
+    mail = message_from_bytes(sink.mails[-1].data, policy=default)
+    body = mail.get_body(("html",))
+    assert body is not None
+    assert f'href="{link}"' in body.get_content()
+    assert link in (await api.get(f"/v1/emails/{accepted['id']}/content")).json()["html"]
+    await work((await api.post("/v1/emails", json=letter)).json())
+    assert b"/u/" not in sink.mails[-1].data
 
 
 async def test_a_reader_may_come_back_but_lifts_nothing_else(api: httpx.AsyncClient, sink: Sink) -> None:

@@ -71,6 +71,31 @@ async def test_nothing_is_written_where_nobody_listens(open_desk: OpenDesk, sql:
         assert await desk.waiting() == []
 
 
+async def test_a_notification_is_told_once_when_the_last_of_its_people_was_served(
+    open_desk: OpenDesk, sql: Sql
+) -> None:
+    async with open_desk() as desk:
+        endpoint = await desk.endpoint(events=["notification.completed"])
+        await desk.endpoint("/other", events=["email.sent"])
+        asked = {"type": "prompt.published", "recipients": {"users": ["ada"]}, "data": {"title": "Tides"}}
+        note = (await desk.api.post("/v1/notifications", json=asked)).json()
+        chunk = "UPDATE notifications SET resolved = resolved + 1, inbox_delivered = inbox_delivered + 1"
+        await sql(chunk)
+        assert await desk.waiting() == []
+        for _ in range(2):
+            await sql(f"{chunk}, finished_at = clock_timestamp()")
+        await desk.work()
+        [seen] = desk.server.seen
+        event = verified(seen, endpoint["secret"])
+    assert (event["type"], event["data"]["id"], event["data"]["data"]) == (
+        "notification.completed", note["id"], {"title": "Tides"},
+    )  # fmt: skip
+    assert event["data"]["counts"] | {"channels": 0} == {
+        "resolved": 2, "overlapping": 0, "excluded": 0, "deduplicated": 0, "channels": 0,
+    }  # fmt: skip
+    assert event["data"]["counts"]["channels"]["inbox"] == {"delivered": 2, "muted": 0}
+
+
 async def test_a_job_tells_the_endpoint_that_it_names_of_its_end(open_desk: OpenDesk, sql: Sql) -> None:
     async with open_desk() as desk:
         await desk.api.put("/v1/organizations/acme", json={"plan": "team", "trust_score": 80})

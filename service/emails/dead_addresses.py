@@ -1,0 +1,43 @@
+"""Addresses that a mail server says are not there, while it is spoken to: a hard bounce that came at once."""
+
+from collections.abc import Iterator, Mapping
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from service.emails.insisting import insist
+from service.emails.smtp import Phase, ServerReply
+from service.emails.smtp.classify import classify
+from service.emails.stored import Stored
+from service.emails.suppressions import book
+from service.emails.suppressions.book import Entry
+from service.emails.suppressions.matching import canonical
+from service.emails.suppressions.models import Reason
+from workers.runtime import Runtime
+
+DEAD = frozenset({"no_such_user", "mailbox_disabled"})
+"""What a 5yz to RCPT must mean; one without a reason, or with a policy's, says nothing about the address."""
+
+
+async def suppress_dead(stored: Stored, refused: Mapping[str, ServerReply]) -> None:
+    """Keep every mail from the recipients of one that are not there; the rest of `refused` stays as it is."""
+    entries = list(_dead(stored, refused))
+    if not entries:
+        return
+
+    async def store() -> None:
+        async with AsyncSession(Runtime.of_loop().engine) as session, session.begin():
+            await book.enter(session, stored.tenant_id, stored.mode, entries)
+
+    await insist(store, "suppression_delayed", stored.id)
+
+
+def _dead(stored: Stored, refused: Mapping[str, ServerReply]) -> Iterator[Entry]:
+    for recipient, reply in refused.items():
+        if 500 <= reply.code <= 599 and classify(Phase.RCPT, reply.code, reply.enhanced, reply.text).reason in DEAD:
+            yield Entry(
+                address=canonical(recipient),
+                category=None,
+                reason=Reason.HARD_BOUNCE,
+                note=f"the server said {reply.code} {reply.enhanced or ''}".rstrip(),
+                email_id=stored.id,
+            )
