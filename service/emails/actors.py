@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
@@ -127,7 +128,7 @@ async def forget_emails() -> None:
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:
-    """The message that sends a draft once it is stored: same id, its lane's priority, its times."""
+    """The message that sends a draft once it is stored: same id, its lane's priority, its times, its policy."""
     start = made.scheduled_at or made.created_at
     expires = None if made.expires_at is None else (made.expires_at - made.created_at).total_seconds()
     how = send_email.options(
@@ -137,7 +138,7 @@ def message(made: Draft, tenant_id: UUID) -> Message:
         expires=expires,
         tenant_id=tenant_id,
     )
-    return how.message(made.id)
+    return msgspec.structs.replace(how.message(made.id), uncertain=made.uncertain)
 
 
 @actor(name="emails.forget_bulks", cron=Cron("47 * * * *"), time_limit=3600)

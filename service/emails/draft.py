@@ -67,6 +67,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     template_version: int | None = None
     bulk_id: UUID | None = None
     dedup_until: datetime | None = None
+    uncertain: str = "hold"
 
     @property
     def recipients(self) -> list[str]:
@@ -119,6 +120,7 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned
         expires_at=None if request.expires_at is None else request.expires_at.astimezone(UTC),
         template_version=None if pinned is None else pinned.version.version,
         dedup_until=None if request.dedup_window is None else now + timedelta(seconds=request.dedup_window),
+        uncertain=request.uncertain,
     )
 
 

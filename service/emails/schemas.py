@@ -35,7 +35,9 @@ class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/emails`: one mail, from a template or with its own subject and bodies.
 
-    `dedup_window` is in seconds from acceptance; without one a `dedup_key` holds as long as the mail is kept.
+    `uncertain` says what becomes of it where nobody can know whether it arrived: `hold` leaves that to a person,
+    `resend` risks a second copy. `dedup_window` is in seconds from acceptance; without one a `dedup_key` holds as long
+    as the mail is kept.
     """
 
     to: Addresses | UserRef
@@ -53,6 +55,7 @@ class EmailRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     category: str | None = None
     lane: Literal["critical", "default", "bulk"] = "default"
     unsubscribe: bool | None = None
+    uncertain: Literal["hold", "resend"] = "hold"
     dedup_key: str | None = None
     dedup_window: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     scheduled_at: datetime | None = None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from service.emails.inbound.report import Report
-from service.emails.smtp import Phase, Reply, ServerReply, SmtpError
+from service.emails.smtp import Phase, Reply, ServerReply
 from service.emails.smtp.classify import refusal
 
 DOMAIN = "simulator.callboard.test"
@@ -46,10 +46,10 @@ def simulate(recipients: Sequence[str], attempt: int) -> Simulated:
     """
     words = {recipient: magic(recipient) for recipient in recipients}
     if "deferred" in words.values() and attempt <= DEFERRALS:
-        raise _refused(Phase.RCPT, _DEFERRED)
+        raise refusal(Phase.RCPT, _DEFERRED, DOMAIN)
     refused = {recipient: _REFUSED for recipient, word in words.items() if word == "refused"}
     if len(refused) == len(words):
-        raise _refused(Phase.RCPT, _REFUSED)
+        raise refusal(Phase.RCPT, _REFUSED, DOMAIN, refused)
     accepted = tuple(recipient for recipient in recipients if recipient not in refused)
     reply = Reply(code=250, text="2.0.0 simulated: accepted", host=DOMAIN, accepted=accepted, refused=refused)
     later = ((recipient, LATER.get(words[recipient] or "")) for recipient in accepted)
@@ -61,7 +61,3 @@ def magic(recipient: str) -> str | None:
     """The magic word of a recipient of the simulator, else None."""
     local, _, domain = recipient.rpartition("@")
     return local.partition("+")[0].lower() if domain == DOMAIN else None
-
-
-def _refused(phase: Phase, reply: ServerReply) -> SmtpError:
-    return refusal(phase, reply, DOMAIN)

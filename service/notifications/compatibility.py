@@ -5,9 +5,10 @@ delivered again, because its worker died before it said that it was done, tells 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,69 +35,38 @@ STOCK = "celery"
 KEPT = 3_600.0  # seconds for which Celery's result backend keeps an answer
 WINDOW = 86_400.0  # seconds in which a task that is delivered again tells nobody twice
 
-TYPE = "notification"
-
 _TENANTS = text("SELECT id FROM tenants WHERE :name = '' OR name = :name ORDER BY name LIMIT 2")
 
 
-class Extra(NamedTuple):
-    """What a task may say beside whom and what."""
+class Extra(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the tasks that notify take by name, beside whom and what; by inbox and mail unless `channels` differs."""
 
-    type: str
-    data: dict[str, Any] | None
-    channels: list[str] | None
-    category: str | None
-    dedup_key: str | None
+    type: str = "notification"
+    data: dict[str, Any] | None = None
+    channels: list[Channel] | None = None
+    category: str | None = None
+    dedup_key: str | None = None
 
 
 @actor(name="notifications.send_notification", queue=STOCK, result=KEPT)
-async def send_notification(
-    user_id: str | int,
-    title: str,
-    message: str = "",
-    *,
-    type: str = TYPE,
-    data: dict[str, Any] | None = None,
-    channels: list[str] | None = None,
-    category: str | None = None,
-    dedup_key: str | None = None,
-) -> dict[str, str]:
-    """Notify one user, by inbox and mail unless `channels` says otherwise. Answers the notification's id."""
-    extra = Extra(type, data, channels, category, dedup_key)
+async def send_notification(user_id: str | int, title: str, message: str = "", **extra: Any) -> dict[str, str]:
+    """Notify one user; `extra` is an Extra. Answers the notification's id."""
     return await _notify(Recipients(users=[str(user_id)]), title, message, extra)
 
 
 @actor(name="notifications.send_bulk_notifications", queue=STOCK, result=KEPT)
 async def send_bulk_notifications(
-    user_ids: list[str | int],
-    title: str,
-    message: str = "",
-    *,
-    type: str = TYPE,
-    data: dict[str, Any] | None = None,
-    channels: list[str] | None = None,
-    category: str | None = None,
-    dedup_key: str | None = None,
+    user_ids: list[str | int], title: str, message: str = "", **extra: Any
 ) -> dict[str, str]:
-    """Notify many users, each once. Answers the notification's id."""
-    extra = Extra(type, data, channels, category, dedup_key)
+    """Notify many users, each once; `extra` is an Extra. Answers the notification's id."""
     return await _notify(Recipients(users=[str(id) for id in user_ids]), title, message, extra)
 
 
 @actor(name="notifications.broadcast_notification", queue=STOCK, result=KEPT)
 async def broadcast_notification(
-    organization_id: str | int,
-    title: str,
-    message: str = "",
-    *,
-    type: str = TYPE,
-    data: dict[str, Any] | None = None,
-    channels: list[str] | None = None,
-    category: str | None = None,
-    dedup_key: str | None = None,
+    organization_id: str | int, title: str, message: str = "", **extra: Any
 ) -> dict[str, str]:
-    """Notify the members of an organization, each once. Answers the notification's id."""
-    extra = Extra(type, data, channels, category, dedup_key)
+    """Notify the members of an organization, each once; `extra` is an Extra. Answers the notification's id."""
     return await _notify(Recipients(organization=str(organization_id)), title, message, extra)
 
 
@@ -126,19 +96,18 @@ async def process_queue() -> dict[str, int]:
     return {name: len(getattr(swept, name)) for name in ("rung", "reclaimed", "expired")}
 
 
-async def _notify(to: Recipients, title: str, message: str, extra: Extra) -> dict[str, str]:
-    chosen: list[Channel] = []
-    for word in extra.channels or ("inbox", "email"):
-        if word not in ("inbox", "email"):
-            raise Dead(f"there is no channel {word[:40]!r}; there are inbox and email", {"reason": "invalid"})
-        chosen.append(word)  # type: ignore[arg-type]  # one of the two
+async def _notify(to: Recipients, title: str, message: str, extra: dict[str, Any]) -> dict[str, str]:
+    try:
+        told = msgspec.convert(extra, Extra)
+    except msgspec.ValidationError as error:
+        raise Dead(f"the arguments by name: {error}", {"reason": "invalid"}) from None
     asked = NotificationRequest(
-        type=extra.type,
+        type=told.type,
         recipients=to,
-        data={**(extra.data or {}), "title": title, **({"body": message} if message else {})},
-        channels=chosen,
-        category=extra.category,
-        dedup_key=extra.dedup_key or f"celery:{current().id}",
+        data={**(told.data or {}), "title": title, **({"body": message} if message else {})},
+        channels=told.channels or ["inbox", "email"],
+        category=told.category,
+        dedup_key=told.dedup_key or f"celery:{current().id}",
         dedup_window=WINDOW,
     )
     return await _accept(asked)

@@ -1,123 +1,133 @@
-"""`/v1/topics/…/followers` and `/v1/organizations/…/members`: who follows what, who belongs where."""
+"""`/v1/topics/…/followers` and `/v1/organizations/…/members`: who follows what, who belongs where.
+
+Both are the same routes over a table of who belongs to what; only the words differ.
+"""
 
 from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
-from litestar import Router, delete, get, post, put
-from litestar.params import FromPath, JSONBody
+import msgspec
+from litestar import Router, delete, get, patch, post, put
+from litestar.params import FromPath, JSONBody, PathParameter
 from litestar.response import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.notifications import importing
 from service.notifications import user_examples as show
 from service.notifications.asking import who
 from service.notifications.people import FOLLOWERS, MEMBERS, Group, checked_ids, join, leave
-from service.notifications.user_schemas import BelongingOut, BelongingPage, IdsRequest, Joined
+from service.notifications.user_schemas import BelongingOut, BelongingPage, IdsRequest, Imported, Joined
 from service.notifications.words import id_of
-from service.web import Answer, Cursor, Limit, Pager, Request, examples, once, require, transaction
+from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, once, require, transaction
+from service.web.upload import place, reader_of, rows
 
 Change = Callable[..., Awaitable[int]]
 
 
-@put("/topics/{topic:str}/followers/{user_id:str}", guards=[require("users:write")], status_code=204, summary="Follow")
-async def follow(request: Request, topic: FromPath[str], user_id: FromPath[str]) -> None:
-    """Have a user follow a topic: a category, a thread, a prompt. Both are made when first named."""
-    await _change_one(request, FOLLOWERS, topic, user_id, join)
+class Words(msgspec.Struct, frozen=True):
+    """How the routes of a group, which stand at `within`, say what they do: `be` somebody, `belong` to `it`."""
+
+    tag: str
+    within: str
+    who: str
+    be: str
+    belong: str
+    it: str
 
 
-@delete("/topics/{topic:str}/followers/{user_id:str}", guards=[require("users:write")], summary="Unfollow")
-async def unfollow(request: Request, topic: FromPath[str], user_id: FromPath[str]) -> None:
-    """Have a user follow a topic no more. Harmless where it did not."""
-    await _change_one(request, FOLLOWERS, topic, user_id, leave)
+def group_router(group: Group, words: Words) -> Router:
+    """Make the routes of one group."""
+    handlers = [*_one_by_one(group, words), *_many(group, words), _list(group, words)]
+    return Router("/v1", route_handlers=handlers, tags=[words.tag])
 
 
-@post(
-    "/topics/{topic:str}/followers",
-    guards=[require("users:write")],
-    status_code=200,
-    summary="Have many follow",
-    opt=examples(body=show.IDS, answer=show.JOINED),
-)
-async def follow_many(request: Request, topic: FromPath[str], data: JSONBody[IdsRequest]) -> Response[Joined]:
-    """Have up to 10,000 users follow a topic: all of them, or none. Users are made when first named."""
-    return await _change_many(request, FOLLOWERS, topic, data, join)
+def _one_by_one(group: Group, words: Words) -> list[Any]:
+    Key = Annotated[str, PathParameter(name=group.key)]
+    path, writes = f"{words.within}/{{user_id:str}}", [require("users:write")]
 
-
-@post(
-    "/topics/{topic:str}/followers/remove",
-    guards=[require("users:write")],
-    status_code=200,
-    summary="Have many unfollow",
-    opt=examples(body=show.IDS, answer=show.JOINED),
-)
-async def unfollow_many(request: Request, topic: FromPath[str], data: JSONBody[IdsRequest]) -> Response[Joined]:
-    """Have up to 10,000 users follow a topic no more."""
-    return await _change_many(request, FOLLOWERS, topic, data, leave)
-
-
-@get(
-    "/topics/{topic:str}/followers",
-    guards=[require("users:read")],
-    summary="List followers",
-    opt=examples(answer=show.BELONGING),
-)
-async def list_followers(
-    request: Request, topic: FromPath[str], *, limit: Limit = None, cursor: Cursor = None
-) -> BelongingPage:
-    """List who follows a topic; nobody follows one that was never named."""
-    return await _page(request, FOLLOWERS, topic, Pager(request, limit, cursor, sort="no"))
-
-
-@put(
-    "/organizations/{organization_id:str}/members/{user_id:str}",
-    guards=[require("users:write")],
-    status_code=204,
-    summary="Add a member",
-)
-async def add_member(request: Request, organization_id: FromPath[str], user_id: FromPath[str]) -> None:
-    """Make a user a member of an organization. The user is made when first named."""
-    await _change_one(request, MEMBERS, organization_id, user_id, join)
-
-
-@delete(
-    "/organizations/{organization_id:str}/members/{user_id:str}",
-    guards=[require("users:write")],
-    summary="Remove a member",
-)
-async def remove_member(request: Request, organization_id: FromPath[str], user_id: FromPath[str]) -> None:
-    """Have a user belong to an organization no more. Harmless where it did not."""
-    await _change_one(request, MEMBERS, organization_id, user_id, leave)
-
-
-@post(
-    "/organizations/{organization_id:str}/members",
-    guards=[require("users:write")],
-    status_code=200,
-    summary="Add many members",
-    opt=examples(body=show.IDS, answer=show.JOINED),
-)
-async def add_members(request: Request, organization_id: FromPath[str], data: JSONBody[IdsRequest]) -> Response[Joined]:
-    """Make up to 10,000 users members of an organization: all of them, or none."""
-    return await _change_many(request, MEMBERS, organization_id, data, join)
-
-
-@get(
-    "/organizations/{organization_id:str}/members",
-    guards=[require("users:read")],
-    summary="List members",
-    opt=examples(answer=show.BELONGING),
-)
-async def list_members(
-    request: Request, organization_id: FromPath[str], *, limit: Limit = None, cursor: Cursor = None
-) -> BelongingPage:
-    """List who belongs to an organization."""
-    return await _page(request, MEMBERS, organization_id, Pager(request, limit, cursor, sort="no"))
-
-
-async def _change_one(request: Request, group: Group, key: str, user_id: str, change: Change) -> None:
-    if change is join:  # what cannot be is not there to be taken away
+    @put(
+        path,
+        guards=writes,
+        status_code=204,
+        summary=f"Have one {words.be}",
+        description=f"Have a user {words.belong} {words.it}. Both are made when first named.",
+    )
+    async def let_in(request: Request, key: Key, user_id: FromPath[str]) -> None:
         id_of(key, f"/{group.key}")
         id_of(user_id, "/user_id")
-    async with transaction(request) as session:
-        await change(session, group, who(request), key, [user_id])
+        async with transaction(request) as session:
+            await join(session, group, who(request), key, [user_id])
+
+    @delete(
+        path,
+        guards=writes,
+        summary=f"Have one no longer {words.be}",
+        description=f"Have a user {words.belong} {words.it} no more. Harmless where it did not.",
+    )
+    async def let_out(request: Request, key: Key, user_id: FromPath[str]) -> None:
+        async with transaction(request) as session:  # what cannot be is not there to be taken away
+            await leave(session, group, who(request), key, [user_id])
+
+    return [let_in, let_out]
+
+
+def _many(group: Group, words: Words) -> list[Any]:
+    Key = Annotated[str, PathParameter(name=group.key)]
+    path, writes = words.within, [require("users:write")]
+    many = examples(body=show.IDS, answer=show.JOINED)
+
+    @post(
+        path,
+        guards=writes,
+        status_code=200,
+        summary=f"Have many {words.be}",
+        description=f"Have up to 10,000 users {words.belong} {words.it}: all of them, or none. Users are made when"
+        " first named.",
+        opt=many,
+    )
+    async def let_many_in(request: Request, key: Key, data: JSONBody[IdsRequest]) -> Response[Joined]:
+        return await _change_many(request, group, key, data, join)
+
+    @post(
+        f"{path}/remove",
+        guards=writes,
+        status_code=200,
+        summary=f"Have many no longer {words.be}",
+        description=f"Have up to 10,000 users {words.belong} {words.it} no more.",
+        opt=many,
+    )
+    async def let_many_out(request: Request, key: Key, data: JSONBody[IdsRequest]) -> Response[Joined]:
+        return await _change_many(request, group, key, data, leave)
+
+    @patch(
+        path,
+        guards=writes,
+        status_code=200,
+        summary=f"Have all of a file {words.be}",
+        description=f"Read a file of ids as it comes (CSV with a column `id`, or NDJSON), of any number of users who"
+        f" are to {words.belong} {words.it}; faulty rows are named by line. The same file again changes nothing.",
+        opt=examples(answer=show.IMPORTED) | accepts({"text/csv": str, "application/x-ndjson": str}),
+    )
+    async def let_file_in(request: Request, key: Key) -> Imported:
+        return await _change_file(request, group, key)
+
+    return [let_many_in, let_many_out, let_file_in]
+
+
+def _list(group: Group, words: Words) -> Any:
+    Key = Annotated[str, PathParameter(name=group.key)]
+
+    @get(
+        words.within,
+        guards=[require("users:read")],
+        summary=f"List {words.who}",
+        description=f"List the {words.who} of {words.it}, in the order in which the users were made.",
+        opt=examples(answer=show.BELONGING),
+    )
+    async def listing(request: Request, key: Key, *, limit: Limit = None, cursor: Cursor = None) -> BelongingPage:
+        return await _page(request, group, key, Pager(request, limit, cursor, sort="no"))
+
+    return listing
 
 
 async def _change_many(request: Request, group: Group, key: str, data: IdsRequest, change: Change) -> Response[Joined]:
@@ -131,6 +141,18 @@ async def _change_many(request: Request, group: Group, key: str, data: IdsReques
     return await once(request, work)
 
 
+async def _change_file(request: Request, group: Group, key: str) -> Imported:
+    id_of(key, f"/{group.key}")
+    reader = reader_of(request, importing.IDS)
+
+    async def store(ids: list[str]) -> int:
+        async with transaction(request) as session:
+            return await join(session, group, who(request), key, ids)
+
+    async with place(importing.places(request)):
+        return await importing.take(rows(request, reader), importing.id_of_row, store)
+
+
 async def _page(request: Request, group: Group, key: str, pager: Pager) -> BelongingPage:
     values = {
         **who(request),
@@ -139,13 +161,23 @@ async def _page(request: Request, group: Group, key: str, pager: Pager) -> Belon
         "limit": pager.fetch,
     }
     async with request.app.state.engine.connect() as connection:
-        rows = list(await connection.execute(group.page(), values))
-    page = pager.cut(rows, key=lambda row: [row.user_no])
+        found = list(await connection.execute(group.page(), values))
+    page = pager.cut(found, key=lambda row: [row.user_no])
     items = [BelongingOut(user_id=row.id, since=row.created_at) for row in page.items]
     return BelongingPage(items=items, next_cursor=page.next_cursor)
 
 
-topics = Router("/v1", route_handlers=[follow, unfollow, follow_many, unfollow_many, list_followers], tags=["Topics"])
-organizations = Router(
-    "/v1", route_handlers=[add_member, remove_member, add_members, list_members], tags=["Organizations"]
+topics = group_router(
+    FOLLOWERS, Words("Topics", "/topics/{topic:str}/followers", "followers", "follow", "follow", "a topic")
+)
+organizations = group_router(
+    MEMBERS,
+    Words(
+        tag="Organizations",
+        within="/organizations/{organization_id:str}/members",
+        who="members",
+        be="be a member",
+        belong="belong to",
+        it="an organization",
+    ),
 )

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import Router, delete, get, post, put
+from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from litestar.response import Response
 from sqlalchemy import text
@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from service.audience import reading
 from service.audience.models import ANY
 from service.errors import Fault, Invalid
-from service.notifications import people
+from service.notifications import importing, people
 from service.notifications import user_examples as show
 from service.notifications.asking import who
 from service.notifications.user_schemas import (
+    Imported,
     PreferencesOut,
     PreferencesRequest,
     UserOut,
@@ -26,7 +27,8 @@ from service.notifications.user_schemas import (
     UsersSet,
 )
 from service.notifications.words import id_of, unknown_user, word_faults
-from service.web import Answer, Cursor, Limit, Pager, Request, examples, once, require, transaction
+from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, once, require, transaction
+from service.web.upload import place, reader_of, rows
 
 CATEGORIES = 200  # of one user's preferences
 
@@ -76,10 +78,33 @@ async def post_users(request: Request, data: JSONBody[UsersRequest]) -> Response
     values = await asyncio.to_thread(people.users_values, data.users)
 
     async def work(session: AsyncSession) -> Answer:
-        rows = await people.set_users(session, who(request), values)
-        return Answer(200, UsersSet(users=len(rows), made=sum(row.made for row in rows)))
+        found = await people.set_users(session, who(request), values)
+        return Answer(200, UsersSet(users=len(found), made=sum(row.made for row in found)))
 
     return await once(request, work)
+
+
+@patch(
+    "/users",
+    guards=[require("users:write")],
+    status_code=200,
+    summary="Set all users of a file",
+    opt=examples(answer=show.IMPORTED) | accepts({"text/csv": str, "application/x-ndjson": str}),
+)
+async def import_users(request: Request) -> Imported:
+    """Read a file of users as it comes, any number of them: CSV with a header, or NDJSON, as `POST /v1/users` has them.
+
+    Columns are `id`, `email`, `locale`, `timezone`; every other one is an attribute. Each row is what a PUT would be,
+    faulty ones are named by line and left out. Some hundreds are stored at a time: send a file that broke off again.
+    """
+    reader = reader_of(request, importing.USERS)
+
+    async def store(values: list[dict[str, Any]]) -> int:
+        async with transaction(request) as session:
+            return len(await people.set_users(session, who(request), values))
+
+    async with place(importing.places(request)):
+        return await importing.take(rows(request, reader), importing.user_of, store)
 
 
 @get("/users", guards=[require("users:read")], summary="List users", opt=examples(answer=show.PAGE))
@@ -88,8 +113,8 @@ async def list_users(request: Request, *, limit: Limit = None, cursor: Cursor = 
     pager = Pager(request, limit, cursor, sort="id")
     values = {**who(request), "after": pager.after[0] if pager.after else "", "limit": pager.fetch}
     async with request.app.state.engine.connect() as connection:
-        rows = list(await connection.execute(_PAGE, values))
-    page = pager.cut(rows, key=lambda row: [row.id])
+        found = list(await connection.execute(_PAGE, values))
+    page = pager.cut(found, key=lambda row: [row.id])
     return UserPage(items=[_told(row) for row in page.items], next_cursor=page.next_cursor)
 
 
@@ -133,13 +158,13 @@ async def put_preferences(
         await people.make_users(session, who(request), [id])
         no = (await session.execute(_LOCK, {**who(request), "id": id})).scalar_one()
         await session.execute(_FORGET, {"no": no})
-        rows = [
+        wishes = [
             {"no": no, "tenant_id": request.user.tenant_id, "category": category, "channel": channel, "pace": pace}
             for category, channels in data.categories.items()
             for channel, pace in channels.items()
         ]
-        if rows:
-            await session.execute(_PREFER, rows)
+        if wishes:
+            await session.execute(_PREFER, wishes)
     return msgspec.convert(msgspec.to_builtins(data), PreferencesOut)
 
 
@@ -155,9 +180,9 @@ async def get_preferences(request: Request, user_id: FromPath[str]) -> Preferenc
         person = await reading.find(connection, request.user.tenant_id, request.user.mode, user_id)
         if person is None:
             raise unknown_user()
-        rows = list(await connection.execute(_PREFERENCES, {"no": person.no}))
+        kept = list(await connection.execute(_PREFERENCES, {"no": person.no}))
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    for row in kept:
         found.setdefault(row.category, {})[row.channel] = row.pace
     return PreferencesOut(categories=found)
 
@@ -182,6 +207,15 @@ def _told(row: Any) -> UserOut:
 
 router = Router(
     "/v1",
-    route_handlers=[put_user, post_users, list_users, get_user, delete_user, put_preferences, get_preferences],
+    route_handlers=[
+        put_user,
+        post_users,
+        import_users,
+        list_users,
+        get_user,
+        delete_user,
+        put_preferences,
+        get_preferences,
+    ],
     tags=["Users"],
 )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from service.notifications.words import ID_RULE
+
 REQUEST: dict[str, Any] = {
     "email": "Ada <ada@example.com>",
     "locale": "en-GB",
@@ -19,5 +21,11 @@ MANY = {"users": [{"id": "ada", **REQUEST}, {"id": "grace", "email": "grace@exam
 MANY_SET = {"users": 2, "made": 1}
 IDS = {"users": ["ada", "grace"]}
 JOINED = {"users": 2, "changed": 1}
+IMPORTED = {
+    "rows": 100_000,
+    "changed": 99_998,
+    "refused": 1,
+    "errors": [{"pointer": "/lines/7/id", "message": ID_RULE}],
+}
 BELONGING = {"items": [{"user_id": "ada", "since": "2026-01-02T10:00:00Z"}], "next_cursor": None}
 PREFERENCES = {"categories": {"*": {"email": "daily"}, "comments": {"email": "off", "inbox": "immediate"}}}

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from service.errors import Fault
+
 Pace = Literal["immediate", "hourly", "daily", "off"]
 
 
@@ -21,6 +23,21 @@ class NamedUser(UserRequest, frozen=True, kw_only=True):
     """One of `POST /v1/users`."""
 
     id: str
+
+
+class UserId(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row that names a user and says nothing more."""
+
+    id: str
+
+
+class Imported(msgspec.Struct, kw_only=True):
+    """What became of a file: its rows, for how many users something changed, the rows that were refused, and why."""
+
+    rows: int = 0
+    changed: int = 0
+    refused: int = 0
+    errors: list[Fault] = []
 
 
 class UsersRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

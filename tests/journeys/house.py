@@ -27,6 +27,7 @@ class House:
 
     def __init__(self, folder: Path, database: str, redis_url: str, **environ: str) -> None:
         self.folder = folder
+        self.root = ROOT
         self.port = free_port()
         self.environ = {
             "DATABASE_URL": database,
@@ -50,7 +51,7 @@ class House:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                cwd=ROOT,
+                cwd=self.root,
                 env=environ | self.environ,
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,5 @@
 """`/v1/emails/bulk` and `/v1/bulk/{id}`."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from service.emails import examples as show
 from service.emails.actors import expand_bulk
 from service.emails.bulk import changing, keeping, telling
 from service.emails.bulk.models import Bulk, BulkStatus, Common, gate_name
-from service.emails.bulk.rows import READERS, Read
+from service.emails.bulk.rows import READERS
 from service.emails.bulk.schemas import BulkOut, BulkPage, BulkPatch, BulkRequest, RowsOut
 from service.emails.bulk.taking import Taken, following, listed, take
 from service.emails.bulk.throttling import read_rate
@@ -24,26 +23,13 @@ from service.emails.draft import moment
 from service.emails.drafting import Desk
 from service.emails.office import Office
 from service.emails.schemas import EmailRequest
-from service.errors import (
-    BadRequest,
-    Conflict,
-    Fault,
-    Invalid,
-    NotFound,
-    ServiceError,
-    TooLarge,
-    TooManyRequests,
-    UnsupportedMedia,
-)
+from service.errors import Conflict, Fault, Invalid, NotFound
 from service.web import Answer, Cursor, Limit, Pager, Request, accepts, answers, examples, once, require, transaction
-from service.web.principal import plain_header
+from service.web.lines import Read
+from service.web.upload import place, reader_of, rows
 from workers.message import Message
 from workers.runtime import Runtime
 
-MAX_UPLOAD = 256 * 1024 * 1024
-"""Bytes of one file of recipients."""
-IDLE = 20.0
-"""Seconds between two pieces of a file."""
 TOPIC = re.compile(r"[\x21-\x7e]{1,200}")
 
 _ID = re.compile(r"bk_([0-9a-f]{32})")
@@ -98,16 +84,14 @@ async def add_recipients(request: Request, id: FromPath[str], mode: Mode_ = "par
     The bulk must be `open`. `partial` (the default) takes every row that can be served and names the others by line;
     `atomic` takes all or none. Addresses that are there already count as duplicates: the same file again adds nothing.
     """
-    reader = READERS.get(plain_header(request, b"content-type").partition(";")[0].strip().lower())
-    if reader is None:
-        raise UnsupportedMedia(f"Send rows as {' or '.join(READERS)}.")
+    reader = reader_of(request, READERS)
     desk = _desk(request)
-    async with _upload(request), transaction(request) as session:
+    async with place(Office.of(request.app.state.runtime).uploads), transaction(request) as session:
         connection = await session.connection()
         bulk = await changing.locked(connection, _uuid(id), request.user.tenant_id)
         if bulk.status != BulkStatus.OPEN:
             raise Conflict(f"The bulk is {bulk.status}; recipients are added while it is open.", code="not-open")
-        taken = await take(connection, bulk, desk, _rows(request, reader()), mode)
+        taken = await take(connection, bulk, desk, rows(request, reader), mode)
         await _note(connection, bulk, taken)
     return RowsOut(
         added=taken.added,
@@ -343,36 +327,6 @@ async def _start(request: Request, session: AsyncSession, bulk: Bulk) -> None:
 def _message(id: UUID, tenant_id: UUID, at: Any) -> Message:
     made: Message = expand_bulk.options(id=id, tenant_id=tenant_id, at=at).message(id)
     return made
-
-
-async def _rows(request: Request, reader: Any) -> AsyncIterator[Read]:
-    """The rows of the body, as it comes in. Raises TooLarge, BadRequest, ServiceError (408)."""
-    size = 0
-    while True:
-        try:
-            async with asyncio.timeout(IDLE):
-                event = await request.receive()
-        except TimeoutError:
-            raise ServiceError("The file did not go on.", status=408, code="body-timeout", title="Timeout") from None
-        if event["type"] != "http.request":
-            raise BadRequest("The caller left before the file was whole.", code="body-cut")
-        size += len(event["body"])
-        if size > MAX_UPLOAD:
-            raise TooLarge(f"A file of recipients has at most {MAX_UPLOAD:,} bytes; send the rest in another one.")
-        for row in reader.feed(event["body"]):
-            yield row
-        if not event.get("more_body"):
-            break
-    for row in reader.close():
-        yield row
-
-
-def _upload(request: Request) -> asyncio.Semaphore:
-    """A place among the files that this process reads. Raises TooManyRequests."""
-    places: asyncio.Semaphore = Office.of(request.app.state.runtime).uploads
-    if places.locked():
-        raise TooManyRequests("Other files of recipients are being read; try again in a moment.", retry_after=5)
-    return places
 
 
 def _desk(request: Request) -> Desk:

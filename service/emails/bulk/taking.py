@@ -15,12 +15,12 @@ from service.emails import rules
 from service.emails.addresses import AddressRefused, parse_address
 from service.emails.bulk import keeping
 from service.emails.bulk.models import Bulk
-from service.emails.bulk.rows import Read, Row
 from service.emails.bulk.schemas import MAX_RECIPIENTS, RecipientIn
 from service.emails.drafting import Desk
 from service.emails.library.contents import LOCALE
 from service.emails.spelling import spell
 from service.errors import Fault, Invalid
+from service.web.lines import Read, Row
 
 CHUNK = 1_000
 SLICE = 50
@@ -52,12 +52,12 @@ async def take(connection: AsyncConnection, bulk: Bulk, desk: Desk, rows: AsyncI
         read += 1
         if read % SLICE == 0:
             await asyncio.sleep(0)
-        made = found if isinstance(found, Fault) else await recipient(bulk, desk, found, taken.last_seq + 1)
+        made = found if isinstance(found, list) else await recipient(bulk, desk, found, taken.last_seq + 1)
         if isinstance(made, tuple):
             taken.last_seq += 1
             chunk.append(made)
         else:
-            _refuse(taken, [made] if isinstance(made, Fault) else made, mode)
+            _refuse(taken, made, mode)
         if len(chunk) >= CHUNK:
             await _store(connection, bulk, taken, chunk)
             chunk = []
@@ -70,7 +70,7 @@ async def take(connection: AsyncConnection, bulk: Bulk, desk: Desk, rows: AsyncI
 
 async def recipient(bulk: Bulk, desk: Desk, row: Row, seq: int) -> tuple[Any, ...] | list[Fault]:
     """The row of one recipient, in the order of keeping.RECIPIENTS; or why this one cannot be served."""
-    given, faults = row.recipient, list[Fault]()
+    given, faults = row.value, list[Fault]()
     try:
         address = parse_address(given.to)
     except AddressRefused as error:

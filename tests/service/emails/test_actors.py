@@ -208,6 +208,19 @@ async def test_a_mail_canceled_while_its_body_is_on_the_wire_is_not_sent(post_to
         assert (await post.look(id)).status == "canceled"
 
 
+async def test_a_mail_may_ask_to_be_sent_again_where_nobody_can_know(post_to: MakePost) -> None:
+    async with Sink({"dot": [Rule(then="close", accept=True, times=2)]}) as sink, post_to(sink) as post:
+        held, again = await post.enqueue(), await post.enqueue(uncertain="resend")
+        for id in (held, again):
+            await post.work(id)
+            assert (await post.look(id)).status == "uncertain"
+        await post.sql("UPDATE messages SET finished_at = clock_timestamp() - interval '1 hour'")
+        await post.bench.sweep()
+        await post.work(again)
+        assert [(await post.look(id)).status for id in (held, again)] == ["uncertain", "sent"]
+        assert [sink.count((await post.look(id)).message_id) for id in (held, again)] == [1, 2]
+
+
 async def test_a_mail_that_expired_is_never_sent(post: Post) -> None:
     id = await post.enqueue(expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     await post.sql("UPDATE messages SET expires_at = clock_timestamp() - interval '1 s'")

@@ -46,7 +46,7 @@ async def test_an_address_that_the_server_says_is_not_there_is_suppressed_at_onc
     api: httpx.AsyncClient, sink: Sink
 ) -> None:
     sink.rules["rcpt"] = [
-        Rule("550 5.1.1 unknown", when="gone@"),
+        Rule("550 5.1.1 unknown", when="Gone@"),
         Rule("550 No such user here", when="nobody@"),
         Rule("550 5.7.1 policy", when="shy@"),
         Rule("550 not now", when="vague@"),

@@ -1,5 +1,6 @@
 """Users, what they follow, where they belong, how they want to be told: over HTTP."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -138,3 +139,65 @@ async def test_a_key_needs_the_scope(api: httpx.AsyncClient, make_key: MakeKey) 
     headers = {"Authorization": f"Bearer {await make_key('users:read')}"}
     assert (await api.get("/v1/users", headers=headers)).status_code == 200
     assert (await api.put("/v1/users/ada", json={}, headers=headers)).status_code == 403
+
+
+CSV = {"Content-Type": "text/csv"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+async def test_a_file_is_stored_while_it_still_comes(api: httpx.AsyncClient, engine: AsyncEngine) -> None:
+    async def stored() -> int:
+        async with engine.connect() as connection:
+            found: int = (await connection.execute(text("SELECT count(*) FROM users"))).scalar_one()
+            return found
+
+    seen: list[int] = []
+
+    async def file() -> AsyncIterator[bytes]:
+        yield b"id,email,locale,team\n"
+        for piece in range(5):
+            seen.append(await stored())
+            yield b"".join(
+                b"u%d,u%d@example.com,de,blue\n" % (n, n) for n in range(piece * 1_000, piece * 1_000 + 1_000)
+            )
+
+    answer = await api.patch("/v1/users", content=file(), headers=CSV)
+    assert answer.json() == {"rows": 5_000, "changed": 5_000, "refused": 0, "errors": []}, answer.text
+    assert seen == [0, 1_000, 2_000, 3_000, 4_000]
+    user = (await api.get("/v1/users/u77")).json()
+    assert (user["email"], user["locale"], user["attributes"]) == ("u77@example.com", "de", {"team": "blue"})
+
+
+async def test_faulty_rows_are_named_by_line_and_the_others_taken(api: httpx.AsyncClient) -> None:
+    rows = (
+        '{"id": "ada", "email": "ada@example.com"}',
+        '{"id": "b b"}',
+        "",
+        '{"id": "cem", "email": "no"}',
+        '{"no": 1}',
+        "[]",
+    )
+    lines = "\n".join((*rows, '{"id": "ada"}'))
+    told = (await api.patch("/v1/users", content=lines, headers=NDJSON)).json()
+    assert (told["rows"], told["changed"], told["refused"]) == (6, 1, 4)
+    pointers = [fault["pointer"] for fault in told["errors"]]
+    assert pointers[:2] == ["/lines/2/id", "/lines/4/email"]
+    assert {pointer.split("/")[2] for pointer in pointers} == {"2", "4", "5", "6"}
+    assert (await api.get("/v1/users/ada")).json()["email"] is None
+    for content, headers, status in (
+        (b"email\na@example.com\n", CSV, 400),
+        (b"id\nada\n", {"Content-Type": "text/plain"}, 415),
+        (b"id\nada\n", {**CSV, "Content-Encoding": "gzip"}, 415),
+    ):
+        assert (await api.patch("/v1/users", content=content, headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v1/topics/python/followers", "/v1/organizations/acme/members"])
+async def test_a_file_of_ids_joins_and_leaves_users_as_they_are(api: httpx.AsyncClient, path: str) -> None:
+    await api.put("/v1/users/ada", json=ADA)
+    rows = b"id\nada\nbob\nada\nno way\n"
+    first, second = [(await api.patch(path, content=rows, headers=CSV)).json() for _ in range(2)]
+    assert (first["rows"], first["changed"], first["refused"], second["changed"]) == (4, 2, 1, 0)
+    assert [fault["pointer"] for fault in first["errors"]] == ["/lines/5/id"]
+    assert sorted(item["user_id"] for item in await pages(api, path)) == ["ada", "bob"]
+    assert (await api.get("/v1/users/ada")).json()["email"] == ADA["email"]
