@@ -102,7 +102,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         stack.push_async_callback(state.redis.aclose)
         state.engine, state.sessions = engine, db.sessions(engine)
         state.publisher, state.runtime = publisher, runtime
-        state.keyring = Keyring(engine, settings.db_accept_timeout)
+        state.keyring = Keyring(engine, settings.db_accept_timeout, settings.db_connect_timeout)
         if (limiter := Limiter.of(settings, state.registry)) is not None:
             state.limiter = limiter
             stack.push_async_callback(limiter.close)

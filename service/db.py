@@ -1,5 +1,6 @@
 """Postgres for the service: the declarative base, the engine of one loop, sessions, and the transaction boundary."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -120,7 +121,7 @@ class _Pulse:
             return
         try:
             dbapi_connection.run_async(lambda connection: connection.execute("SELECT 1", timeout=self._patience))
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             driver.terminate()  # a polite farewell would wait for the same silence
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

@@ -32,12 +32,14 @@ FIND = "SELECT id, tenant_id, scopes, mode FROM access_find_key($1)"
 class Keyring:
     """The keys of every tenant, as one process sees them.
 
-    A key that is not whole is refused without a look. Answers, also "unknown", are kept for 4 seconds.
+    A key that is not whole is refused without a look. Answers, also "unknown", are kept for 4 seconds. `patience`
+    bounds a look, `silence` how long Postgres may say nothing in it (both in seconds).
     """
 
-    def __init__(self, engine: AsyncEngine, patience: float = 2.0) -> None:
+    def __init__(self, engine: AsyncEngine, patience: float = 2.0, silence: float = 1.0) -> None:
         self._engine = engine
         self._patience = patience
+        self._silence = silence
         self._cache: dict[bytes, tuple[float, Principal | None]] = {}
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._used: dict[UUID, UUID] = {}
@@ -59,13 +61,17 @@ class Keyring:
         if task is None:  # a hundred requests that miss together ask once
             task = self._looking[hashed] = asyncio.create_task(self._look(hashed))
             task.add_done_callback(lambda _: self._looking.pop(hashed, None))
-        async with asyncio.timeout(self._patience):
-            return await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     async def _look(self, hashed: bytes) -> Principal | None:
-        async with self._engine.connect() as connection:
+        async with asyncio.timeout(self._patience), self._engine.connect() as connection:
             raw = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
-            row = await raw.fetchrow(FIND, hashed)
+            try:
+                row = await raw.fetchrow(FIND, hashed, timeout=self._silence)
+            except (TimeoutError, asyncio.CancelledError):
+                raw.terminate()  # nobody else is to wait for the same silence
+                await connection.invalidate()
+                raise
         found = _principal(row) if row else None
         if len(self._cache) >= MAX_CACHED:
             self._cache.clear()

@@ -111,6 +111,25 @@ async def test_postgres_frozen_while_nobody_asked_is_503_on_every_route_soon(
     await until_accepted(shelf)
 
 
+async def test_postgres_frozen_as_a_key_is_looked_up_is_503_soon_and_holds_up_nobody_afterwards(
+    settings: Settings, make_key: MakeKey, books: None, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.app.SILENCE", 60.0)  # as if Postgres had been heard of just before
+    bearers = [{"Authorization": f"Bearer {await make_key()}"} for _ in range(15)]  # more than the pool has connections
+    async with client_of(settings, routers=[router]) as shelf:
+        assert (await shelf.get("/v1/whoami", headers=bearers.pop())).status_code == 200
+        with frozen(stack):
+            async with asyncio.timeout(4):  # the statement timeout, 5 s and more, is not what ends these
+                answers = await asyncio.gather(*(shelf.get("/v1/whoami", headers=each) for each in bearers))
+        for answer in answers:
+            assert problem(answer, 503)["code"] == "database-away"
+            assert answer.headers["retry-after"] == "1"
+        async with asyncio.timeout(20):
+            for each in bearers:
+                while (await shelf.get("/v1/whoami", headers=each)).status_code != 200:
+                    await asyncio.sleep(0.05)
+
+
 async def test_a_used_up_pool_is_503_within_the_pool_timeout(
     settings: Settings, make_key: MakeKey, books: None
 ) -> None:
