@@ -52,8 +52,14 @@ class Row:
         lapsed = self.state is R and self.lease != FRESH
         return lapsed or (self.state is Q and self.late) or (self.state is UNCERTAIN and self.old)
 
+    def startable(self) -> bool:
+        return self.state is Q and self.due and not self.cancel and not self.late
+
+    def doubted(self, epoch: int) -> bool:
+        return self.state is UNCERTAIN and self.epoch == epoch
+
     def claim(self) -> bool:
-        if self.state is not Q or not self.due or self.cancel or self.late:
+        if not self.startable():
             return False
         self.state, self.intent, self.lease, self.definite = R, False, FRESH, False
         self.epoch += 1
@@ -86,7 +92,7 @@ class Row:
         if self.epoch != epoch:
             return None
         running = self.state is R and (not self.intent or definite or to in {DONE, UNCERTAIN})
-        doubted = self.state is UNCERTAIN and (to is DONE or (definite and to in {Q, DEAD}))
+        doubted = self.doubted(epoch) and (to is DONE or (definite and to in {Q, DEAD}))
         if not running and not doubted:
             return None
         if to is Q:
@@ -137,7 +143,11 @@ class Ledger:
 
     def sweep(self) -> dict[str, set[int]]:
         """The numbers of the rows that each duty moves; the duties come one after the other."""
-        return {name: {at for at, row in enumerate(self.rows) if duty(row)} for name, duty in DUTIES.items()}
+        return {name: self.do(name) for name in DUTIES}
+
+    def do(self, duty: str) -> set[int]:
+        """The numbers of the rows that one duty moves."""
+        return {at for at, row in enumerate(self.rows) if DUTIES[duty](row)}
 
 
 def _expire(row: Row) -> bool:

@@ -31,8 +31,9 @@ from tests.workers.ledger import model
 from tests.workers.ledger.model import FRESH, LAPSED, LONG_LAPSED, UNFINISHED
 from tests.workers.ledger.rows import FUTURE, PAST, change
 from workers import Canceled, DeadLetter, Done, Expired, LeaseLost, Outcome, RetryAt, Snoozed, Unknown
-from workers.ledger import Claim, State
+from workers.ledger import Claim, State, sweeper
 from workers.ledger import Ledger as Real
+from workers.ledger.statement import fetch
 from workers.message import Message
 
 TRUNCATE = "TRUNCATE messages, message_attempts"
@@ -53,6 +54,15 @@ OUTCOMES: dict[str, tuple[Outcome, State, tuple[int, int], bool]] = {
     "canceled": (Canceled(reason="asked"), State.CANCELED, (0, 0), False),
     "expired": (Expired(reason="late"), State.EXPIRED, (0, 0), False),
 }
+SQL: dict[str, tuple[Any, ...]] = {
+    "expired": ("EXPIRE",),
+    "reclaimed": ("RECLAIM",),
+    "doubtful": ("DOUBTFUL", sweeper.DOUBT),
+    "resent": ("RESEND", sweeper.DOUBT),
+}
+"""The duties of the sweeper: a statement, and what it takes beside a limit."""
+STARTS = {State.QUEUED, State.RUNNING}
+ENDS = [*OUTCOMES, "unknown", "unknown", "dead", "dead"]
 NUMBER = st.integers(0, 59)
 IN_A_MOMENT = sa.text("clock_timestamp() + interval '1 second'")
 
@@ -102,9 +112,7 @@ class Machine(RuleBasedStateMachine):
             self.insert(3, resends=resends, key=None, due=True)
 
     @precondition(lambda self: sum(row.state in UNFINISHED for row in self.model.rows) < 4)
-    @rule(
-        max_crashes=st.integers(1, 3), resends=st.booleans(), key=st.sampled_from([None, None, "a"]), due=st.booleans()
-    )
+    @rule(max_crashes=st.integers(1, 3), resends=st.booleans(), key=st.sampled_from([None, "a"]), due=st.booleans())
     def insert(self, max_crashes: int, *, resends: bool, key: str | None, due: bool) -> None:
         message = Message(
             actor="t.model",
@@ -179,7 +187,32 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=NUMBER, name=st.sampled_from(list(OUTCOMES)))
     def settle(self, number: int, name: str) -> None:
-        at, claim, fenced = self.any_claim(number)
+        self.end(*self.any_claim(number), name)
+
+    @precondition(lambda self: any(row.state is State.UNCERTAIN for row in self.model.rows))
+    @rule(number=NUMBER, name=st.sampled_from(list(OUTCOMES)))
+    def a_late_word_on_a_doubt(self, number: int, name: str) -> None:
+        doubts = [each for each in self.claims if self.model.rows[each[0]].doubted(each[1].epoch)]
+        if doubts:
+            self.end(*doubts[number % len(doubts)], name)
+
+    @precondition(lambda self: any(row.startable() for row in self.model.rows))
+    @rule(number=NUMBER, before=st.sampled_from(["", "fence", "fence", "cancel"]), name=st.sampled_from(ENDS))
+    def an_attempt_begins_and_ends(self, number: int, before: str, name: str) -> None:
+        """What takes many steps else, so that ends are not rare."""
+        at = self.among(number, lambda row: row.startable())
+        row, claim = self.model.rows[at], self.run(self.real.claim(self.ids[at], "w6"))
+        assert row.claim()
+        self.claims.append((at, claim, [before == "fence"]))
+        if before == "fence":
+            self.run(self.real.fence(claim))
+            assert row.fence(claim.epoch)
+        elif before == "cancel":
+            assert self.run(self.real.cancel(self.ids[at])) == row.ask_to_cancel()
+        self.end(*self.claims[-1], name)
+
+    def end(self, at: int, claim: Claim, fenced: list[bool], name: str) -> None:
+        """An attempt says how it ended."""
         outcome, to, counts, later = OUTCOMES[name]
         now = self.run(self.real.settle(claim, outcome, fenced=fenced[0]))
         definite = outcome.definite or not fenced[0]
@@ -298,10 +331,11 @@ class Machine(RuleBasedStateMachine):
         self.run(change(self.engine, self.ids[at], due_at=PAST, ring_at=PAST))
         self.note("due")
 
-    @precondition(lambda self: sum(row.state is State.QUEUED and not row.late for row in self.model.rows) > 1)
+    @precondition(lambda self: sum(row.state in STARTS and not row.late for row in self.model.rows) > 1)
     @rule(number=NUMBER)
     def its_time_is_over(self, number: int) -> None:
-        at = self.among(number, lambda row: row.state is State.QUEUED and not row.late)
+        """It is too late to start: what runs goes on."""
+        at = self.among(number, lambda row: row.state in STARTS and not row.late)
         self.model.rows[at].late = True
         self.run(change(self.engine, self.ids[at], expires_at=PAST))
         self.note("late")
@@ -329,6 +363,15 @@ class Machine(RuleBasedStateMachine):
         due = {self.ids[at] for at, row in enumerate(self.model.rows) if row.state is State.QUEUED and row.due}
         heard = {message.id for message in rung}
         assert heard == due if silent else heard <= due
+
+    @precondition(lambda self: any(row.waits_for_the_sweeper() for row in self.model.rows))
+    @rule(duty=st.sampled_from(list(SQL)))
+    def a_sweep_dies_after_one_duty(self, duty: str) -> None:
+        """Each is a transaction of its own, and relies on no other that came before."""
+        name, *arguments = SQL[duty]
+        moved = self.run(fetch(self.engine, getattr(sweeper, name), sweeper.LIMIT, *arguments))
+        assert {row["id"] for row in moved} == {self.ids[at] for at in self.model.do(duty)}
+        self.note(f"{duty} alone" if moved else "duty")
 
     @invariant()
     def the_table_is_what_the_model_says(self) -> None:
