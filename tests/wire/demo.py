@@ -15,6 +15,8 @@ from workers.actor import actor, registry
 from workers.celery import WorkerOptions, create_celery
 from workers.context import current
 from workers.errors import Retry, Snooze
+from workers.message import Message
+from workers.middleware import Middleware, defaults
 from workers.policy import Backoff
 from workers.publisher import Publisher
 from workers.runtime import Runtime
@@ -122,6 +124,12 @@ async def die(tag: str) -> None:
     os._exit(1)
 
 
+@actor(name="demo.fragile", max_crashes=2)
+async def fragile(tag: str) -> None:
+    note("start", tag)
+    os._exit(1)
+
+
 @actor(name="demo.crashes")
 async def crashes(tag: str) -> None:
     note(f"crashes{current().crashes}", tag)
@@ -150,8 +158,15 @@ async def noop() -> None:
 counted = [0]
 
 
+class Mourner(Middleware):
+    """Notes whom its worker died with."""
+
+    def lost(self, message: Message) -> None:
+        note(f"lost {message.actor} {message.queue}", str(message.id))
+
+
 async def open_runtime() -> Runtime:
-    return Runtime(None, Publisher(URL, key_prefix=PREFIX, signer=SIGNER))
+    return Runtime(None, Publisher(URL, key_prefix=PREFIX, signer=SIGNER), middleware=[*defaults(), Mourner()])
 
 
 app = create_celery(

@@ -270,6 +270,20 @@ def test_a_message_that_kills_its_worker_is_buried_after_three(
     assert worker.notes()["start d"] == 3
 
 
+def test_an_actor_says_how_often_workers_may_die_of_it_and_middleware_is_told_of_each(
+    redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
+) -> None:
+    sent = stock.send_task("demo.fragile", args=["f"], queue="default")
+    for _ in range(2):
+        worker = Worker(redis_url, tmp_path)
+        with worker.start(until_ready=False):
+            eventually(lambda: not worker.alive, "it dies of it")  # noqa: B023
+    with Worker(redis_url, tmp_path) as worker:
+        eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
+        eventually(lambda: worker.notes()[f"lost demo.fragile default {sent.id}"] == 2, "each death is told")
+    assert worker.notes()["start f"] == 2
+
+
 def test_a_crash_counts_only_against_what_had_begun(
     redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
 ) -> None:

@@ -137,6 +137,19 @@ async def test_without_a_row_what_kills_its_workers_is_given_up(bench: Workbench
     assert (dead.id, why) == (message.id, "its worker died 3 times while it ran")
 
 
+async def test_without_a_row_the_actor_says_how_often_and_middleware_is_told(bench: Workbench) -> None:
+    @actor(name="crash.fragile", max_crashes=2)
+    async def fragile() -> None:
+        die()
+
+    labels = {"name": "crash.fragile", "queue_name": "default"}
+    await fragile.send()
+    await bench.finish()
+    [(_, why)] = bench.broker.dead
+    assert why == "its worker died 2 times while it ran"
+    assert REGISTRY.get_sample_value("celery_task_redelivered_total", labels) == 2  # `lost` was called
+
+
 async def test_an_actor_that_catches_everything_is_dead_all_the_same(bench: Workbench) -> None:
     @actor(name="crash.stubborn")
     async def stubborn() -> None:

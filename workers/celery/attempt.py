@@ -168,10 +168,10 @@ class Attempts:
         crashes = int(delivery.headers.get("crashes") or 0) + 1
         if delivery.durable:
             holdings.ack(parcel)
-        elif crashes >= self.desk.app.worker_options.max_crashes:
+        elif crashes >= self.desk.max_crashes(delivery.actor):
             self.desk.bury(parcel, f"broke {crashes} times: {type(error).__name__}: {error}")
         else:
-            holdings.park(parcel, TROUBLE, again(parcel.envelope, crashed=True)[0])
+            holdings.park(parcel, TROUBLE, again(parcel.envelope, crashed=True).envelope)
 
 
 def priority_of(key: str) -> int:

@@ -11,7 +11,7 @@ import structlog
 from celery.backends.base import DisabledBackend
 from celery.worker import state
 
-from workers.celery.attempt import Attempts
+from workers.celery.attempt import Attempts, priority_of
 from workers.celery.binding import ActorTask
 from workers.celery.delivery import delivery_of
 from workers.celery.reading import Poison, Received, is_plain, moment, read, read_body
@@ -19,6 +19,7 @@ from workers.celery.request import NativeRequest
 from workers.celery.stock import StockRoute
 from workers.celery.suspects import Suspects
 from workers.envelope import DOORBELL_BODY, SEPARATOR
+from workers.message import Message, Priority
 from workers.middleware.metrics import REJECTED, UNSIGNED
 from workers.signing import body_bytes
 
@@ -55,6 +56,25 @@ class Desk:
         self._tasks = app.tasks
         self._signer = app.worker_options.signer
         self._has_backend = not isinstance(app.backend, DisabledBackend)
+
+    def max_crashes(self, name: str) -> int:
+        """How often workers may die of a message without a row: as its actor says, else as this worker was told."""
+        task = self._tasks.get(name)
+        told: int = self.app.worker_options.max_crashes
+        return task.actor.policy.max_crashes if isinstance(task, ActorTask) else told
+
+    def message_of(self, key: str, envelope: bytes) -> Message | None:
+        """The message of an actor known here, as it stands in the list `key`; its arguments are left out."""
+        try:
+            received = read(envelope)
+        except Poison:
+            return None
+        if not isinstance(self._tasks.get(received.name), ActorTask):
+            return None
+        queue = key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
+        found = delivery_of(received.id, received.name, (), {}, received.headers, queue=queue)
+        priority = Priority.of(priority_of(key))
+        return Message(id=found.id, actor=found.actor, queue=queue, priority=priority, headers=found.headers)
 
     def handle(self, parcel: Parcel) -> None:
         """Looks at one message and sends it its way; never raises."""

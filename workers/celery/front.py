@@ -42,7 +42,8 @@ class Front:
             lambda: self.intake.holdings.owner,
             pool.thread,
             lease=self.options.lease,
-            max_crashes=self.options.max_crashes,
+            max_crashes=self.desk.max_crashes,
+            lost=self._mourn,
         )
         self._started = False
         self.redis = address.client(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)
@@ -73,6 +74,12 @@ class Front:
     def _lose(self, parcels: list[Parcel]) -> None:
         """Loop thread: another worker took our messages over; those without a row must not run twice for longer."""
         self.desk.attempts.cancel_all("lease lost", durable=False)
+
+    def _mourn(self, key: str, envelope: bytes) -> None:
+        """Loop thread: a worker died with a message that has no row; its middleware is told, as of one that has."""
+        runtime = self.pool.runtime
+        if runtime is not None and (message := self.desk.message_of(key, envelope)) is not None:
+            runtime.lost(message)
 
     def open(self, c: Any) -> None:
         """Takes the strategies of a (re)started consumer; the first time, begins to fetch."""

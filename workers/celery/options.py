@@ -21,7 +21,7 @@ class WorkerOptions:
     """A worker that is not heard of for so long is taken for dead, and its messages go to another one."""
 
     max_crashes: int = 3
-    """A direct message whose worker died so often is put with the dead letters."""
+    """A direct message whose worker died so often is put with the dead letters, where its actor does not say."""
 
     own_consumer: bool = True
     """On Redis: fetch by our own consumer (nothing lost, nothing run twice without need) instead of Celery's."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 
-def again(envelope: bytes, *, crashed: bool, doubt: bool = False) -> tuple[bytes, int, bool]:
-    """The envelope for its next delivery, the crashes counted so far, and whether it is a durable message's doorbell.
+class Again(NamedTuple):
+    """A message as it is delivered next; `durable`: a doorbell, whose row counts for itself."""
+
+    envelope: bytes
+    crashes: int
+    durable: bool
+    task: str
+
+
+def again(envelope: bytes, *, crashed: bool, doubt: bool = False) -> Again:
+    """The message for its next delivery, with the crashes counted so far.
 
     `doubt`: its worker died and nobody knows whether it had begun; the next one to run it takes care to know. The
     other marks are kombu's (`kombu.transport.redis.Channel._do_restore_message`) and our header `crashes`. An envelope
@@ -27,9 +36,9 @@ def again(envelope: bytes, *, crashed: bool, doubt: bool = False) -> tuple[bytes
         info = properties.get("delivery_info")
         if isinstance(info, dict):
             info["redelivered"] = True
-        return msgspec.json.encode(payload), crashes, durable
+        return Again(msgspec.json.encode(payload), crashes, durable, str(headers.get("task")))
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, TypeError, KeyError, AttributeError):
-        return envelope, 0, False
+        return Again(envelope, 0, False, "")
 
 
 def _count(value: Any) -> int:

@@ -42,7 +42,15 @@ class Watchdog:
     """Renews the lease even while the loop is blocked; the lease says that the process lives, not that it is well."""
 
     def __init__(
-        self, url: str, keys: Keys, owner: Callable[[], str], loop: LoopThread, *, lease: float, max_crashes: int
+        self,
+        url: str,
+        keys: Keys,
+        owner: Callable[[], str],
+        loop: LoopThread,
+        *,
+        lease: float,
+        max_crashes: Callable[[str], int],
+        lost: Callable[[str, bytes], None],
     ) -> None:
         self.lag = 0.0
         """Seconds the loop took to answer last time; grows while it does not answer."""
@@ -51,6 +59,7 @@ class Watchdog:
         self._loop = loop
         self._lease = lease
         self._max_crashes = max_crashes
+        self._lost = lost
         timeout = max(0.5, lease / 4)
         self._redis = address.client(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2
@@ -123,14 +132,17 @@ class Watchdog:
 
     def _redeliver(self, mine: str, name: bytes, key: bytes, envelope: bytes) -> None:
         begun = name.endswith(BEGUN)
-        following, crashes, durable = again(envelope, crashed=begun, doubt=not begun)
-        if durable or not begun or crashes < self._max_crashes:  # the row of a durable message counts for itself
-            self._call(PUT_BACK, [mine, key], [name, following])
-            return
-        reason = f"its worker died {crashes} times while it ran"
-        log.error("message_buried", reason=reason)
-        letter = {"reason": reason, "at": time.time(), "key": key.decode(), "envelope": following}
-        self._call(BURY, [mine, self._keys.dead], [name, msgspec.msgpack.encode(letter), DEAD_KEPT])
+        following = again(envelope, crashed=begun, doubt=not begun)
+        crashed = begun and not following.durable  # the row of a durable message counts for itself
+        if not crashed or following.crashes < self._max_crashes(following.task):
+            self._call(PUT_BACK, [mine, key], [name, following.envelope])
+        else:
+            reason = f"its worker died {following.crashes} times while it ran"
+            log.error("message_buried", reason=reason)
+            letter = {"reason": reason, "at": time.time(), "key": key.decode(), "envelope": following.envelope}
+            self._call(BURY, [mine, self._keys.dead], [name, msgspec.msgpack.encode(letter), DEAD_KEPT])
+        if crashed:
+            self._loop.call_soon(self._lost, key.decode(), following.envelope)
 
     def _call(self, script: Script, keys: list[Any], args: list[Any]) -> Any:
         try:

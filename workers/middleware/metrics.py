@@ -78,8 +78,6 @@ class Metrics(Middleware):
         series = self._series(context)
         series.received.inc()
         series.started.inc()
-        if context.redelivered and not context.durable:
-            REDELIVERED.labels(context.actor.name, context.queue).inc()
         if context.waited is not None:
             series.wait.observe(context.waited)
         ACTIVE.inc()

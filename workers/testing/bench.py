@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from workers.actor import Actor
+from workers.actor import Actor, registry
 from workers.cron import Scheduled, timetable
 from workers.errors import WorkersError
 from workers.execution import Delivery, execute
@@ -195,7 +195,9 @@ class Workbench:
     def _redeliver(self, arrived: Delivery) -> None:
         """As the watchdog of another worker does when a dead one's lease has lapsed."""
         crashes = int(arrived.headers.get("crashes") or 0) + 1
-        if not arrived.durable and crashes >= MAX_CRASHES:
+        if not arrived.durable:
+            self.runtime.lost(Message(id=arrived.id, actor=arrived.actor, queue=arrived.queue, headers=arrived.headers))
+        if not arrived.durable and crashes >= registry.get(arrived.actor).policy.max_crashes:
             self.broker.dead.append((arrived, f"its worker died {crashes} times while it ran"))
             return
         headers = arrived.headers if arrived.durable else {**arrived.headers, "crashes": crashes}
@@ -255,10 +257,6 @@ class Workbench:
         over = [id for id, moment in self._results.items() if moment <= self.clock.now()]
         if over:
             await fetch(engine, passing.FORGET, over)
-
-
-MAX_CRASHES = 3
-"""Deaths after which a message without a row is given up, as workers do unless they are told otherwise."""
 
 
 async def run_now(actor: Actor[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Outcome:

@@ -22,7 +22,7 @@ from service.db import create_engine
 from service.dev.databases import Databases
 from service.dev.stack import throwaway_stack
 from service.settings import Settings
-from tests.workers.ledger.test_model import Machine, opened
+from tests.workers.ledger.stories import Machine, opened
 
 EXAMPLES = 400
 """Runs of forty steps in which a mutant has to be noticed."""

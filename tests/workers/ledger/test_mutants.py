@@ -3,7 +3,7 @@
 import pytest
 
 from tests.workers.ledger.mutants import MUTANTS, Mutant, killed
-from tests.workers.ledger.test_model import opened
+from tests.workers.ledger.stories import opened
 
 QUICK = {
     "claim what is not queued",

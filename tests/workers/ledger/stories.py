@@ -1,0 +1,133 @@
+"""What takes many steps in one order and is rare where steps are chosen at random, told as one step."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from service.db import create_engine
+from service.settings import Settings
+from tests.workers.ledger.model import LONG_LAPSED
+from tests.workers.ledger.rows import PAST, change
+from tests.workers.ledger.steps import NUMBER, OUTCOMES, SQL, Steps
+from workers.ledger import Claim, State
+from workers.ledger import Ledger as Real
+
+BEFORE = st.sampled_from(["nothing", "fence", "fence", "cancel"])
+END = st.sampled_from(list(OUTCOMES))
+LONG_AGO = sa.text("clock_timestamp() - interval '2 hours'")
+
+
+class Machine(Steps):
+    """Steps and stories, in any order."""
+
+    def some_start(self, number: int) -> int:
+        return self.among(number, lambda row: row.startable())
+
+    def start(self, at: int) -> tuple[int, Claim, list[bool]]:
+        """A worker takes a message that waits."""
+        claim = self.run(self.real.claim(self.ids[at], "w6"))
+        assert self.model.rows[at].claim()
+        self.claims.append((at, claim, [False]))
+        return self.claims[-1]
+
+    def attempt(self, at: int, before: str, name: str) -> tuple[int, Claim, list[bool]]:
+        """One attempt, from its claim to its end."""
+        _, claim, fenced = held = self.start(at)
+        row = self.model.rows[at]
+        if before == "fence":
+            self.run(self.real.fence(claim))
+            assert row.fence(claim.epoch)
+            fenced[0] = True
+        elif before == "cancel":
+            assert self.run(self.real.cancel(self.ids[at])) == row.ask_to_cancel()
+        self.end(*held, name)
+        return held
+
+    def grow_late(self, at: int) -> None:
+        self.model.rows[at].late = True
+        self.run(change(self.engine, self.ids[at], expires_at=PAST))
+
+    @precondition(lambda self: any(row.startable() for row in self.model.rows))
+    @rule(number=NUMBER, before=BEFORE, name=END)
+    def an_attempt_begins_and_ends(self, number: int, before: str, name: str) -> None:
+        self.attempt(self.some_start(number), before, name)
+
+    @precondition(lambda self: any(row.startable() for row in self.model.rows))
+    @rule(number=NUMBER, before=BEFORE, name=END)
+    def a_doubt_hears_a_late_word(self, number: int, before: str, name: str) -> None:
+        held = self.attempt(self.some_start(number), before, "unknown")
+        self.end(*held, name)
+        self.note(f"late {name}")
+
+    @precondition(lambda self: any(row.startable() and row.resends for row in self.model.rows))
+    @rule(number=NUMBER, before=BEFORE)
+    def a_doubt_is_resent_until_it_is_no_more(self, number: int, before: str) -> None:
+        at = self.among(number, lambda row: row.startable() and row.resends)
+        for _ in range(self.model.rows[at].max_crashes + 1):
+            self.attempt(at, before, "unknown")
+            self.duty("resent")  # not before its grace is over
+            if self.model.rows[at].state is not State.UNCERTAIN:
+                break
+            self.model.rows[at].old = True
+            self.run(change(self.engine, self.ids[at], finished_at=PAST))
+            self.duty("resent")
+            if not self.model.rows[at].startable():
+                break
+        self.note("resent to the end")
+
+    @precondition(lambda self: any(row.startable() for row in self.model.rows))
+    @rule(number=NUMBER, fenced=st.booleans(), late=st.booleans(), name=st.sampled_from(list(SQL)))
+    def a_worker_dies_and_one_duty_is_done(self, number: int, name: str, *, fenced: bool, late: bool) -> None:
+        at = self.some_start(number)
+        _, claim, held = self.start(at)
+        row = self.model.rows[at]
+        if fenced:
+            self.run(self.real.fence(claim))
+            assert row.fence(claim.epoch)
+            held[0] = True
+        if late:
+            self.grow_late(at)
+        row.lease = LONG_LAPSED
+        self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
+        self.duty(name)
+
+    @precondition(lambda self: not self.model.taken("b"))
+    @rule(number=NUMBER, late=st.booleans(), successor=st.booleans())
+    def a_dead_message_is_queued_again(self, number: int, *, late: bool, successor: bool) -> None:
+        """Unless another bears its key by then; whenever it was too late to start, it may now."""
+        self.insert(3, resends=False, key="b", due=True)
+        at = len(self.ids) - 1
+        held = self.start(at)
+        if late:
+            self.grow_late(at)
+        self.end(*held, "dead")
+        if successor:
+            self.insert(3, resends=False, key="b", due=True)
+        self.queue_again(at)
+        if not successor:
+            self.start(at)
+
+
+@contextmanager
+def opened(database: str) -> Iterator[None]:
+    """Inside, the machine works on this database, with a loop of its own."""
+    with asyncio.Runner() as loop:
+
+        async def open_all() -> None:
+            Machine.engine = create_engine(Settings.from_env({"DATABASE_URL": database}), role=None)
+            Machine.real = Real(Machine.engine)
+
+        async def close_all() -> None:
+            await Machine.real.close()
+            await Machine.engine.dispose()
+
+        Machine.loop, Machine.steps = loop, {}
+        loop.run(open_all())
+        try:
+            yield
+        finally:
+            loop.run(close_all())
