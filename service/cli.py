@@ -21,6 +21,14 @@ DATA = click.option(
 )
 
 
+PORT = click.IntRange(1, 65_535)
+
+NOTHING_NEAR = (
+    "`callboard up` does not run in {data}, and DATABASE_URL is not set. "
+    "Start `callboard up` here, name the folder of one with --data, or set DATABASE_URL."
+)
+
+
 def settings(data: Path | None = None) -> "Settings":
     """Read the settings, or end with every fault named.
 
@@ -46,11 +54,11 @@ def callboard() -> None:
 
 
 @callboard.command()
-@click.option("--port", default=8000, show_default=True, help="The port of the API.")
+@click.option("--port", default=8000, show_default=True, type=PORT, help="The port of the API.")
 @click.option(
     "--data", default=".callboard", show_default=True, type=click.Path(path_type=Path), help="Where it keeps its data."
 )
-@click.option("--workers", default=1, show_default=True, help="Worker processes.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 128), help="Worker processes.")
 def up(port: int, data: Path, workers: int) -> None:
     """Start everything on this machine: Postgres, Valkey, a mailbox, the API and a worker."""
     from service.dev.up import run  # noqa: PLC0415
@@ -60,7 +68,7 @@ def up(port: int, data: Path, workers: int) -> None:
 
 @callboard.command()
 @click.option("--host", help="The address to listen on (API_HOST).")
-@click.option("--port", type=int, help="The port to listen on (API_PORT).")
+@click.option("--port", type=PORT, help="The port to listen on (API_PORT).")
 @click.option("--processes", type=click.IntRange(1, 128), help="Processes (API_PROCESSES).")
 def api(host: str | None, port: int | None, processes: int | None) -> None:
     """Serve the HTTP API."""
@@ -118,8 +126,11 @@ def keys() -> None:
 @DATA
 def keys_create(*, tenant: str, scopes: tuple[str, ...], test: bool, data: Path, **more: Any) -> None:
     """Make a key and print it, once: only its hash is stored."""
+    from service import slices  # noqa: PLC0415
     from service.access.commands import create  # noqa: PLC0415
+    from service.access.scopes import check  # noqa: PLC0415
 
+    check(scopes, slices.scopes())
     _run(create, settings(data), tenant, scopes, mode="test" if test else "live", **more)
 
 
@@ -263,7 +274,12 @@ def status(data: Path) -> None:
     """Show whether Postgres, Redis and the schema are well, and what waits in the queues."""
     from service.status import run  # noqa: PLC0415
 
-    _run(run, settings(data))
+    try:
+        _run(run, settings(data))
+    except SystemExit:
+        if hint := nothing_near():
+            click.echo(hint, err=True)
+        raise
 
 
 @callboard.command()
@@ -315,8 +331,18 @@ def _run(command: Callable[..., Any], *arguments: object, **named: object) -> No
             raise click.ClickException("The tables are not those of this version: run `callboard migrate`.") from None
         if not is_away(error):
             raise
-        hint = "is it running, and does DATABASE_URL name it?"
-        raise click.ClickException(f"Postgres does not answer: {hint} ({type(error).__name__})") from None
+        hint = nothing_near() or "Postgres does not answer: is it running, and does DATABASE_URL name it?"
+        raise click.ClickException(f"{hint} ({type(error).__name__})") from None
+
+
+def nothing_near() -> str:
+    """What to do where neither the environment nor the folder of the running command names servers; else empty."""
+    from service.nearby import running  # noqa: PLC0415
+
+    data = click.get_current_context().params.get("data")
+    if data is None or "DATABASE_URL" in os.environ or running(data):
+        return ""
+    return NOTHING_NEAR.format(data=data)
 
 
 def _end(code: int | None) -> None:

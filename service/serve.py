@@ -1,6 +1,7 @@
 """`callboard api`: granian with the application, quiet where ours speaks, and gone within 3 seconds of SIGTERM."""
 
 import os
+import socket
 from typing import Any
 
 import structlog
@@ -35,6 +36,8 @@ def run(settings: Settings, host: str | None = None, port: int | None = None, pr
     if "SECRET_KEY" not in os.environ:
         os.environ["SECRET_KEY"] = settings.secret_key  # at least one for all of these processes
         log.warning("secret_key_missing", hint="set SECRET_KEY: cursors and links end with this process")
+    if is_taken(*where):  # the system would share the connections out between the two, whatever database each has
+        log.warning("port_shared", port=where[1], hint="another process listens there too: requests go to either")
     log.info("api_listening", url=f"http://{where[0]}:{where[1]}")
     Granian(
         "service.app:serve",
@@ -54,3 +57,12 @@ def run(settings: Settings, host: str | None = None, port: int | None = None, pr
         workers_kill_timeout=STOP_WITHIN,
         process_name=None,
     ).serve()
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Tell whether somebody listens there already."""
+    try:
+        socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), timeout=0.5).close()  # noqa: S104
+    except OSError:
+        return False
+    return True

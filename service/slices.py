@@ -35,6 +35,14 @@ def api_routers() -> "list[Router]":
     return [router for module in modules("api") for router in getattr(module, "routers", [])]
 
 
+def scopes() -> set[str]:
+    """Gather the scopes that routes ask for, such as `emails:send`."""
+    routes = [route for router in api_routers() for route in router.routes]
+    handlers = [handler for route in routes for handler in getattr(route, "route_handlers", [])]
+    guards = [guard for handler in handlers for guard in handler.resolve_guards()]
+    return {name for guard in guards for name in getattr(guard, "scopes", ())}
+
+
 def import_actors() -> list[ModuleType]:
     """Import every slice's `actors.py`, which declares its actors in the registry."""
     return list(modules("actors"))

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +16,8 @@ from service.access import keys
 from service.access.models import ApiKey, Tenant
 from service.access.secrets import Mode
 from service.settings import Settings
+
+NO_KEY = "There is no such key in use: `callboard keys list` shows those there are."
 
 
 async def create(
@@ -42,11 +45,15 @@ async def show(settings: Settings, tenant: str | None) -> int:
             found = (await session.execute(statement.where(Tenant.name == tenant) if tenant else statement)).all()
     finally:
         await engine.dispose()
-    table = Table("tenant", "id", "key", "name", "scopes", "created", "last used", "state", box=None, pad_edge=False)
+    out = Console()
     for key, owner in found:
-        dates = _date(key.created_at), _date(key.last_used_at)
-        table.add_row(owner, f"ak_{key.id.hex}", f"{key.prefix}…", key.name, " ".join(key.scopes), *dates, _state(key))
-    Console().print(table if found else "No keys yet: `callboard keys create --tenant NAME` makes one.")
+        if out.is_terminal:
+            out.print(_drawn(key, owner))
+        else:
+            words = f"ak_{key.id.hex} {_state(key)} {owner} {','.join(key.scopes)} {key.name}".strip()
+            out.print(words, markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        out.print("No keys yet: `callboard keys create --tenant NAME` makes one.")
     return 0
 
 
@@ -59,7 +66,7 @@ async def rotate(settings: Settings, key_id: str, *, overlap_hours: int) -> int:
     finally:
         await engine.dispose()
     if made is None:
-        click.echo("There is no such key in use.")
+        click.echo(NO_KEY)
         return 1
     row, text = made
     click.echo(f"{row.mode} key ak_{row.id.hex}; the old one ends within {overlap_hours} h. Shown this once:", err=True)
@@ -76,8 +83,17 @@ async def revoke(settings: Settings, key_id: str) -> int:
             done = await keys.revoke(session, wanted)
     finally:
         await engine.dispose()
-    click.echo("Revoked; every process refuses it within five seconds." if done else "There is no such key in use.")
+    click.echo("Revoked; every process refuses it within five seconds." if done else NO_KEY)
     return 0 if done else 1
+
+
+def _drawn(key: ApiKey, owner: str) -> Group:
+    state = _state(key)
+    line = Text.assemble(f"ak_{key.id.hex}  ", (state, "red" if state in {"revoked", "expired"} else "green"))
+    line.append(f"  {owner}", "bold").append(f"  {key.name}" if key.name else "")
+    ends = "" if key.expires_at is None else f", ends {_date(key.expires_at)}"
+    dates = f"made {_date(key.created_at)}, last used {_date(key.last_used_at)}{ends}"
+    return Group(line, Padding(Text(f"{key.prefix}…  {' '.join(key.scopes)}\n{dates}", "dim"), (0, 0, 0, 4)))
 
 
 def _id(key_id: str) -> UUID:

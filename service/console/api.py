@@ -16,11 +16,13 @@ from service.console import (
     notification_pages,
     overview,
     pages,
+    quota_pages,
     signing_in,
     task_pages,
+    tenant_pages,
     webhook_pages,
 )
-from service.console.visiting import SignInFirst, signed_in
+from service.console.visiting import OtherTenant, SignInFirst, signed_in
 from service.errors import NotFound
 from service.web.problems import note, translate
 
@@ -50,6 +52,8 @@ def show_error(request: AnyRequest[Any, Any, Any], error: Exception) -> Response
         if "hx-request" in request.headers:
             return pages.rendered("empty.html", {}, status=401, headers={"HX-Redirect": signing_in.PATH})
         return signing_in.door(request.scope["path"], status=401)
+    if isinstance(known, OtherTenant):
+        return pages.rendered("empty.html", {}, status=known.status, headers={"HX-Refresh": "true"})
     values = {"error": known, "request_id": request.scope.get("request_id", "")}
     return pages.rendered("error.html", values, status=known.status)
 
@@ -78,6 +82,8 @@ routers = [
                     *webhook_pages.handlers,
                     *dead_pages.handlers,
                     *task_pages.handlers,
+                    *quota_pages.handlers,
+                    *tenant_pages.handlers,
                 ],
                 guards=[signed_in],
             ),

@@ -22,7 +22,7 @@ GROUP BY 1, 2, 3 ORDER BY letters DESC LIMIT 50
 """)
 OF_GROUP = text("""
 SELECT id FROM messages
-WHERE state IN ('dead', 'uncertain', 'held') AND tenant_id = :tenant_id AND actor = :actor
+WHERE state IN ('dead', 'uncertain', 'held') AND state = :state AND tenant_id = :tenant_id AND actor = :actor
     AND coalesce(error ->> 'type', 'unknown') = :error
 ORDER BY id LIMIT :most
 """)
@@ -32,21 +32,23 @@ ORDER BY id LIMIT :most
 async def listing(request: Request) -> Response[str]:
     """List dead letters, grouped and one by one."""
     asked, tenant = request.query_params, request.user.tenant_id
-    actor, error = asked.get("actor") or None, asked.get("error") or None
+    actor, error, state = (asked.get(name) or None for name in ("actor", "error", "state"))
     before = uuid_or_none(asked.get("before"))
     async with request.app.state.engine.connect() as connection:
         groups = (await connection.execute(GROUPS, {"tenant_id": tenant})).mappings().all()
-        found = await dead_letters(connection, tenant, actor=actor, error=error, after=before, limit=LIMIT + 1)
+        found = await dead_letters(
+            connection, tenant, actor=actor, error=error, state=state, after=before, limit=LIMIT + 1
+        )
     more = str(found[LIMIT - 1].id) if len(found) > LIMIT else None
     return page(
-        request, "dead_letters.html", groups=groups, letters=found[:LIMIT], actor=actor, error=error, more=more,
-        before=before,
+        request, "dead_letters.html", groups=groups, letters=found[:LIMIT], actor=actor, error=error, state=state,
+        more=more, before=before,
     )  # fmt: skip
 
 
 @post("/dead-letters/requeue", status_code=200)
 async def requeue(request: Request) -> Response[Any]:
-    """Queue again what was chosen: the ones that were ticked, or a thousand of one actor and error."""
+    """Queue again what was chosen: the ones that were ticked, or a thousand of one group."""
     asked, state, user = await form(request), request.app.state, request.user
     chosen = [found for each in asked.get("id", []) if (found := uuid_or_none(each)) is not None]
     if "group" in asked:
@@ -57,8 +59,8 @@ async def requeue(request: Request) -> Response[Any]:
 
 
 async def _of_group(connection: AsyncConnection, tenant_id: UUID, group: str) -> list[UUID]:
-    actor, _, error = group.partition("\n")
-    values = {"tenant_id": tenant_id, "actor": actor, "error": error, "most": MOST}
+    state, actor, error = (*group.split("\n", 2), "", "")[:3]
+    values = {"tenant_id": tenant_id, "state": state, "actor": actor, "error": error, "most": MOST}
     return list((await connection.execute(OF_GROUP, values)).scalars())
 
 

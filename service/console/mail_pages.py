@@ -1,19 +1,25 @@
 """Mails: found by recipient, status or id; one with every attempt and the server's reply, and what to do about it."""
 
+import hashlib
+import secrets
 from typing import Any
 
+import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.console.pages import HEADERS, page, to, uuid_or_none
 from service.console.visiting import form
 from service.emails import parameters, views
+from service.emails.changes import send_once_more
 from service.emails.events import events
 from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.stored import content as stored_content
-from service.errors import NotFound
-from service.web import Request
+from service.errors import Conflict, NotFound
+from service.web import Answer, Request
+from service.web.idempotency import Once, once_by
 from workers.ledger.operators import Canceling
 from workers.ledger.schema import State
 
@@ -55,7 +61,7 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
         happened = await events(connection, tenant, mail_id)
     if mail is None or happened is None:
         raise NotFound("There is no such mail: it may be another tenant's, or forgotten by now.")
-    return page(request, "email.html", mail=mail, key=mail_id.hex, events=happened)
+    return page(request, "email.html", mail=mail, key=mail_id.hex, events=happened, press=secrets.token_hex(16))
 
 
 @get("/emails/{id:str}/frame")
@@ -96,6 +102,29 @@ async def requeue(request: Request, id: FromPath[str]) -> Response[Any]:
     return to(f"/console/emails/{id}?done={'requeued' if moved else 'nothing'}")
 
 
+@post("/emails/{id:str}/resend", status_code=200)
+async def resend(request: Request, id: FromPath[str]) -> Response[Any]:
+    """Send the same mail once more, as a new one; a button that is pressed twice does it once."""
+    asked = await form(request)
+    original = parameters.uuid_of(f"em_{id}")
+
+    async def work(session: AsyncSession) -> Answer:
+        try:
+            made = (await send_once_more(request, session, original)).id
+        except Conflict:
+            return Answer(303, f"{id}?done=under-way")
+        return Answer(303, f"{parameters.uuid_of(made).hex}?done=resent")
+
+    # a key of the API has no line break, so the two never meet
+    key = "console\n" + asked.get("press", [""])[0][:64]
+    fingerprint = hashlib.sha256(id.encode()).digest()
+    mark = Once(request.user.tenant_id, key, fingerprint, request.app.state.settings.idempotency_ttl)
+    answer, _ = await once_by(request, mark, work)
+    if answer.status != 303:
+        raise NotFound("There is no such mail: it may be another tenant's, or forgotten by now.")
+    return to(f"/console/emails/{msgspec.json.decode(msgspec.json.encode(answer.body), type=str)}")
+
+
 @post("/emails/{id:str}/resolve", status_code=200)
 async def resolve(request: Request, id: FromPath[str]) -> Response[Any]:
     """Say what became of a mail that is in doubt: it arrived, or it did not."""
@@ -109,4 +138,4 @@ async def resolve(request: Request, id: FromPath[str]) -> Response[Any]:
     return to(f"/console/emails/{id}?done={'resolved' if moved else 'nothing'}")
 
 
-handlers = [listing, look, frame, cancel, requeue, resolve]
+handlers = [listing, look, frame, cancel, requeue, resend, resolve]

@@ -13,7 +13,7 @@ import msgspec
 from litestar import Response
 
 from service.console import sparkline
-from service.console.visiting import token_of
+from service.console.visiting import token_of, visit_of
 from service.timeline import flat, humane, plain
 from service.web import Request
 
@@ -35,6 +35,7 @@ SECTIONS = (
     ("Emails", "/console/emails"),
     ("Bulk", "/console/bulk"),
     ("Jobs", "/console/jobs"),
+    ("Quotas", "/console/quotas"),
     ("Notifications", "/console/notifications"),
     ("Webhooks", "/console/webhooks"),
     ("Dead letters", "/console/dead-letters"),
@@ -53,8 +54,17 @@ TONES = {
 
 def page(request: Request, template: str, **values: Any) -> Response[str]:
     """Answer a page of who is signed in."""
-    done = request.query_params.get("done", "")
-    shared = {"sections": SECTIONS, "path": request.scope["path"], "csrf": token_of(request), "done": NOTES.get(done)}
+    visit = visit_of(request)
+    shared = {
+        "sections": SECTIONS,
+        "path": request.scope["path"],
+        "csrf": token_of(request),
+        "done": NOTES.get(request.query_params.get("done", "")),
+        "tenant": visit.tenant,
+        "acting": visit.session.acting,
+        "away": visit.session.acting != visit.session.tenant_id,
+        "administers": request.user.administers,
+    }
     return rendered(template, {**shared, **values})
 
 
@@ -78,6 +88,9 @@ NOTES = {
     "cancel-requested": "It is running; it is asked to stop, which takes some seconds.",
     "too-late": "Too late: it has ended, or passed its point of no return.",
     "requeued": "Queued again.",
+    "resent": "This is the new mail: the same once more, with an id of its own.",
+    "under-way": "The mail is still under way: it is to be sent by itself.",
+    "switched": "You look at another tenant now; what you do here is done for it.",
     "nothing": "Nothing was to be done: somebody was quicker, or nothing was chosen.",
     "resolved": "Noted.",
     "redelivered": "It is delivered once more.",

@@ -21,26 +21,32 @@ PASS_LASTS = 7 * 86_400  # seconds that the link of `callboard up` is good
 PATH = "/console"
 NONCE = 12  # bytes
 MAC = 20  # bytes
-FORM = struct.Struct(f">16s16sQ{NONCE}s")
+FORM = struct.Struct(f">16s16s16sQ{NONCE}s")
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A signed-in key: ids of the key and its tenant, when that ends (seconds since 1970), and a nonce of 12 bytes."""
+    """A signed-in key and its tenant, the tenant it acts for, when that ends (seconds since 1970), 12 random bytes."""
 
     key_id: UUID
     tenant_id: UUID
+    acting: UUID
     until: int
     nonce: bytes
 
     @classmethod
     def begin(cls, key_id: UUID, tenant_id: UUID, lasts: int = LASTS) -> "Session":
         """Begin a session."""
-        return cls(key_id, tenant_id, int(time.time()) + lasts, secrets.token_bytes(NONCE))
+        return cls(key_id, tenant_id, tenant_id, int(time.time()) + lasts, secrets.token_bytes(NONCE))
+
+    def acting_for(self, tenant_id: UUID) -> "Session":
+        """The session from here on: for another tenant, with forms of its own, over at the same time."""
+        return Session(self.key_id, self.tenant_id, tenant_id, self.until, secrets.token_bytes(NONCE))
 
 
 def seal(secret: str, session: Session, purpose: str = "session") -> str:
     """Write a session as a cookie, or as a pass, is."""
-    body = FORM.pack(session.key_id.bytes, session.tenant_id.bytes, session.until, session.nonce)
+    ids = session.key_id.bytes, session.tenant_id.bytes, session.acting.bytes
+    body = FORM.pack(*ids, session.until, session.nonce)
     return base64.urlsafe_b64encode(_mac(secret, purpose, body) + body).decode().rstrip("=")
 
 
@@ -52,8 +58,9 @@ def unseal(secret: str, text: str, purpose: str = "session") -> Session | None:
         return None
     if len(raw) != MAC + FORM.size or not hmac.compare_digest(raw[:MAC], _mac(secret, purpose, raw[MAC:])):
         return None
-    key, tenant, until, nonce = FORM.unpack(raw[MAC:])
-    return Session(UUID(bytes=key), UUID(bytes=tenant), until, nonce) if until > time.time() else None
+    key, tenant, acting, until, nonce = FORM.unpack(raw[MAC:])
+    ids = UUID(bytes=key), UUID(bytes=tenant), UUID(bytes=acting)
+    return Session(*ids, until, nonce) if until > time.time() else None
 
 
 def form_token(secret: str, session: Session) -> str:

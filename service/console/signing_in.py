@@ -6,8 +6,8 @@ from typing import Any
 from litestar import Response, get, post
 
 from service.console.pages import rendered, to
-from service.console.sessions import Session, cookie, seal, unseal
-from service.console.visiting import OPERATOR, act_for, form, plain_form, signed_in
+from service.console.sessions import Session, unseal
+from service.console.visiting import act_for, carry, form, plain_form, signed_in
 from service.web import Request
 
 PATH = "/console/sign-in"
@@ -35,16 +35,16 @@ async def show() -> Response[str]:
 
 @post("/sign-in", status_code=200)
 async def enter(request: Request) -> Response[Any]:
-    """Sign in with an API key that has the scope `operator`."""
+    """Sign in with an API key that has the scope `operator` or `admin`."""
     found = await plain_form(request)
     key, wanted = found.get("key", [""])[0].strip(), found.get("next", ["/console"])[0]
     known = await request.app.state.keyring.find(key)
     if known is None:
         return door(wanted, wrong=UNKNOWN, status=401)
-    if OPERATOR not in known.scopes:
+    if not known.operates:
         return door(wanted, wrong=NO_OPERATOR, status=403)
     place = wanted if wanted.startswith("/console") and "\\" not in wanted else "/console"
-    return to(place, _cookie(request, Session.begin(known.key_id, known.tenant_id)))
+    return to(place, carry(request, Session.begin(known.key_id, known.tenant_id)))
 
 
 @get("/enter")
@@ -59,23 +59,14 @@ async def enter_here(request: Request) -> Response[Any]:
     if given is None or not _is_here(request):
         return door(wrong=OVER, status=401)
     act_for(given.tenant_id)
-    return rendered("enter.html", {}, headers=_cookie(request, Session.begin(given.key_id, given.tenant_id)))
+    return rendered("enter.html", {}, headers=carry(request, Session.begin(given.key_id, given.tenant_id)))
 
 
 @post("/sign-out", guards=[signed_in], status_code=200)
 async def leave(request: Request) -> Response[Any]:
     """Sign out."""
     await form(request)
-    return to(PATH, {"Set-Cookie": cookie("", secure=_is_secure(request))})
-
-
-def _cookie(request: Request, session: Session) -> dict[str, str]:
-    made = seal(request.app.state.settings.secret_key, session)
-    return {"Set-Cookie": cookie(made, secure=_is_secure(request))}
-
-
-def _is_secure(request: Request) -> bool:
-    return bool(request.app.state.settings.public_url.startswith("https:"))
+    return to(PATH, carry(request, None))
 
 
 def _is_here(request: Request) -> bool:

@@ -9,19 +9,21 @@ import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.console.sessions import COOKIE, Session, form_token, is_form_token, unseal
+from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
 from service.errors import Forbidden, ServiceError
+from service.tenancy import acting_for
 from service.web import Principal, Request
 from workers.context import correlation
 
-OPERATOR = "operator"
 FORM_LIMIT = 64 * 1024  # bytes
+SHOWN = "callboard-tenant"  # the header in which a page that refreshes itself names the tenant it shows
 
 GOOD = text("""
-SELECT scopes, mode FROM api_keys
-WHERE id = :id AND tenant_id = :tenant_id AND revoked_at IS NULL
-    AND (expires_at IS NULL OR expires_at > clock_timestamp())
+SELECT k.scopes, k.mode, t.name FROM api_keys k, tenants t
+WHERE k.id = :id AND k.tenant_id = :tenant_id AND k.revoked_at IS NULL
+    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) AND t.id = :acting
 """)
 
 
@@ -31,20 +33,47 @@ class SignInFirst(ServiceError):
     status, code, title = 401, "sign-in-first", "Sign in"
 
 
+class OtherTenant(ServiceError):
+    """The page shows a tenant that this session has left since."""
+
+    status, code, title = 409, "other-tenant", "Another tenant"
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """A request of who is signed in: the session, and the name of the tenant that it acts for."""
+
+    session: Session
+    tenant: str
+
+
 async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-    """Let pass who is signed in with a key that still is an operator's. Raises SignInFirst. A Litestar guard."""
+    """Let pass who is signed in with a key that still is an operator's, for another tenant an admin's.
+
+    Raises SignInFirst, OtherTenant. A Litestar guard.
+    """
     settings = connection.app.state.settings
     session = unseal(settings.secret_key, connection.cookies.get(COOKIE, ""))
     if session is None:
         raise SignInFirst("Sign in to look at this.")
-    act_for(session.tenant_id)
-    async with connection.app.state.engine.connect() as opened:
-        row = (await opened.execute(GOOD, {"id": session.key_id, "tenant_id": session.tenant_id})).one_or_none()
-    if row is None or OPERATOR not in row.scopes:
-        raise SignInFirst("The key of this session is revoked, expired, or not an operator's any more.")
+    user, tenant = await _look(connection.app.state.engine, session)
+    if connection.headers.get(SHOWN, str(session.acting)) != str(session.acting):
+        raise OtherTenant("Another tenant was chosen meanwhile: reload the page.")
+    act_for(session.acting)
     scope = cast("dict[str, Any]", connection.scope)
-    scope["user"] = principal(session.key_id, session.tenant_id, frozenset(row.scopes), row.mode)
-    scope["session_of_console"] = session
+    scope["user"] = user
+    scope["visit"] = Visit(session, tenant)
+
+
+async def _look(engine: AsyncEngine, session: Session) -> tuple[Principal, str]:
+    """Look whether the key is still good for this session. Raises SignInFirst."""
+    values = {"id": session.key_id, "tenant_id": session.tenant_id, "acting": session.acting}
+    with acting_for(session.tenant_id, session.acting):
+        async with engine.connect() as opened:
+            row = (await opened.execute(GOOD, values)).one_or_none()
+    user = None if row is None else principal(session.key_id, session.acting, frozenset(row.scopes), row.mode)
+    if user is None or not user.operates or not (user.administers or session.acting == session.tenant_id):
+        raise SignInFirst("The key of this session is revoked, expired, or may not look at this any more.")
+    return user, row.name if row else ""
 
 
 def act_for(tenant_id: UUID) -> None:
@@ -58,22 +87,32 @@ def principal(key_id: UUID, tenant_id: UUID, scopes: frozenset[str], mode: Any) 
     return Principal(tenant_id, key_id, scopes, mode, tenant=str(tenant_id), key=f"ak_{key_id.hex}")
 
 
-def session_of(request: Request) -> Session:
-    """The session of a request that `signed_in` let pass."""
-    return cast("Session", cast("dict[str, Any]", request.scope)["session_of_console"])
+def visit_of(request: Request) -> Visit:
+    """The visit that a request belongs to which `signed_in` let pass."""
+    return cast("Visit", cast("dict[str, Any]", request.scope)["visit"])
 
 
 def token_of(request: Request) -> str:
     """What the forms of this session carry."""
-    return form_token(request.app.state.settings.secret_key, session_of(request))
+    return form_token(request.app.state.settings.secret_key, visit_of(request).session)
+
+
+def carry(request: Request, session: Session | None) -> dict[str, str]:
+    """Write the header that gives the browser this session; None takes away what it has."""
+    settings = request.app.state.settings
+    value = "" if session is None else seal(settings.secret_key, session)
+    return {"Set-Cookie": cookie(value, secure=settings.public_url.startswith("https:"))}
 
 
 async def form(request: Request) -> dict[str, list[str]]:
     """Read a form that one of our pages sent. Raises Forbidden for any other: nothing is done on its behalf."""
     found = await plain_form(request)
     given = found.get("csrf", [""])[0]
-    if not is_form_token(request.app.state.settings.secret_key, session_of(request), given):
-        raise Forbidden("This form is of another session: go back, reload the page and try again.", code="bad-form")
+    if not is_form_token(request.app.state.settings.secret_key, visit_of(request).session, given):
+        raise Forbidden(
+            "This form is of another session or tenant: go back, reload the page and try again.",
+            code="bad-form",
+        )
     return found
 
 

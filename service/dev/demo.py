@@ -13,7 +13,7 @@ from service.dev.schema import plain
 from service.settings import Settings
 
 TENANT = "demo"
-SCOPES = ["*", "operator"]
+SCOPES = ["*", "operator", "admin"]
 GOOD = "SELECT count(*) FROM api_keys WHERE hash = ANY($1) AND revoked_at IS NULL AND scopes @> $2"
 OWNER = "SELECT id, tenant_id FROM api_keys WHERE hash = $1"
 

@@ -83,28 +83,36 @@ async def resend(request: Request, email_id: FromPath[str]) -> Response[EmailOut
     One that is still under way answers 409. The first mail stays what it is; the doubt about one that is `uncertain` is
     settled by evidence or `POST /v1/dead-letters/resolve`, not by this.
     """
-    original, tenant_id = parameters.uuid_of(email_id), request.user.tenant_id
+    original = parameters.uuid_of(email_id)
 
     async def work(session: AsyncSession) -> Answer:
-        connection = await session.connection()
-        mail = await _found(connection, tenant_id, original)
-        if not Status(mail.status).terminal:
-            raise Conflict(f"The mail is {mail.status}: it is still to be sent by itself.", code="not-resendable")
-        id = uuid7()
-        values = {
-            "id": id,
-            "original": original,
-            "tenant_id": tenant_id,
-            "message_id": f"<{id}@{Office.of(request.app.state.runtime).house.host}>",
-            "request_id": request.request_id,
-            "now": moment(id),
-        }
-        await connection.execute(COPY, values)
-        await request.app.state.runtime.enqueue(session, _doorbell(id, mail.lane, tenant_id))
-        told = await _found(connection, tenant_id, id)
+        told = await send_once_more(request, session, original)
         return Answer(202, told, {"Location": f"/v1/emails/{told.id}"})
 
     return await once(request, work)
+
+
+async def send_once_more(request: Request, session: AsyncSession, original: UUID) -> EmailOut:
+    """Store a copy of the caller's mail `original` and enqueue it, in the transaction of `session`.
+
+    Raises NotFound, and Conflict for a mail that is still under way.
+    """
+    connection, tenant_id = await session.connection(), request.user.tenant_id
+    mail = await _found(connection, tenant_id, original)
+    if not Status(mail.status).terminal:
+        raise Conflict(f"The mail is {mail.status}: it is still to be sent by itself.", code="not-resendable")
+    id = uuid7()
+    values = {
+        "id": id,
+        "original": original,
+        "tenant_id": tenant_id,
+        "message_id": f"<{id}@{Office.of(request.app.state.runtime).house.host}>",
+        "request_id": request.request_id,
+        "now": moment(id),
+    }
+    await connection.execute(COPY, values)
+    await request.app.state.runtime.enqueue(session, _doorbell(id, mail.lane, tenant_id))
+    return await _found(connection, tenant_id, id)
 
 
 def _doorbell(id: UUID, lane: str, tenant_id: UUID) -> Message:

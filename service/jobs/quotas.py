@@ -13,14 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 MONTH = "date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')::date"
 KEPT = "13 months"
 
-STANDING = text(f"""
-SELECT o.plan, p.rank, p.priority, o.trust_score, coalesce(o.job_limit, p.jobs_per_month) AS job_limit,
-    {MONTH} AS period, coalesce(q.used, 0) AS used, coalesce(q.reserved, 0) AS reserved
+_STANDINGS = f"""
+SELECT o.id AS organization_id, o.plan, p.rank, p.priority, o.trust_score,
+    coalesce(o.job_limit, p.jobs_per_month) AS job_limit, {MONTH} AS period,
+    coalesce(q.used, 0) AS used, coalesce(q.reserved, 0) AS reserved
 FROM organizations o
 JOIN plans p ON p.key = o.plan
 LEFT JOIN quotas q ON q.tenant_id = o.tenant_id AND q.organization_id = o.id AND q.period = {MONTH}
-WHERE o.tenant_id = :tenant_id AND o.id = :organization_id
-""")  # noqa: S608 (our own constant)
+WHERE o.tenant_id = :tenant_id
+"""  # noqa: S608 (our own constant)
+STANDING = text(f"{_STANDINGS} AND o.id = :organization_id")
+STANDINGS = text(f"""
+{_STANDINGS} AND o.id > :after AND strpos(lower(o.id), lower(:part)) > 0 ORDER BY o.id LIMIT :limit
+""")
 
 RESERVE = text("""
 INSERT INTO quotas AS q (tenant_id, organization_id, period, reserved)
@@ -46,6 +51,7 @@ DELETE FROM quotas WHERE period < {MONTH} - interval '{KEPT}' AND reserved = 0 R
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What an organization may do now: its plan, its trust score (0 to 100), and this month's quota in jobs."""
 
+    organization_id: str
     plan: str
     rank: int
     priority: str
@@ -72,6 +78,14 @@ async def standing(where: AsyncSession | AsyncConnection, tenant_id: UUID, organ
     found = await where.execute(STANDING, {"tenant_id": tenant_id, "organization_id": organization_id})
     row = found.mappings().one_or_none()
     return None if row is None else Standing(**row)
+
+
+async def standings(
+    connection: AsyncConnection, tenant_id: UUID, *, part: str = "", after: str = "", limit: int = 50
+) -> list[Standing]:
+    """List where the organizations stand whose id holds `part`, by id, from behind the id `after` on."""
+    values = {"tenant_id": tenant_id, "part": part, "after": after, "limit": limit}
+    return [Standing(**row) for row in (await connection.execute(STANDINGS, values)).mappings()]
 
 
 async def reserve(session: AsyncSession, tenant_id: UUID, organization_id: str, stands: Standing, cost: int) -> bool:

@@ -70,16 +70,25 @@ async def once(request: Request, work: Callable[[AsyncSession], Awaitable[Answer
     A refusal of `work` (4xx but 429) undoes what it did and is kept as the answer; 429, 5xx and errors keep nothing.
     """
     mark = await idempotency(request)
-    async with db.transaction(request.app.state.sessions) as session:
-        if mark is None:
+    if mark is None:
+        async with db.transaction(request.app.state.sessions) as session:
             return (await work(session)).response()
+    answer, replayed = await once_by(request, mark, work)
+    return answer.response(replayed)
+
+
+async def once_by(
+    request: Request, mark: Once, work: Callable[[AsyncSession], Awaitable[Answer]]
+) -> tuple[Answer, bool]:
+    """Run `work` as `once` does, at most once per `mark`; its answer, and whether that is an earlier one."""
+    async with db.transaction(request.app.state.sessions) as session:
         if (earlier := await _begin(session, mark)) is not None:
-            return earlier.response(replayed=True)
+            return earlier, True
         answer = await _attempt(request, session, work)
         kept = await session.execute(_KEEP, _values(mark, answer))
         if kept.one_or_none() is None:  # another path stored this key meanwhile: undo, and let the caller ask again
             raise in_progress()
-    return answer.response()
+    return answer, False
 
 
 async def _begin(session: AsyncSession, mark: Once) -> Answer | None:

@@ -38,8 +38,13 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def operates(self) -> bool:
-        """Whether the key is an operator's, which sees counts of every tenant. No other scope implies it."""
-        return "operator" in self.scopes
+        """Whether the key is an operator's, which sees counts of every tenant. Only `admin` implies it."""
+        return "operator" in self.scopes or self.administers
+
+    @property
+    def administers(self) -> bool:
+        """Whether the key may act for every tenant in the console. No other scope implies it."""
+        return "admin" in self.scopes
 
     def may(self, scope: str) -> bool:
         """Tell whether the key has `scope`, such as `emails:send`; `emails:*` covers it, and so does `*`."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,11 @@ class House:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    async def key(self, tenant: str = "academy", **more: Any) -> str:
-        """An API key with every scope."""
+    async def key(self, tenant: str = "academy", scopes: Sequence[str] = ("*",), **more: Any) -> str:
+        """An API key, with every scope of an app unless others are named."""
         engine = db.create_engine(Settings.from_env(self.environ | {"DB_CONNECT_TIMEOUT": "30"}))
         async with db.transaction(db.sessions(engine)) as session:
-            _, text = await keys.create(session, tenant, ["*"], **more)
+            _, text = await keys.create(session, tenant, scopes, **more)
         await engine.dispose()
         return text
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import status, trace
-from service.cli import callboard
+from service.cli import callboard, nothing_near
 from service.settings import Settings
 from tests.service.tasks.test_api import change, run_and_fail, store
 
@@ -75,6 +77,16 @@ def test_the_command_finds_the_servers_of_up(settings: Settings, tmp_path: Any) 
     got = CliRunner(env={"DATABASE_URL": None}).invoke(callboard, ["status", "--data", str(tmp_path)])
     assert got.exit_code == 0, got.output
     assert "nothing waits" in got.output
+
+
+def test_a_command_with_no_server_to_ask_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with click.Context(callboard) as context:
+        assert nothing_near() == "", "a command that looks nowhere"
+        context.params["data"] = tmp_path
+        assert f"does not run in {tmp_path}, and DATABASE_URL is not set" in nothing_near()
+        monkeypatch.setenv("DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
+        assert nothing_near() == ""
 
 
 @pytest.mark.parametrize("command", [["dead"], ["trace", "r-1"], ["keys", "list"]])

@@ -111,6 +111,19 @@ def test_a_key_is_made_listed_and_revoked_from_the_command_line(settings: Settin
     refused = run(settings, "keys", "revoke", "nonsense")
     assert refused.exit_code == 1
     assert "keys list" in refused.output
+    assert key_id[0] in run(settings, "keys", "list").output, "whole, also where a line is short"
+
+
+def test_a_scope_that_no_route_asks_for_is_refused_and_the_others_are_named(settings: Settings) -> None:
+    wrong = ["--scope", "emails:sned", "--scope", "emails:send", "--scope", "nonsense"]
+    refused = run(settings, "keys", "create", "--tenant", "shop", *wrong)
+    assert refused.exit_code == 2
+    assert "No route asks for emails:sned, nonsense. There are bulk:" in refused.output
+    assert "emails:send" in refused.output
+    assert run(settings, "keys", "list", "--tenant", "shop").output.startswith("No keys yet")
+    good = ("*", "emails:*", "jobs:read", "operator", "admin")
+    arguments = [word for scope in good for word in ("--scope", scope)]
+    assert run(settings, "keys", "create", "--tenant", "shop", *arguments).exit_code == 0
 
 
 def test_a_key_is_rotated_and_both_work_until_the_overlap_is_over(settings: Settings) -> None:

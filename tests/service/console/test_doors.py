@@ -14,10 +14,12 @@ from tests.service.console.conftest import press, token
 
 SECRET = "a secret of tests only"
 NONE = "0" * 32
-PAGES = ["", "/emails", "/bulk", "/jobs", "/notifications", "/webhooks", "/dead-letters", "/tasks"]
+PAGES = ["", "/emails", "/bulk", "/jobs", "/quotas", "/notifications", "/webhooks", "/dead-letters", "/tasks"]
 
 
-@pytest.mark.parametrize("page", [*PAGES, f"/emails/{NONE}", "/requests/x", "/find?q=a", f"/emails/{NONE}/frame"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "/tenants", f"/emails/{NONE}", "/requests/x", "/find?q=a", f"/emails/{NONE}/frame"]
+)
 async def test_nobody_sees_a_page_without_signing_in(api: httpx.AsyncClient, page: str) -> None:
     answer = await api.get(f"/console{page}", headers={"Authorization": ""})
     assert answer.status_code == 401

@@ -1,5 +1,6 @@
 """What the pages show of what happened, what their buttons do, and that hostile text stays text."""
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,12 +53,22 @@ async def mail(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
     return told
 
 
+async def doubt(sql: Sql, id: str, error: str = "null") -> None:
+    """Have a message pass its point of no return and be lost there."""
+    begin = "state = 'running', epoch = 1, lease_until = clock_timestamp(), worker = 'w'"
+    await sql(f"UPDATE messages SET {begin} WHERE id = :id", id=id)
+    await sql("UPDATE messages SET intent = true WHERE id = :id", id=id)
+    lost = "state = 'uncertain', lease_until = NULL, error = CAST(:error AS jsonb)"
+    await sql(f"UPDATE messages SET {lost} WHERE id = :id", id=id, error=error)
+
+
 async def test_empty_pages_teach_the_next_step(browser: httpx.AsyncClient) -> None:
     hints = {
         "": "Nothing waits and nothing runs",
         "/emails": "POST /v1/emails",
         "/bulk": "POST /v1/emails/bulk",
         "/jobs": "POST /v1/jobs",
+        "/quotas": "PUT /v1/organizations/acme",
         "/notifications": "POST /v1/notifications",
         "/webhooks": "POST /v1/webhooks",
         "/dead-letters": "Nothing waits for a person",
@@ -105,15 +116,46 @@ async def test_a_mail_is_canceled_by_its_button(api: httpx.AsyncClient, browser:
     assert (await press(browser, f"{place}/cancel")).headers["location"].endswith("done=canceled"), "again is harmless"
 
 
+async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_nothing(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
+) -> None:
+    told = await mail(api)
+    place = f"/console/emails/{told['id'][3:]}"
+    assert "Send once more" not in await page(browser, place), "it is still to be sent"
+    assert (await press(browser, f"{place}/resend", press="a")).headers["location"] == f"{place}?done=under-way"
+    await press(browser, f"{place}/cancel")
+    found = re.search(r'name="press" value="(\w+)"', await page(browser, place))
+    assert found is not None
+    first, again = [await press(browser, f"{place}/resend", press=found[1]) for _ in range(2)]
+    assert first.headers["location"] == again.headers["location"] != f"{place}?done=resent"
+    assert await sql("SELECT count(*) FROM emails") == [{"count": 2}]
+    copy = await page(browser, first.headers["location"])
+    assert f'href="{place}"' in copy, "the copy leads to the mail it is a copy of"
+    assert (await press(browser, f"{place}/resend", press="another")).headers["location"] != first.headers["location"]
+    gone = await press(browser, f"/console/emails/{'0' * 32}/resend", press="b")
+    assert (gone.status_code, "There is no such mail" in gone.text) == (404, True)
+
+
+async def test_quotas_are_shown_organization_by_organization(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient
+) -> None:
+    for name in ("acme", "globex"):
+        await api.put(f"/v1/organizations/{name}", json={"plan": "team", "trust_score": 80})
+    body = {"type": "activities.generate", "input": {"team_size": 8, "topic": "us", "setting": "remote"}}
+    assert (await api.post("/v1/jobs", json=body | {"organization_id": "acme"})).status_code == 202
+    shown = await page(browser, "/console/quotas")
+    assert 'aria-label="1 of 100 jobs"' in shown
+    assert 'aria-label="0 of 100 jobs"' in shown
+    assert "globex" not in await page(browser, "/console/quotas?q=ACM")
+    assert "No organization fits." in await page(browser, "/console/quotas?q=nobody")
+
+
 async def test_an_uncertain_mail_waits_for_a_decision(
     api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
 ) -> None:
     async def doubtful() -> tuple[str, str]:
         told = await mail(api)
-        doubt = "lease_until = clock_timestamp(), worker = 'w'"
-        await sql(f"UPDATE messages SET state = 'running', epoch = 1, {doubt} WHERE id = :id", id=told["task_id"])
-        await sql("UPDATE messages SET intent = true WHERE id = :id", id=told["task_id"])
-        await sql("UPDATE messages SET state = 'uncertain', lease_until = NULL WHERE id = :id", id=told["task_id"])
+        await doubt(sql, told["task_id"])
         return told["id"], f"/console/emails/{told['id'][3:]}"
 
     for form, status in ({"as": "sent"}, "sent"), ({"as": "failed"}, "failed"):
@@ -133,14 +175,22 @@ async def test_dead_letters_are_grouped_and_queued_again_by_choice(
     dead = """UPDATE messages SET state = 'dead', finished_at = clock_timestamp(), error = '{"type": "Refused<b>"}'"""
     await sql(dead)
     shown = await page(browser, "/console/dead-letters")
-    assert '<td class="n">4</td>' in shown
+    assert '<td class="n" data-label="letters">4</td>' in shown
     assert "Refused&lt;b&gt;" in shown
     chosen = [told[0]["task_id"], told[1]["task_id"], "nonsense"]
     assert (await press(browser, "/console/dead-letters/requeue", id=chosen)).headers["location"].endswith("requeued")
     assert {row["count"] for row in await sql("SELECT count(*) FROM messages WHERE state = 'dead'")} == {2}
-    group = "emails.send_email\nRefused<b>"
-    assert (await press(browser, "/console/dead-letters/requeue", group=group)).status_code == 303
-    assert await sql("SELECT id FROM messages WHERE state = 'dead'") == []
+    doubtful = (await mail(api))["task_id"]
+    await doubt(sql, doubtful, '{"type": "Refused<b>"}')
+    group = "dead\nemails.send_email\nRefused<b>"
+    assert (await press(browser, "/console/dead-letters/requeue", group=group)).headers["location"].endswith("requeued")
+    left = await sql("SELECT state FROM messages WHERE state <> 'queued'")
+    assert [row["state"] for row in left] == ["uncertain"], "what is in doubt is not of the group that is dead"
+    assert "at the risk of doing it twice" in await page(browser, "/console/dead-letters?state=uncertain")
+    for odd in ("", "dead", "dead\nx", "nonsense\nemails.send_email\nRefused<b>"):
+        assert (
+            (await press(browser, "/console/dead-letters/requeue", group=odd)).headers["location"].endswith("nothing")
+        )
     assert (await press(browser, "/console/dead-letters/requeue")).headers["location"].endswith("done=nothing")
 
 

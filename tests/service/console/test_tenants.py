@@ -1,0 +1,128 @@
+"""Who holds an admin's key looks at every tenant, and acts for one at a time; nobody else leaves their own."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service import db
+from service.access.tenants import tenants
+from service.console.sessions import Session, seal
+from service.settings import Settings
+from service.tenancy import API
+from tests.service.conftest import MakeKey
+from tests.service.console.conftest import press, token
+
+MAIL = {"to": "ada@example.org", "subject": "Of the shop", "text": "It works."}
+
+
+@pytest.fixture
+async def shop(api: httpx.AsyncClient, make_key: MakeKey) -> dict[str, Any]:
+    """A mail of the tenant `shop`, beside which others exist."""
+    key = await make_key("*", tenant="shop")
+    answer = await api.post("/v1/emails", json=MAIL, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 202
+    mail: dict[str, Any] = answer.json()
+    return mail | {"place": f"/console/emails/{mail['id'][3:]}", "key": key}
+
+
+@pytest.fixture
+async def admin(browser: httpx.AsyncClient, make_key: MakeKey) -> httpx.AsyncClient:
+    """A browser signed in as an admin of the tenant `tests`."""
+    answer = await browser.post("/console/sign-in", data={"key": await make_key("admin")})
+    assert answer.status_code == 303
+    return browser
+
+
+async def id_of(engine: AsyncEngine, name: str) -> str:
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT id FROM tenants WHERE name = :name"), {"name": name})
+        return str(found.scalar_one())
+
+
+async def switch(browser: httpx.AsyncClient, engine: AsyncEngine, name: str) -> httpx.Response:
+    return await press(browser, "/console/tenants/switch", tenant=await id_of(engine, name))
+
+
+async def test_an_admin_chooses_a_tenant_looks_at_it_and_acts_for_it(
+    admin: httpx.AsyncClient, engine: AsyncEngine, shop: dict[str, Any], api: httpx.AsyncClient
+) -> None:
+    assert (await admin.get(shop["place"])).status_code == 404
+    assert "<strong>shop</strong>" in (await admin.get("/console/tenants?q=SHO")).text
+    assert "No tenant fits." in (await admin.get("/console/tenants?q=nobody")).text
+    assert (await switch(admin, engine, "shop")).headers["location"] == "/console?done=switched"
+    shown = await admin.get(shop["place"])
+    assert (shown.status_code, "<strong>shop</strong>" in shown.text) == (200, True)
+    assert (await press(admin, f"{shop['place']}/cancel")).headers["location"].endswith("done=canceled")
+    told = await api.get(f"/v1/emails/{shop['id']}", headers={"Authorization": f"Bearer {shop['key']}"})
+    assert told.json()["status"] == "canceled"
+    assert (await switch(admin, engine, "tests")).status_code == 303
+    assert (await admin.get(shop["place"])).status_code == 404
+
+
+async def test_a_form_and_a_page_of_the_tenant_before_do_nothing_for_the_next(
+    admin: httpx.AsyncClient, engine: AsyncEngine, shop: dict[str, Any]
+) -> None:
+    old, own = await token(admin), await id_of(engine, "tests")
+    await switch(admin, engine, "shop")
+    answer = await admin.post(f"{shop['place']}/cancel", data={"csrf": old})
+    assert (answer.status_code, "of another session or tenant" in answer.text) == (403, True)
+    stale = await admin.get("/console/emails", headers={"HX-Request": "true", "Callboard-Tenant": own})
+    assert (stale.status_code, stale.headers["hx-refresh"], stale.text) == (409, "true", "")
+    shown = re.search(r"hx-headers='\{\"Callboard-Tenant\": \"([0-9a-f-]+)\"\}'", (await admin.get("/console")).text)
+    assert shown is not None
+    fresh = await admin.get("/console/emails", headers={"HX-Request": "true", "Callboard-Tenant": shown[1]})
+    assert (fresh.status_code, "Of the shop" in fresh.text) == (200, True)
+
+
+async def test_an_operator_who_is_no_admin_stays_with_the_tenant_of_the_key(
+    browser: httpx.AsyncClient, engine: AsyncEngine, shop: dict[str, Any], settings: Settings
+) -> None:
+    assert "/console/tenants" not in (await browser.get("/console")).text
+    listed, switched = await browser.get("/console/tenants"), await switch(browser, engine, "shop")
+    assert (listed.status_code, "--scope admin" in listed.text, "shop" in listed.text) == (403, True, False)
+    assert switched.status_code == 403
+    assert (await browser.get(shop["place"])).status_code == 404
+    # not even with a cookie that is signed: the key itself is asked each time
+    async with engine.connect() as connection:
+        statement = "SELECT id, tenant_id FROM api_keys WHERE scopes @> '{operator}' ORDER BY id LIMIT 1"
+        key = (await connection.execute(text(statement))).one()
+    session = Session.begin(key.id, key.tenant_id).acting_for(UUID(await id_of(engine, "shop")))
+    browser.cookies.set("callboard_console", seal(settings.secret_key, session), path="/console")
+    assert (await browser.get(shop["place"])).status_code == 401
+
+
+async def test_a_tenant_that_does_not_exist_is_not_switched_to_and_a_revoked_admin_is_out(
+    admin: httpx.AsyncClient, engine: AsyncEngine, shop: dict[str, Any]
+) -> None:
+    for odd in ("", "nonsense", "00000000-0000-7000-8000-000000000000"):
+        assert (await press(admin, "/console/tenants/switch", tenant=odd)).status_code == 404
+    await switch(admin, engine, "shop")
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE api_keys SET scopes = '{operator}' WHERE scopes @> '{admin}'"))
+    assert (await admin.get("/console")).status_code == 401
+
+
+async def test_the_database_tells_of_tenants_only_to_a_good_key_of_an_admin(
+    settings: Settings, engine: AsyncEngine, make_key: MakeKey
+) -> None:
+    await make_key("*", "operator")
+    await make_key("admin", tenant="shop")
+    as_api = db.create_engine(settings, role=API)
+    try:
+        async with engine.connect() as connection:
+            keys = (await connection.execute(text("SELECT id, scopes FROM api_keys"))).all()
+        async with as_api.connect() as connection:
+            told = {tuple(key.scopes): [each.name for each in await tenants(connection, key.id)] for key in keys}
+            assert told == {("*", "operator"): [], ("admin",): ["shop", "tests"]}
+            assert (await connection.execute(text("SELECT count(*) FROM tenants"))).scalar_one() == 0
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp()"))
+        async with as_api.connect() as connection:
+            assert not [each for key in keys for each in await tenants(connection, key.id)]
+    finally:
+        await as_api.dispose()
