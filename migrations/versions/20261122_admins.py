@@ -1,7 +1,7 @@
 """What a key with the scope `admin` is told of every tenant: that it is there, since when, and what waits for a person.
 
 Revision ID: 20261122_admins
-Revises: 20261122_tenancy
+Revises: 20261122_told
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from service.isolation import sees_all
 
 revision = "20261122_admins"
-down_revision = "20261122_tenancy"
+down_revision = "20261122_told"
 branch_labels = None
 depends_on = None
 
