@@ -35,7 +35,7 @@ def ours(name: str, options: str, rates: Mapping[str, int], **more: object) -> C
     return Contestant(
         name,
         (
-            *("{python}", "-m", "celery", "-q", "-A", "bench.ours", "worker", "-c", "{slots}", "-l", "CRITICAL"),
+            *("{python}", "-m", "bench.our_worker", "-c", "{slots}", "-l", "CRITICAL"),
             *("--without-gossip", "--without-mingle"),
         ),
         ("{python}", "-m", "bench.ours"),

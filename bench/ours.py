@@ -1,4 +1,4 @@
-"""Our own app to be measured: `celery -A bench.ours worker`, and as a script its client (see peers/kit.py).
+"""Our own app to be measured: `-m bench.our_worker` runs it, and as a script it is its client (see peers/kit.py).
 
 Logs are off, as every other contestant's are: one line for each task would measure the terminal.
 """
@@ -10,21 +10,21 @@ import itertools
 import json
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.peers import kit
-from service import db
-from service.emails.smtp import Transport
-from service.emails.smtp.pool import Bounds
-from service.settings import Settings
 from workers.actor import Actor, actor, registry
 from workers.celery import WorkerOptions, create_celery
 from workers.context import current
 from workers.publisher import Publisher
 from workers.runtime import Runtime
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from service.emails.smtp import Transport
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -67,16 +67,29 @@ async def mail() -> None:
     """Hand one mail to the server, with the fence before its final dot."""
     state = Runtime.of_loop().state
     if "transport" not in state:
-        state["transport"] = Transport("127.0.0.1", SMTP_PORT, bounds=Bounds(size=kit.CONCURRENT))
+        state["transport"] = transport()
     await state["transport"].send(SENDER, [RECIPIENT], MAIL, current().fence if FENCED else no_fence)
 
 
 ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "kept": kept, "wait": wait, "pong": pong, "mail": mail}
 
 
+def transport() -> Transport:
+    """The service's; a worker without mail does not load it."""
+    from service.emails.smtp import Transport  # noqa: PLC0415
+    from service.emails.smtp.pool import Bounds  # noqa: PLC0415
+
+    return Transport("127.0.0.1", SMTP_PORT, bounds=Bounds(size=kit.CONCURRENT))
+
+
 def engine() -> AsyncEngine | None:
     """The engine of this process, where there is a database."""
-    return db.create_engine(Settings.from_env({"DATABASE_URL": DATABASE})) if DATABASE else None
+    if not DATABASE:
+        return None
+    from service import db  # noqa: PLC0415
+    from service.settings import Settings  # noqa: PLC0415
+
+    return db.create_engine(Settings.from_env({"DATABASE_URL": DATABASE}))
 
 
 async def open_runtime() -> Runtime:

@@ -83,6 +83,10 @@ def api(host: str | None, port: int | None, processes: int | None) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]) -> None:
     """Run a worker; ARGUMENTS, after these options, are those of `celery worker`."""
+    from service import lean  # noqa: PLC0415
+
+    if processes is None:
+        lean.load("httpx")
     from service import fleet  # noqa: PLC0415
 
     if processes is not None:

@@ -1,0 +1,22 @@
+"""What a worker does not load: its idle memory is mostly the code of libraries."""
+
+import subprocess
+import sys
+
+UNWANTED = ("rich", "pygments", "yaml", "opentelemetry.sdk", "litestar", "flower", "tornado", "prompt_toolkit")
+LOADED = f"""
+import importlib, sys
+from service import lean
+lean.load("httpx")
+import service.celery, workers.celery.command, workers.celery.consumer, workers.celery.front, workers.celery.pool
+assert "celery.bin.worker" in sys.modules
+print([name for name in {UNWANTED!r} if name in sys.modules])
+for name in lean.UNUSED:
+    importlib.import_module(name)
+"""
+
+
+def test_a_worker_loads_nothing_that_only_happens_to_be_installed_and_actors_may_import_it() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
