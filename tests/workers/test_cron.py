@@ -187,6 +187,21 @@ async def test_one_firing_per_tick_however_many_schedulers(engine: AsyncEngine) 
         await ledger.close()
 
 
+async def test_a_clock_that_goes_back_fires_nothing_again(engine: AsyncEngine) -> None:
+    @actor(name="t.clocked", cron=Cron("0 * * * *", missed="all"))
+    async def clocked() -> None: ...
+
+    ledger = Ledger(engine)
+    await ledger.fire(timetable)  # met
+    fired = await ledger.fire(timetable, ahead=2 * 3600)
+    assert len(fired) >= 2
+    assert await ledger.fire(timetable, ahead=3600) == []  # an hour back
+    later = await ledger.fire(timetable, ahead=3 * 3600)
+    assert later
+    assert not {message.id for message in fired} & {message.id for message in later}
+    await ledger.close()
+
+
 async def test_a_tick_whose_row_is_gone_does_not_fire_again(engine: AsyncEngine) -> None:
     @actor(name="t.yearly", cron=Cron("0 0 1 1 *"))
     async def yearly() -> None: ...

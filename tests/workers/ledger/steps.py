@@ -191,6 +191,9 @@ class Steps(RuleBasedStateMachine):
     @rule(number=NUMBER)
     def renew(self, number: int) -> None:
         at, claim, _ = self.any_claim(number)
+        self.keep(at, claim)
+
+    def keep(self, at: int, claim: Claim) -> None:
         row = self.model.rows[at]
         wished = row.owned(claim.epoch) and row.cancel and not row.intent
         assert bool(self.run(self.real.canceled([claim]))) is wished
@@ -204,6 +207,9 @@ class Steps(RuleBasedStateMachine):
         at, claim, fenced = self.any_claim(number)
         if fenced[0]:  # who has passed its fence never gives back
             at, claim, fenced = next(each for each in self.claims if not each[2][0])
+        self.give_back(at, claim, only_canceled=only_canceled)
+
+    def give_back(self, at: int, claim: Claim, *, only_canceled: bool) -> None:
         given = bool(self.run(self.real.release([claim], only_canceled=only_canceled)))
         assert given is self.model.rows[at].release(claim.epoch, only_canceled=only_canceled)
         self.note("release" if given else "release refused")

@@ -17,6 +17,7 @@ from workers.ledger import Claim, State
 from workers.ledger import Ledger as Real
 
 BEFORE = st.sampled_from(["nothing", "fence", "fence", "cancel"])
+AGAIN = st.sampled_from(["keep", "give back", "give back what is canceled"])
 END = st.sampled_from(list(OUTCOMES))
 LONG_AGO = sa.text("clock_timestamp() - interval '2 hours'")
 
@@ -94,6 +95,23 @@ class Machine(Steps):
         row.lease = LONG_LAPSED
         self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
         self.duty(name)
+
+    @precondition(lambda self: any(row.startable() and row.crashes + 1 < row.max_crashes for row in self.model.rows))
+    @rule(number=NUMBER, cancel=st.booleans(), again=AGAIN)
+    def who_lost_a_message_to_another_asks_about_it(self, number: int, again: str, *, cancel: bool) -> None:
+        at = self.among(number, lambda row: row.startable() and row.crashes + 1 < row.max_crashes)
+        _, lost, _ = self.start(at)
+        self.model.rows[at].lease = LONG_LAPSED
+        self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
+        self.duty("reclaimed")
+        _, held, _ = self.start(at)
+        if cancel:
+            assert self.run(self.real.cancel(self.ids[at])) == self.model.rows[at].ask_to_cancel()
+        for claim in (lost, held):
+            if again == "keep":
+                self.keep(at, claim)
+            else:
+                self.give_back(at, claim, only_canceled=again != "give back")
 
     @precondition(lambda self: not self.model.taken("b"))
     @rule(number=NUMBER, late=st.booleans(), successor=st.booleans())
