@@ -112,6 +112,15 @@ async def test_publish_comment_update_each_is_told_once(app: App, mailbox: Mailb
         ("bob@prompts.example", "Explain it simply"),
     ]
     await by_celery(app, stock_client(redis_url, backend=redis_url.replace("/0", "/2")), mailbox)
+    await asyncio.to_thread(app.house.stop, "worker")
+    app.house.environ["EMAIL_ENABLED"] = "false"
+    await app.house.start_worker("quiet")
+    quiet = await app.notify(
+        "prompt.updated", recipients={"topics": ["writing", "teaching"]}, channels=both, data={"title": "Quietly"}
+    )
+    assert quiet["counts"]["channels"]["email"]["disabled"] == 3
+    assert [(await app.feed(user))[-1] for user in ("ada", "bob", "cem")] == ["Quietly"] * 3
+    assert len(mailbox.mails) == 8
 
 
 async def by_celery(app: App, stock: Celery, mailbox: Mailbox) -> None:
