@@ -15,6 +15,17 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
+class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the last attempt at something ended badly, as the API tells it.
+
+    `code` is stable, `detail` is for people; `retryable`: another try, by itself or asked for, may go well.
+    """
+
+    code: str
+    detail: str
+    retryable: bool = False
+
+
 class ServiceError(Exception):
     """An error with an answer: HTTP `status`, a stable `code` in kebab-case, a `detail` that says what to do next."""
 

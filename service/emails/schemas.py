@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from service.errors import ErrorOut
+
 Addresses = str | list[str]
 
 
@@ -84,14 +86,6 @@ class AttachmentOut(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     size: int
     content_id: str | None
-
-
-class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the last attempt ended badly: `code` is stable, `detail` is for people, `retryable` says what is to come."""
-
-    code: str
-    detail: str
-    retryable: bool = False
 
 
 class EmailOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ from service.emails import rows
 from service.emails.bulk.models import bulk_id
 from service.emails.draft import Draft
 from service.emails.models import Status, email_id
-from service.emails.schemas import AttachmentOut, EmailOut, ErrorOut, TemplateOut
+from service.emails.schemas import AttachmentOut, EmailOut, TemplateOut
 from service.emails.spelling import spell
+from service.errors import ErrorOut
 
 COLUMNS = """
     e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.dedup_until, e.follows,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from service.errors import ErrorOut
 from service.jobs.activities import ActivitiesInput
 from service.jobs.models import Status, Urgency
 
@@ -29,14 +30,6 @@ class ProgressOut(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     total: int | None = None
     note: str = ""
-
-
-class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong last. `retryable`: it may go well another time, by itself or by `POST …/retry`."""
-
-    code: str
-    detail: str
-    retryable: bool
 
 
 class JobOut(msgspec.Struct, frozen=True, kw_only=True):

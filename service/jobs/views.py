@@ -9,8 +9,9 @@ import msgspec
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.errors import ErrorOut
 from service.jobs.models import Status, Urgency, job_id
-from service.jobs.schemas import ErrorOut, JobOut, ProgressOut
+from service.jobs.schemas import JobOut, ProgressOut
 from workers.message import Message, Priority
 
 COLUMNS = """

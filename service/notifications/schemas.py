@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from service.emails.schemas import TemplateRef
+from service.errors import ErrorOut
 
 Channel = Literal["inbox", "email"]
 
@@ -86,14 +87,6 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     excluded: int = 0
     deduplicated: int = 0
     channels: Channels = Channels()
-
-
-class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong last."""
-
-    code: str
-    detail: str
-    retryable: bool
 
 
 class ProgressOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.errors import ErrorOut
 from service.notifications.accepting import Order
 from service.notifications.models import COUNTS, Status, notification_id
 from service.notifications.schemas import (
     Channels,
     Counts,
     EmailCounts,
-    ErrorOut,
     InboxCounts,
     NotificationOut,
     ProgressOut,

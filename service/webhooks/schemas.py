@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from service.errors import ErrorOut
 from service.webhooks.models import Status
 from service.webhooks.types import EVERYTHING
 
@@ -72,14 +73,6 @@ class EndpointPage(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[EndpointOut]
     next_cursor: str | None
-
-
-class ErrorOut(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the last attempt did not deliver: `code` is stable, `detail` is for people."""
-
-    code: str
-    detail: str
-    retryable: bool
 
 
 class DeliveryOut(msgspec.Struct, frozen=True, kw_only=True):

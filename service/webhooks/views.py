@@ -8,10 +8,11 @@ import msgspec
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.errors import ErrorOut
 from service.webhooks.delivering import body_of
 from service.webhooks.models import Status, delivery_id, endpoint_id, event_id
 from service.webhooks.parameters import unknown_delivery
-from service.webhooks.schemas import AttemptOut, DeliveryDetail, DeliveryOut, ErrorOut
+from service.webhooks.schemas import AttemptOut, DeliveryDetail, DeliveryOut
 
 STATUS = """
     CASE m.state WHEN 'queued' THEN 'pending' WHEN 'running' THEN 'sending' WHEN 'canceled' THEN 'canceled'

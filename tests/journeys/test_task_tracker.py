@@ -17,7 +17,6 @@ from tests.journeys.house import House, house
 from tests.journeys.live import by_sse, by_websocket
 from tests.wire.process import client as stock_client
 
-
 # What the tracker has of Celery: the sweep that it ran each minute, more often so that nobody waits.
 BEAT = """
 from celery import Celery

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import msgspec
 
 from service.emails.batch.schemas import Mode
-from service.emails.schemas import ErrorOut, TemplateOut, TemplateRef
-from service.errors import Fault
+from service.emails.schemas import TemplateOut, TemplateRef
+from service.errors import ErrorOut, Fault
 
 MAX_INLINE = 10_000
 MAX_RECIPIENTS = 1_000_000

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.emails.bulk import keeping
 from service.emails.bulk.models import Bulk, BulkStatus, bulk_id
 from service.emails.bulk.schemas import BulkOut
-from service.emails.schemas import ErrorOut, TemplateOut
+from service.emails.schemas import TemplateOut
+from service.errors import ErrorOut
 
 UNDER_WAY = ("queued", "sending", "pending")
 
