@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from service.emails import render
+from service.emails import files, render
 from service.emails.bulk.expanding import PAUSED, expand
 from service.emails.bulk.models import ACTOR as EXPAND_BULK
 from service.emails.bulk.models import BulkStatus
@@ -28,13 +28,14 @@ from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
 from service.emails.stored import Stored, compose
 from service.emails.unsubscribe.links import headers
-from service.forgetting import forget_records
+from service.forgetting import forget, forget_records
 from workers.actor import actor
 from workers.context import current
 from workers.cron import Cron
 from workers.errors import Dead, Retry, Snooze, Uncertain
 from workers.message import Message
 from workers.policy import Backoff
+from workers.runtime import Runtime
 
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 PUT_OFF = 60.0  # seconds until a recipient is tried again that was put off while others were served
@@ -125,6 +126,14 @@ async def expand_bulk(bulk_id: UUID) -> None:
 async def forget_emails() -> None:
     """Delete mails older than RECORD_RETENTION with all they contain; those that wait for something stay."""
     await forget_records(OLD)
+
+
+@actor(name="emails.forget_files", cron=Cron("17 * * * *"), time_limit=3600)
+async def forget_files() -> None:
+    """Delete files that no mail names and that nobody asked for within RECORD_RETENTION."""
+    retention: float = Runtime.of_loop().state["settings"].record_retention
+    if retention:
+        await forget(files.FORGET, seconds=max(retention, files.LEAST))
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -31,6 +32,11 @@ class Attachment(msgspec.Struct, frozen=True):
     content: bytes
     content_type: str = "application/octet-stream"
     content_id: str | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the bytes."""
+        return hashlib.sha256(self.content).digest()
 
 
 def attachment_faults(attachments: Sequence[Attachment], html: str | None) -> list[Fault]:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.emails.actors import message
+from service.emails.files import keep
 from service.emails.mailer import Sent
 from service.emails.models import emails
 from service.emails.office import Office
@@ -38,6 +39,7 @@ async def enqueue(
     made = await Office.of_loop().desk(tenant_id, mode).draft(request)
     names = [name for name, _ in COLUMNS]
     values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
+    await keep(session, tenant_id, made.files)
     store = insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id)
     stored = (await session.execute(store)).scalar_one_or_none()
     if stored is None and await release(session, tenant_id, [made.dedup_key or ""]):

@@ -116,7 +116,9 @@ emails = Table(
     Column(
         "attachments", JSONB, nullable=False, server_default=text("'[]'"), comment="names, types and sizes in order"
     ),
-    Column("attachment_data", LargeBinary, comment="the bytes of all attachments, one after the other"),
+    Column(
+        "attachment_data", LargeBinary, comment="of mails before attachment_files: their bytes, one after the other"
+    ),
     Column("scheduled_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
@@ -149,6 +151,13 @@ emails = Table(
         postgresql_where=text("cardinality(recipients) > 1"),
     ),
     Index("emails_request", "request_id", postgresql_using="hash", postgresql_where=text("request_id IS NOT NULL")),
+    Index(
+        "emails_attachments",
+        "attachments",
+        postgresql_using="gin",
+        postgresql_ops={"attachments": "jsonb_path_ops"},
+        postgresql_where=text("attachments <> '[]'"),
+    ),
     Index("emails_followups", "message_id", postgresql_where=text("follows IS NOT NULL")),
     Index(
         "emails_bulk_id",
@@ -158,6 +167,15 @@ emails = Table(
         postgresql_where=text("bulk_id IS NOT NULL"),
     ),
     postgresql_with={"fillfactor": 60, "toast_tuple_target": 256},
+)
+
+attachment_files = Table(
+    "attachment_files",
+    Base.metadata,
+    Column("tenant_id", PgUUID, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True, comment="SHA-256 of the data"),
+    Column("data", LargeBinary, nullable=False),
+    Column("used_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 
 

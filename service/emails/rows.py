@@ -34,7 +34,6 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("tags", "text[]"),
     ("metadata", "jsonb"),
     ("attachments", "jsonb"),
-    ("attachment_data", "bytea"),
     ("scheduled_at", "timestamptz"),
     ("expires_at", "timestamptz"),
     ("created_at", "timestamptz"),
@@ -72,7 +71,6 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
         draft.tags,
         draft.metadata,
         files(draft),
-        b"".join(file.content for file in draft.files) or None,
         draft.scheduled_at,
         draft.expires_at,
         draft.created_at,
@@ -85,13 +83,14 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
 
 
 def files(draft: Draft) -> list[dict[str, Any]]:
-    """What is told of a mail's attachments; their bytes stand one after the other in `attachment_data`."""
+    """What a mail keeps of its attachments; their bytes are found by their digests (service.emails.files)."""
     return [
         {
             "filename": safe_filename(file.filename),
             "content_type": file.content_type,
             "size": len(file.content),
             "content_id": file.content_id,
+            "digest": file.digest.hex(),
         }
         for file in draft.files
     ]

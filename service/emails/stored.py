@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.emails.attachments import Attachment
 from service.emails.draft import Draft
 from service.emails.faults import Fault, Refused
+from service.emails.files import CONTENTS
 from service.emails.library.library import Library, Pinned
 from service.emails.mime import Mail
 from service.emails.render import render, text_of
@@ -32,7 +34,8 @@ LOAD = f"""
 SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.message_id, e.sender, e.to_, e.cc, e.reply_to,
        e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_version,
        e.template_variables::text,
-       e.headers::text, e.attachments::text, e.attachment_data, e.scheduled_at, e.expires_at, e.created_at,
+       e.headers::text, e.attachments::text, e.attachment_data,
+       CASE WHEN e.attachments <> '[]' THEN ({CONTENTS}) END AS contents, e.scheduled_at, e.expires_at, e.created_at,
        (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed, ({SIGNER}) AS signer, ({RELAY}) AS relay
 FROM emails e WHERE e.id = ANY($1)
@@ -63,7 +66,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     template_variables: dict[str, Any] | None
     headers: dict[str, str]
     attachments: list[dict[str, Any]]
-    attachment_data: bytes | None
+    attachment_data: bytes | None = None
+    contents: list[bytes | None] | None = None
     scheduled_at: datetime | None
     expires_at: datetime | None
     created_at: datetime
@@ -77,7 +81,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, draft: Draft, mode: str, tenant_id: UUID | None = None) -> "Stored":
         """A draft as it would be read back, for sending without storing."""
         values = dict(zip((name for name, _ in COLUMNS), row(draft, tenant_id or draft.id, mode, None), strict=True))
-        return cls(**{name: values[name] for name in cls.__struct_fields__ if name in values})
+        contents: list[bytes | None] = [file.content for file in draft.files]
+        return cls(**{name: values[name] for name in cls.__struct_fields__ if name in values}, contents=contents)
 
     @property
     def way(self) -> Way:
@@ -118,13 +123,19 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def files(self) -> list[Attachment]:
-        """The attachments with their bytes."""
-        data, start, found = self.attachment_data or b"", 0, []
-        for file in self.attachments:
-            content = data[start : start + file["size"]]
+        """The attachments with their bytes. Raises Refused for one that is gone."""
+        found = []
+        for place, (file, content) in enumerate(zip(self.attachments, self._bytes(), strict=True)):
+            if content is None:
+                raise Refused([Fault(f"attachments/{place}", "gone", "its bytes are gone")])
             found.append(Attachment(file["filename"], content, file["content_type"], file["content_id"]))
-            start += file["size"]
         return found
+
+    def _bytes(self) -> list[bytes | None]:
+        if self.attachment_data is None:
+            return self.contents or []
+        ends = list(accumulate((file["size"] for file in self.attachments), initial=0))
+        return [self.attachment_data[begin:end] for begin, end in pairwise(ends)]
 
 
 async def compose(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.arrays import Table
 from service.emails.draft import Draft
+from service.emails.files import keep
 from service.emails.rows import COLUMNS, row
 from service.emails.windows import release
 from workers.ledger import rows
@@ -39,6 +40,7 @@ async def store(
     """
     if not mails:
         return set()
+    await keep(connection, tenant_id, [file for draft, _ in mails for file in draft.files])
     await release(connection, tenant_id, [draft.dedup_key for draft, _ in mails if draft.dedup_key is not None])
     records = [row(draft, tenant_id, mode, request_id) for draft, _ in mails]
     messages = rows.columns([rows.row(message) for _, message in mails])

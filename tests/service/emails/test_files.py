@@ -1,0 +1,66 @@
+"""The bytes of a file are stored once, and stay for as long as a mail is to carry them."""
+
+from typing import Any
+
+import httpx
+
+from service.emails.actors import forget_files
+from tests.service.emails.posting import HELLO, execute_sql
+from tests.service.emails.posting import post as send
+from tests.service.emails.postman import Post
+
+FILES = [
+    {"filename": "terms.pdf", "content": "JVBERi0x", "content_type": "application/pdf"},
+    {"filename": "again.pdf", "content": "JVBERi0x", "content_type": "application/pdf"},
+    {"filename": "note.txt", "content": "aGVsbG8=", "content_type": "text/plain"},
+]
+
+
+async def kept(post: Post) -> list[Any]:
+    return [bytes(row["data"]) for row in await post.sql("SELECT data FROM attachment_files ORDER BY data")]
+
+
+async def test_many_mails_carry_one_file(post: Post) -> None:
+    ids = [await post.enqueue(attachments=FILES) for _ in range(3)]
+    assert await kept(post) == [b"%PDF-1", b"hello"]
+    for id in ids:
+        await post.work(id)
+    for mail in post.mails:
+        parts = [(part.get_filename(), part.get_content()) for part in mail.iter_attachments()]
+        assert parts == [("terms.pdf", b"%PDF-1"), ("again.pdf", b"%PDF-1"), ("note.txt", "hello")]
+
+
+async def test_single_mails_and_batches_share_a_file_and_tenants_do_not(api: httpx.AsyncClient, make_key: Any) -> None:
+    await send(api, attachments=FILES)
+    answer = await api.post("/v1/emails/batch", json={"emails": [{**HELLO, "attachments": FILES}] * 3})
+    assert answer.status_code == 202, answer.text
+    other = {"Authorization": f"Bearer {await make_key(tenant='others')}"}
+    await send(api, headers=other, attachments=FILES[:1])
+    rows = await execute_sql("SELECT tenant_id, count(*) AS files FROM attachment_files GROUP BY 1 ORDER BY 2")
+    assert [row["files"] for row in rows] == [1, 2]
+
+
+async def test_a_file_goes_when_no_mail_names_it_and_nobody_asked_for_it_for_long(post: Post) -> None:
+    await post.enqueue(attachments=FILES[:1])
+    await post.enqueue(attachments=FILES[2:], scheduled_at="2999-01-01T00:00:00Z")
+    await post.sql("UPDATE attachment_files SET used_at = clock_timestamp() - interval '400 days'")
+    await post.sql("DELETE FROM emails WHERE scheduled_at IS NULL")
+    await post.bench.run(forget_files.message())
+    assert await kept(post) == [b"hello"]
+    await post.enqueue(attachments=FILES[:1])
+    await post.sql("DELETE FROM emails")
+    await post.bench.run(forget_files.message())
+    assert await kept(post) == [b"%PDF-1"], "what was asked for a moment ago stays"
+
+
+async def test_a_mail_whose_file_is_gone_says_so_and_one_of_before_has_its_own_bytes(post: Post) -> None:
+    gone, before = await post.enqueue(attachments=FILES[:1]), await post.enqueue(attachments=FILES)
+    await post.sql("DELETE FROM attachment_files")
+    await post.sql("UPDATE emails SET attachment_data = '%PDF-1%PDF-1hello' WHERE id = :id", id=before)
+    for id in (gone, before):
+        await post.work(id)
+    lost = await post.look(gone)
+    assert lost.error is not None
+    assert (lost.status, lost.error.code) == ("failed", "content_refused")
+    [mail] = post.mails
+    assert [part.get_content() for part in mail.iter_attachments()] == [b"%PDF-1", b"%PDF-1", "hello"]
