@@ -1,7 +1,7 @@
 """Attachments are stored once for a tenant, by their digests.
 
 Revision ID: 20261122_files
-Revises: 20261122_told
+Revises: 20261122_admins
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from service.isolation import isolate
 
 revision = "20261122_files"
-down_revision = "20261122_told"
+down_revision = "20261122_admins"
 branch_labels = None
 depends_on = None
 
