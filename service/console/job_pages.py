@@ -5,7 +5,7 @@ from typing import Any
 from litestar import Response, get, post
 from litestar.params import FromPath
 
-from service.console.pages import page, to, uuid_or_none
+from service.console.pages import CANCELED, page, to, uuid_or_none
 from service.console.visiting import form
 from service.db import transaction
 from service.jobs import views
@@ -13,7 +13,6 @@ from service.jobs.models import Status
 from service.jobs.parameters import unknown_job, uuid_of
 from service.jobs.retrying import retry as retry_in
 from service.web import Request
-from workers.ledger.operators import Canceling
 
 LIMIT = 50
 STATUSES = [status.value for status in Status]
@@ -51,8 +50,7 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
     """Cancel a job."""
     await form(request)
     done = await request.app.state.runtime.ledger.cancel(uuid_of(f"jb_{id}"), request.user.tenant_id)
-    words = {Canceling.CANCELED: "canceled", Canceling.REQUESTED: "cancel-requested"}
-    return to(f"/console/jobs/{id}?done={words.get(done, 'too-late')}")
+    return to(f"/console/jobs/{id}?done={CANCELED.get(done, 'too-late')}")
 
 
 @post("/jobs/{id:str}/retry", status_code=200)

@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.console.pages import HEADERS, page, to, uuid_or_none
+from service.console.pages import CANCELED, HEADERS, page, to, uuid_or_none
 from service.console.visiting import form
 from service.emails import parameters, views
 from service.emails.changes import send_once_more
@@ -20,7 +20,6 @@ from service.emails.stored import content as stored_content
 from service.errors import Conflict, NotFound
 from service.web import Answer, Request
 from service.web.idempotency import Once, once_by
-from workers.ledger.operators import Canceling
 from workers.ledger.schema import State
 
 LIMIT = 50
@@ -87,8 +86,7 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
     await form(request)
     mail_id = parameters.uuid_of(f"em_{id}")
     done = await request.app.state.runtime.ledger.cancel(mail_id, request.user.tenant_id)
-    words = {Canceling.CANCELED: "canceled", Canceling.REQUESTED: "cancel-requested"}
-    return to(f"/console/emails/{id}?done={words.get(done, 'too-late')}")
+    return to(f"/console/emails/{id}?done={CANCELED.get(done, 'too-late')}")
 
 
 @post("/emails/{id:str}/requeue", status_code=200)

@@ -16,6 +16,7 @@ from service.console import sparkline
 from service.console.visiting import token_of, visit_of
 from service.timeline import flat, humane, plain
 from service.web import Request
+from workers.ledger.operators import Canceling
 
 HERE = Path(__file__).parent
 POLICY = (
@@ -99,6 +100,9 @@ NOTES = {
     "tested": "A test event is on its way: it comes up below within seconds.",
 }
 """What a page says after a form was sent to it."""
+
+CANCELED = {Canceling.CANCELED: "canceled", Canceling.REQUESTED: "cancel-requested"}
+"""The word of NOTES for what came of canceling; any other is `too-late`."""
 
 
 @functools.cache

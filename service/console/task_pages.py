@@ -8,13 +8,12 @@ import sqlalchemy as sa
 from litestar import Response, get, post
 from litestar.params import FromPath
 
-from service.console.pages import page, to, uuid_or_none
+from service.console.pages import CANCELED, page, to, uuid_or_none
 from service.console.visiting import form
 from service.errors import NotFound
 from service.tasks.reading import task, unknown_task, uuid_of
 from service.tasks.story import tell
 from service.web import Request
-from workers.ledger.operators import Canceling
 from workers.ledger.schema import State, messages
 
 LIMIT = 50
@@ -80,8 +79,7 @@ async def act(request: Request, id: FromPath[str], verb: FromPath[str]) -> Respo
     if verb != "cancel":
         raise NotFound("There is nothing at this path.")
     done = await ledger.cancel(wanted, user.tenant_id)
-    words = {Canceling.CANCELED: "canceled", Canceling.REQUESTED: "cancel-requested"}
-    return to(f"/console/tasks/{id}?done={words.get(done, 'too-late')}")
+    return to(f"/console/tasks/{id}?done={CANCELED.get(done, 'too-late')}")
 
 
 @get("/requests/{id:str}")
