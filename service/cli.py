@@ -1,8 +1,9 @@
 """The `callboard` command. Every command imports what it needs when it runs, so that the command starts at once."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,12 +279,8 @@ def status(data: Path) -> None:
     """Show whether Postgres, Redis and the schema are well, and what waits in the queues."""
     from service.status import run  # noqa: PLC0415
 
-    try:
+    with _hinting():
         _run(run, settings(data))
-    except SystemExit:
-        if hint := nothing_near():
-            click.echo(hint, err=True)
-        raise
 
 
 @callboard.command()
@@ -311,7 +308,8 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
     """Test Postgres, Redis and the way to the mail server step by step, and say how to mend what fails."""
     from service.doctor import run  # noqa: PLC0415
 
-    _end(run(settings(data), as_json=as_json, send_to=send_to))
+    with _hinting():
+        _end(run(settings(data), as_json=as_json, send_to=send_to))
 
 
 def _celery(verb: str, arguments: tuple[str, ...]) -> None:
@@ -337,6 +335,17 @@ def _run(command: Callable[..., Any], *arguments: object, **named: object) -> No
             raise
         hint = nothing_near() or "Postgres does not answer: is it running, and does DATABASE_URL name it?"
         raise click.ClickException(f"{hint} ({type(error).__name__})") from None
+
+
+@contextlib.contextmanager
+def _hinting() -> Iterator[None]:
+    """Say what to do, where a command ends badly that had no servers to ask."""
+    try:
+        yield
+    except SystemExit:
+        if hint := nothing_near():
+            click.echo(hint, err=True)
+        raise
 
 
 def nothing_near() -> str:
