@@ -72,6 +72,15 @@ async def press(page: Page, name: str) -> None:
     await page.keyboard.press("Enter")
 
 
+async def keeps_focus(page: Page, url: str) -> None:
+    """A list that is shown anew leaves the focus where it was."""
+    await page.goto(url)
+    await page.locator("td a").first.focus()
+    mark = await page.evaluate("document.querySelector('#live').mark = document.activeElement.id")
+    await page.wait_for_function("!document.querySelector('#live').mark", timeout=PATIENCE)
+    assert mark == await page.evaluate("document.activeElement.id") != ""
+
+
 async def test_a_mail_is_seen_to_pass_previewed_and_sent_once_more(
     tmp_path: Path, database: str, redis_url: str, mailbox: Any
 ) -> None:
@@ -87,6 +96,7 @@ async def test_a_mail_is_seen_to_pass_previewed_and_sent_once_more(
             told = await accept(client, "/v1/emails", mail)
             # live: nobody reloads the page
             await expect(page.locator(".tile").first).to_contain_text("1", timeout=PATIENCE)
+            await keeps_focus(page, f"{home.url}/console/tasks")
             await page.get_by_role("searchbox").first.fill(told["id"])
             await page.keyboard.press("Enter")
             await expect(page.get_by_role("heading", name="Hello Ada")).to_contain_text("sent", timeout=PATIENCE)
