@@ -1,6 +1,7 @@
 """Renders pages: one environment, the same headers on every answer, and the words and shapes that pages share."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -111,14 +112,22 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        auto_reload=False,  # a running process keeps to the pages it was started with
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters |= {"ago": ago, "moment": moment, "json": as_json, "humane": humane, "facts": facts, "short": short}
     made.filters |= {"tone": lambda word: TONES.get(str(word), "plain"), "count": lambda number: f"{number:,}"}
-    made.globals |= {"now": lambda: datetime.now(UTC), "area": sparkline.area, "line": sparkline.line}
+    made.globals |= {"file": file, "now": lambda: datetime.now(UTC), "area": sparkline.area, "line": sparkline.line}
     return made
+
+
+@functools.cache
+def file(name: str) -> str:
+    """The address of one of our own files, another one for every version of it: browsers keep what they have."""
+    digest = hashlib.sha256((HERE / "static" / name).read_bytes()).hexdigest()
+    return f"/console/static/{name}?{digest[:12]}"
 
 
 def ago(at: datetime | None) -> str:
