@@ -52,12 +52,13 @@ def new_key() -> str:
 
 def seen_everywhere(key: str) -> str:
     """Send one mail and find it at the API, in Mailpit and in Flower; its address."""
+    login = {"Authorization": f"Basic {base64.b64encode(OPERATOR.encode()).decode()}"}
+    until(lambda: bool(get(f"{FLOWER}/api/workers?refresh=1", login)), "Flower knows the worker")
     address = f"first-{time.time_ns()}@example.com"
     sent = post(key, address)
     until(lambda: get(f"{API}/v1/emails/{sent['id']}", bearer(key))["status"] == "sent", "the mail is sent")
     until(lambda: arrived()[address] == 1, "the mail is in Mailpit")
     print("✓ sent a mail, Mailpit has it")
-    login = {"Authorization": f"Basic {base64.b64encode(OPERATOR.encode()).decode()}"}
     until(
         lambda: get(f"{FLOWER}/api/task/info/{sent['task_id']}", login)["state"] == "SUCCESS", "Flower shows the task"
     )

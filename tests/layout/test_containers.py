@@ -54,7 +54,7 @@ def test_our_processes_start_after_the_migration(name: str) -> None:
     assert waits["postgres"]["condition"] == waits["valkey"]["condition"] == "service_healthy"
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "mailpit", "api", "worker"])
+@pytest.mark.parametrize("name", ["postgres", "valkey", "mailpit", "api", "worker", "flower"])
 def test_what_others_wait_for_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
 
