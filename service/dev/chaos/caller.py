@@ -22,9 +22,9 @@ class Caller:
             timeout=timeout,
             limits=httpx.Limits(max_connections=CONNECTIONS),
         )
-        self._room = asyncio.Semaphore(
-            CONNECTIONS
-        )  # a long queue inside httpx holds up the loop, and every proxy on it
+        # A queue inside httpx is walked through at every event: a thousand in it stop the loop, and with it every proxy
+        # of the run, for many seconds; what reaches the API then is late, and looks like a fault of the API.
+        self._room = asyncio.Semaphore(CONNECTIONS)
         self.accepted: dict[str, set[UUID]] = {}
         self.answers: Counter[str] = Counter()
         self.unexpected: list[str] = []

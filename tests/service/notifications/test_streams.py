@@ -1,7 +1,6 @@
 """Live streams: the same by SSE and WebSocket, nothing lost on a reconnect, a slow reader hurts only itself."""
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import time
@@ -16,7 +15,6 @@ from tests.service.conftest import MakeKey, client_of, working
 from tests.service.notifications.conftest import Desk, Sql
 from tests.service.notifications.listening import Listener, listen, state_of
 
-CROWD = 200
 KINDS = pytest.mark.parametrize(("route", "kind"), [("stream", "http"), ("ws", "websocket")], ids=["sse", "ws"])
 
 
@@ -105,25 +103,6 @@ async def test_who_never_reads_is_cut_off(desk: Desk, monkeypatch: pytest.Monkey
             while streams._keys:  # noqa: ASYNC110 (nothing tells)
                 await asyncio.sleep(0.01)
     assert not streams._seats
-
-
-async def test_a_crowd_that_never_reads_holds_up_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "BEHIND", 5)
-    monkeypatch.setattr(stream_api, "PATIENCE", 600)
-    await desk.api.put("/v1/users/ada", json={})
-    async with contextlib.AsyncExitStack() as stack:
-        crowd = [await stack.enter_async_context(listen(desk.api, "/v1/users/ada/stream")) for _ in range(CROWD)]
-        for dead in crowd:
-            await dead.next("ready")
-            dead.taking.clear()
-        quick = await stack.enter_async_context(listen(desk.api, "/v1/users/ada/stream"))
-        await quick.next("ready")
-        for number in range(1, 21):
-            await desk.deliver(recipients={"users": ["ada"]})
-            assert [event.id for event in await quick.several(1)] == [str(number)]
-        for dead in crowd:
-            dead.taking.set()
-            await dead.next("lagged")  # what waits for somebody who does not read is bounded
 
 
 async def test_without_redis_streams_look_by_themselves(
