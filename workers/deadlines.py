@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import time
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ class Deadlines:
         self._timer = None
         if self._order:
             pause = max(0.0, self._order[0] * GRAIN - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+            nobodys = contextvars.Context()  # not that of the attempt which happens to wind the clock
+            self._timer = asyncio.get_running_loop().call_later(pause, self._tick, context=nobodys)
 
     def _tick(self) -> None:
         now = time.monotonic() + 0.002  # a loop's clock may be a little behind

@@ -56,8 +56,12 @@ class Ending:
         """The outcome stands."""
         if self.context.actor.extras is not None:
             await _follow(self.context.actor.extras, self.context, outcome)
-        self.runtime.concluded(self.context, outcome)
+        self._over(outcome)
         return outcome
+
+    def _over(self, outcome: Outcome) -> None:
+        self.runtime.concluded(self.context, outcome)
+        self.context.ending = None  # so that neither has to wait for the garbage collector
 
     async def abandon(self) -> None:
         """The worker stops: there is nothing to give back."""
@@ -98,7 +102,7 @@ class ClaimedEnding(Ending):
         self.held.ended()
         outcome = await self.runtime.to_the_end(_settle(self.runtime, self.claim, self.context, outcome))
         self.runtime.let_go(self.claim)
-        self.runtime.concluded(self.context, outcome)
+        self._over(outcome)
         return outcome
 
     async def abandon(self) -> None:

@@ -1,6 +1,8 @@
 """An attempt runs once, in its own context, and ends in exactly one outcome."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -81,6 +83,28 @@ async def test_each_end_becomes_its_outcome_and_its_state(
     assert row.state == state
     assert row.intent is (fence and state == "uncertain")
     assert row.result == (42 if error is None else None)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_an_attempt_that_is_over_does_not_wait_for_the_garbage_collector(
+    bench: Workbench, engine: AsyncEngine, durable: bool
+) -> None:
+    seen: list[weakref.ref[Context]] = []
+
+    @actor(name="t.brief")
+    async def brief() -> None:
+        seen.append(weakref.ref(current()))
+
+    id = await make(engine, actor="t.brief") if durable else uuid7()
+    gc.disable()
+    try:
+        outcome = await execute(bench.runtime, Delivery(id=id, actor="t.brief", durable=durable))
+        assert isinstance(outcome, Done)
+        await bench.runtime.idle()
+        await asyncio.sleep(0)
+        assert [each() for each in seen] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_attempts_add_up_to_a_dead_letter(bench: Workbench, engine: AsyncEngine) -> None:

@@ -40,7 +40,6 @@ class NativeRequest(Request):
         self._hostname = desk.hostname
         self._desk = desk
         self.parcel = parcel
-        self._on_ack = self._on_reject = self._acknowledge
         self._eventer = None
         self._connection_errors = ()
         self._request_dict = headers
@@ -80,6 +79,9 @@ class NativeRequest(Request):
 
     def _acknowledge(self, *_: Any) -> None:
         self._desk.ack_soon(self.parcel)
+
+    # found when asked for: a request that holds its own method has to wait for the garbage collector
+    _on_ack = _on_reject = property(lambda self: self._acknowledge)
 
     def cancel_attempt(self, why: str) -> None:
         """Cancels the coroutine; loop thread. The first reason counts."""
