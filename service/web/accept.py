@@ -4,7 +4,6 @@ A batch writes, in one statement, the Idempotency-Keys, the records of the keys 
 the records that were new; then it rings for all of them at once. It knows no domain: a slice names its table.
 """
 
-import asyncio
 import enum
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -23,6 +22,12 @@ from service.web.statements import Table
 from workers.ledger import rows
 from workers.ledger.batcher import Batcher
 from workers.message import Message
+
+
+KEY_NAMES = [name for name, _ in statements.KEY_COLUMNS]
+MESSAGE_NAMES = [name for name, _ in rows.COLUMNS]
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +88,19 @@ async def accept(request: Request, table: Table, submission: Submission) -> Acce
 
 
 def _marked(request: Request, submission: Submission) -> Submission:
-    """Note on each message how it came in: the story of the request begins there."""
-    came = request.scope.get("received_at") or datetime.now(UTC)
-    note = {"route": f"{request.method} {request.scope['path']}", "received_at": cast("datetime", came).isoformat()}
+    """Note on each message how it came in: the story of the request begins there. The answer is written once."""
+    scope = request.scope
+    came = scope.get("received_at") or datetime.now(UTC)
+    note = {"route": f"{scope['method']} {scope['path']}", "received_at": cast("datetime", came).isoformat()}
     messages = [
         (owner, msgspec.structs.replace(message, headers=message.headers | note))
         for owner, message in submission.messages
     ]
-    return msgspec.structs.replace(submission, messages=messages)
+    answer = submission.answer
+    written = Answer(answer.status, msgspec.Raw(_encode(answer.body)), answer.headers)
+    return Submission(
+        records=submission.records, messages=messages, answer=written, may_conflict=submission.may_conflict
+    )
 
 
 class Intake:
@@ -111,16 +121,14 @@ class Intake:
         self._table = table
         self._ring = ring
         self._timeout = timeout
-        self._patience = patience
-        self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush)
+        self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush, patience=patience)
 
     async def submit(self, tenant_id: UUID, once: Once | None, submission: Submission) -> Accepted:
         """Store a submission of a tenant. A caller that is cancelled before its batch leaves stores nothing.
 
         Raises TimeoutError where it is not stored within `patience` seconds: then nobody knows whether it will be.
         """
-        async with asyncio.timeout(self._patience):
-            return await self._batcher.submit(_Item(tenant_id, once, submission))
+        return await self._batcher.submit(_Item(tenant_id, once, submission))
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken is stored."""
@@ -143,7 +151,7 @@ class Intake:
         keyed = sorted((item for item in items if item.once), key=_place)
         sql = statements.accept(self._table, keyed=bool(keyed))
         acting = array(item.tenant_id for item in items)
-        values = [*_key_values(keyed), *self._values(items, keyed=bool(keyed)), acting]
+        values = [*([_keys(keyed)] if keyed else []), self._records(items), _messages(items), acting]
         if not any(item.submission.may_conflict for item in keyed):
             found = await raw.fetch(sql, *values, timeout=self._timeout)
             return await self._missing(raw, keyed, _Stored.read(found), acting)
@@ -171,19 +179,15 @@ class Intake:
         if lost:
             await raw.execute(statements.FORGET_KEYS, [once.tenant_id for once in lost], [once.key for once in lost])
 
-    def _values(self, items: list[_Item], *, keyed: bool) -> list[Any]:
-        records = [(item.once, record) for item in items for record in item.submission.records]
-        messages = [pair for item in items for pair in item.submission.messages]
-        marks = [
-            [once.tenant_id if once else None for once, _ in records],
-            [once.key if once else None for once, _ in records],
-        ]
-        return [
-            *(marks if keyed else []),
-            *self._table.arrays([record for _, record in records]),
-            [owner for owner, _ in messages],
-            *(rows.columns([rows.row(message) for _, message in messages]) or ([] for _ in rows.COLUMNS)),
-        ]
+    def _records(self, items: list[_Item]) -> str:
+        """The records as a JSON array, each with the marks of its request's key; what is null is left out."""
+        names, found = [name for name, _ in self._table.columns], []
+        for item in items:
+            marks = {"key_tenant": item.once.tenant_id, "key_text": item.once.key} if item.once else {}
+            for record in item.submission.records:
+                named = {name: value for name, value in zip(names, record, strict=True) if value is not None}
+                found.append(named | marks)
+        return _json(found)
 
     def _result(self, item: _Item, leaders: dict[object, _Item], stored: "_Stored") -> Accepted | Exception:
         leader = leaders[_identity(item)]
@@ -261,20 +265,32 @@ def _place(item: _Item) -> tuple[bytes, str]:
     return once.tenant_id.bytes, once.key
 
 
-def _key_values(keyed: list[_Item]) -> list[list[Any]]:
-    if not keyed:
-        return []
-    columns: list[list[Any]] = [[] for _ in statements.KEY_COLUMNS]
+def _keys(keyed: list[_Item]) -> str:
+    found = []
     for item in keyed:
-        once = cast("Once", item.once)
-        values = (once.tenant_id, once.key, once.fingerprint, *_texts(item.submission.answer), float(once.ttl))
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-    return columns
+        once, answer = cast("Once", item.once), item.submission.answer
+        values = (once.tenant_id, once.key, once.fingerprint, answer.status, answer.body, answer.headers, once.ttl)
+        found.append(dict(zip(KEY_NAMES, values, strict=True)))
+    return _json(found)
+
+
+def _messages(items: list[_Item]) -> str:
+    found = []
+    for item in items:
+        for owner, message in item.submission.messages:
+            values = zip(MESSAGE_NAMES, rows.row(message), strict=True)
+            named = {name: value for name, value in values if value is not None}
+            named["owner"] = owner
+            found.append(named)
+    return _json(found)
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    return _encode(rows).decode()
 
 
 def _texts(answer: Answer) -> tuple[int, str, str]:
-    return answer.status, msgspec.json.encode(answer.body).decode(), msgspec.json.encode(dict(answer.headers)).decode()
+    return answer.status, _encode(answer.body).decode(), _encode(answer.headers).decode()
 
 
 def _replayed(once: Once, fingerprint: bytes, status: int, response: str, headers: str) -> Accepted | Exception:

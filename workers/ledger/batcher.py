@@ -11,6 +11,7 @@ import asyncpg
 
 from workers.context import of_nobody
 from workers.errors import Overloaded
+from workers.patience import Patience
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,6 +34,7 @@ class Batcher(Generic[T, R]):
     statement or one transaction) and answers with one result, or exception, per item, in order. A batch that fails
     because of an item's data is halved until the culprit is alone. A waiter cancelled before its flush is never
     flushed; of one cancelled during it, `orphaned` gets the result. More than `limit` items waiting: Overloaded.
+    With `patience` (seconds) a waiter gets TimeoutError after so long, and counts as cancelled.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Batcher(Generic[T, R]):
         limit: int = 20_000,
         isolates: Callable[[Exception], bool] = poisoned,
         orphaned: Callable[[R], None] | None = None,
+        patience: float | None = None,
     ) -> None:
         self._flush = flush
         self._max_batch = max_batch
@@ -51,6 +54,7 @@ class Batcher(Generic[T, R]):
         self._limit = limit
         self._isolates = isolates
         self._orphaned = orphaned
+        self._patience = None if patience is None else Patience(patience)
         self._waiting: deque[Waiting[T, R]] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -64,7 +68,7 @@ class Batcher(Generic[T, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._start()
-        return await future
+        return await (future if self._patience is None else self._patience.bear(future))
 
     async def close(self) -> None:
         """Take nothing more; return when everything handed in was answered."""
