@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
+from uuid import UUID
 
 import msgspec
 
@@ -97,8 +98,10 @@ class Parameters:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return str(value) if isinstance(value, str) else value
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str | UUID):
+        return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value} has no JSON form: a message cannot carry it")
     return msgspec.to_builtins(value, str_keys=True)

@@ -33,7 +33,10 @@ class Correlation(msgspec.Struct, frozen=True, kw_only=True):
 
     def headers(self) -> dict[str, str]:
         """As flat message headers; what is unset is left out."""
-        return {name: str(value) for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        found = {name: value for name in _TEXTS if (value := getattr(self, name)) is not None}
+        if self.tenant_id is not None:
+            found["tenant_id"] = str(self.tenant_id)
+        return found
 
     @classmethod
     def of(cls, headers: dict[str, Any]) -> Correlation:

@@ -14,6 +14,7 @@ from workers.breaker import Breaker, Circuit
 from workers.envelope import bindings, encode, list_key
 from workers.errors import BrokerUnavailable
 from workers.link import Command, Link
+from workers.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,6 +73,7 @@ class Publisher:
         """Doorbells given up since the start because the buffer was full."""
         self._link = Link(redis_url, connect_timeout=deadline)
         self._breaker = Breaker()
+        self._patience = Patience(deadline)
         self._parcels: deque[_Parcel] = deque()
         self._doorbells: deque[_Parcel] = deque()
         self._work = asyncio.Event()
@@ -117,8 +119,7 @@ class Publisher:
         self._parcels.append(_Parcel(entries, arrived))
         self._wake()
         try:
-            async with asyncio.timeout(self.deadline):
-                await arrived
+            await self._patience.bear(arrived)
         except TimeoutError as error:
             raise BrokerUnavailable(f"the broker did not answer within {self.deadline} s") from error
 

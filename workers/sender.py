@@ -169,7 +169,8 @@ def _check(name: str, how: Sending, usual: float | None) -> None:
     if expires is not None and not faults and expires <= _wait(how):
         later = f"delay={how.delay:g} s" if how.at is None else f"at={how.at.isoformat()}"
         faults.append(f"expires={expires:g} s is not after {later}: it would never run")
-    faults.extend(_texts(queue=how.queue, key=how.key))
+    if how.queue is not None or how.key is not None:
+        faults.extend(_texts(queue=how.queue, key=how.key))
     if faults:
         raise ValueError(f"{name}.options: " + "; ".join(faults))
 

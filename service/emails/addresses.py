@@ -129,6 +129,8 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _display_name(name: str) -> str:
+    if not name:
+        return ""
     if fault := problem(name):
         raise AddressRefused(fault[0], f"has a display name that {fault[1]}")
     if BIDI.search(name):
@@ -155,7 +157,7 @@ def _build(name: str, addr_spec: str, private: bool) -> Address:
     found = _domain(domain, private) if _is_plain(local) else None
     if found is None or len(local) + len(found.addr_spec) + len(found.domain.encode()) > MAX_PLAIN:
         return _read(name, addr_spec, private)
-    return msgspec.structs.replace(found, name=name, local=local, addr_spec=local + found.addr_spec[1:])
+    return Address(name, local, found.domain, local + found.addr_spec[1:], found.smtputf8, found.mixed_script)
 
 
 def _is_plain(local: str) -> bool:

@@ -72,7 +72,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def recipients(self) -> list[str]:
         """The envelope: each distinct addr-spec of to, cc and bcc."""
-        return [address.addr_spec for address in unique([*self.to, *self.cc, *self.bcc])]
+        everybody = unique([*self.to, *self.cc, *self.bcc]) if self.cc or self.bcc else self.to
+        return [address.addr_spec for address in everybody]
 
 
 def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned: Pinned | None = None) -> Draft:
@@ -87,9 +88,10 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned
     sender = house.sender if request.sender is None else _address(request.sender, "/from", faults, private=True)
     to, cc, bcc, reply_to = (_addresses(request, name, faults) for name in ("to", "cc", "bcc", "reply_to"))
     files = [Attachment(f.filename, f.content, f.content_type, f.content_id) for f in request.attachments]
-    recipients = len(unique([*to, *cc, *bcc]))
+    recipients = len(to) if not cc and not bcc else len(unique([*to, *cc, *bcc]))
     faults += rules.request_faults(request, files, now)
-    faults += refusal.unsubscribe_faults(request, recipients)
+    if request.unsubscribe:
+        faults += refusal.unsubscribe_faults(request, recipients)
     if request.template is not None:
         faults += template_faults(request.template, "/template", pinned)
     if faults or sender is None:
@@ -161,12 +163,14 @@ def _address(text: str, pointer: str, faults: list[Fault], *, private: bool = Fa
 
 def _addresses(request: EmailRequest, name: str, faults: list[Fault]) -> list[Address]:
     given = getattr(request, name)
+    if not given and given != "":
+        return []
     if isinstance(given, str):
-        found = [_address(given, f"/{name}", faults)]
-    else:
-        # Reading one costs about 50 µs: a list far over the limit is refused by its length, not read to its end.
-        few = given[: 2 * rules.MAX_RECIPIENTS]
-        found = [_address(text, f"/{name}/{index}", faults) for index, text in enumerate(few)]
+        one = _address(given, f"/{name}", faults)
+        return [] if one is None else [one]
+    # Reading one costs about 50 µs: a list far over the limit is refused by its length, not read to its end.
+    few = given[: 2 * rules.MAX_RECIPIENTS]
+    found = [_address(text, f"/{name}/{index}", faults) for index, text in enumerate(few)]
     return unique(address for address in found if address is not None)
 
 

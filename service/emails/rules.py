@@ -37,10 +37,12 @@ def request_faults(request: EmailRequest, files: list[Attachment], now: datetime
     """Everything wrong with a request but its addresses and its template."""
     yield from _recipient_faults(request)
     yield from _content_faults(request)
-    yield from pointed("", attachment_faults(files, request.html))
-    yield from _file_faults(files)
+    if files:
+        yield from pointed("", attachment_faults(files, request.html))
+        yield from _file_faults(files)
     yield from _label_faults(request)
-    yield from time_faults(request.scheduled_at, request.expires_at, now)
+    if request.scheduled_at is not None or request.expires_at is not None:
+        yield from time_faults(request.scheduled_at, request.expires_at, now)
 
 
 def pointed(prefix: str, faults: Iterable[mail.Fault]) -> Iterator[Fault]:
@@ -89,7 +91,8 @@ def _content_faults(request: EmailRequest) -> Iterator[Fault]:
         yield from pointed("", subject_faults(request.subject))
     for name in ("html", "text"):
         yield from _body_faults(name, getattr(request, name))
-    yield from pointed("/headers", header_faults(request.headers))
+    if request.headers:
+        yield from pointed("/headers", header_faults(request.headers))
 
 
 def _body_faults(name: str, body: str | None) -> Iterator[Fault]:
@@ -120,7 +123,8 @@ def _label_faults(request: EmailRequest) -> Iterator[Fault]:
         yield Fault("/dedup_key", "must be 1 to 200 printable ASCII characters without spaces.")
     if request.dedup_window is not None and request.dedup_key is None:
         yield Fault("/dedup_window", "a window needs a dedup_key.")
-    yield from json_faults(request.metadata, "/metadata")
+    if request.metadata:
+        yield from json_faults(request.metadata, "/metadata")
 
 
 def _word_faults(text: str, pointer: str) -> Iterator[Fault]:

@@ -23,7 +23,6 @@ from workers.ledger import rows
 from workers.ledger.batcher import Batcher
 from workers.message import Message
 
-
 KEY_NAMES = [name for name, _ in statements.KEY_COLUMNS]
 MESSAGE_NAMES = [name for name, _ in rows.COLUMNS]
 

@@ -69,7 +69,9 @@ def _keys() -> str:
 
 def _records(table: Table, first: int, keyed: bool) -> str:
     names = ", ".join(name for name, _ in table.columns)
-    values = ", ".join(f"decode(r.{name}, 'base64')" if kind == "bytea" else f"r.{name}" for name, kind in table.columns)
+    values = ", ".join(
+        f"decode(r.{name}, 'base64')" if kind == "bytea" else f"r.{name}" for name, kind in table.columns
+    )
     taken = (
         " WHERE r.key_text IS NULL OR (r.key_tenant, r.key_text) IN (SELECT tenant_id, key FROM taken)" if keyed else ""
     )

@@ -116,3 +116,26 @@ def test_celery_reads_back_the_value_that_was_sent(value: Any) -> None:
 def test_a_value_without_a_json_form_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="cannot carry object"):
         encode_body((object(),), {})
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("headers", [{}, {"request_id": 'r"1'}, {"root_id": "r", "parent_id": "p"}, {"durable": "no"}])
+def test_no_field_is_written_twice_whatever_a_message_inherits(durable: bool, headers: dict[str, str]) -> None:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    message = Message(id=ID, actor='a."ä"', queue="q\\", tenant_id=ID, headers=headers, args=() if durable else (1,))
+    found = json.loads(encode(message, durable=durable), object_pairs_hook=once)
+    expected = {"tenant_id": str(ID), "root_id": str(ID), "parent_id": None} | headers
+    expected |= {"durable": True} if durable else {}
+    assert expected.items() <= found["headers"].items()
+    assert found["headers"]["task"] == 'a."ä"'
+    assert found["properties"]["delivery_info"] == {"exchange": "", "routing_key": "q\\"}
+    assert found["properties"]["correlation_id"] == found["headers"]["id"] == str(ID)
+    assert json.loads(b64decode(found["body"]))[0] == ([] if durable else [1])
+
+
+def test_every_message_has_a_tag_of_its_own() -> None:
+    tags = {json.loads(encode(ours(), durable=True))["properties"]["delivery_tag"] for _ in range(3)}
+    assert len(tags) == 3
