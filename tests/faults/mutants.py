@@ -41,12 +41,12 @@ MUTANTS = (
         "service/web/accept.py",
         (
             (
-                "return await self._batcher.submit(_Item(once, submission))",
-                "self._later = asyncio.create_task(self._batcher.submit(_Item(once, submission)))\n"
+                "return await self._batcher.submit(_Item(tenant_id, once, submission))",
+                "self._later = asyncio.create_task(self._batcher.submit(_Item(tenant_id, once, submission)))\n"
                 "            return Accepted(Outcome.INSERTED, submission.answer)",
             ),
         ),
-        "tests/faults/test_postgres.py::test_killed_under_load_a_key_makes_one_row_and_all_comes_back_by_itself",
+        "tests/faults/test_postgres.py::test_a_table_locked_for_longer_than_a_lease_is_waited_for",
     ),
     Mutant(
         "an Idempotency-Key is not looked at",
