@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.console.pages import page, to, uuid_or_none
-from service.console.visiting import form
+from service.console.visiting import form, question
 from service.tasks.reading import dead_letters
 from service.web import Request
 
@@ -31,7 +31,7 @@ ORDER BY id LIMIT :most
 @get("/dead-letters")
 async def listing(request: Request) -> Response[str]:
     """List dead letters, grouped and one by one."""
-    asked, tenant = request.query_params, request.user.tenant_id
+    asked, tenant = question(request), request.user.tenant_id
     actor, error, state = (asked.get(name) or None for name in ("actor", "error", "state"))
     before = uuid_or_none(asked.get("before"))
     async with request.app.state.engine.connect() as connection:

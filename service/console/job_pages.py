@@ -6,7 +6,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from service.console.pages import CANCELED, page, to, uuid_or_none
-from service.console.visiting import form
+from service.console.visiting import form, question
 from service.db import transaction
 from service.jobs import views
 from service.jobs.models import Status
@@ -21,8 +21,8 @@ STATUSES = [status.value for status in Status]
 @get("/jobs")
 async def listing(request: Request) -> Response[Any]:
     """List jobs, newest first; `q` is the id of a job or of an organization."""
-    asked = request.query_params
-    q, status = asked.get("q", "").strip(), asked.get("status", "")
+    asked = question(request)
+    q, status = asked.get("q", ""), asked.get("status", "")
     if q.startswith("jb_"):
         return to(f"/console/jobs/{uuid_of(q).hex}")
     before = uuid_or_none(asked.get("before"))

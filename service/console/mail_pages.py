@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.console.pages import CANCELED, HEADERS, page, to, uuid_or_none
-from service.console.visiting import form
+from service.console.visiting import form, question
 from service.emails import parameters, views
 from service.emails.changes import send_once_more
 from service.emails.events import events
@@ -33,8 +33,8 @@ STATUSES = [status.value for status in Status]
 @get("/emails")
 async def listing(request: Request) -> Response[Any]:
     """List mails, newest first; `q` is a recipient, the id of a mail or of a request."""
-    asked = request.query_params
-    q, status = asked.get("q", "").strip(), asked.get("status", "")
+    asked = question(request)
+    q, status = asked.get("q", ""), asked.get("status", "")
     if q.startswith("em_"):
         return to(f"/console/emails/{parameters.uuid_of(q).hex}")
     where = views.Filters(

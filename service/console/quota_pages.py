@@ -3,6 +3,7 @@
 from litestar import Response, get
 
 from service.console.pages import page
+from service.console.visiting import question
 from service.jobs.quotas import standings
 from service.web import Request
 
@@ -12,8 +13,8 @@ LIMIT = 50
 @get("/quotas")
 async def listing(request: Request) -> Response[str]:
     """List organizations by id; `q` is a part of one."""
-    asked = request.query_params
-    q, after = asked.get("q", "").strip(), asked.get("before", "")
+    asked = question(request)
+    q, after = asked.get("q", ""), asked.get("before", "")
     async with request.app.state.engine.connect() as connection:
         found = await standings(connection, request.user.tenant_id, part=q, after=after, limit=LIMIT + 1)
     more = found[LIMIT - 1].organization_id if len(found) > LIMIT else None

@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from service.console.pages import CANCELED, page, to, uuid_or_none
-from service.console.visiting import form
+from service.console.visiting import form, question
 from service.errors import NotFound
 from service.tasks.reading import task, unknown_task, uuid_of
 from service.tasks.story import tell
@@ -25,7 +25,7 @@ WHOLE = {"no": "notifications", "wh": "webhooks"}
 @get("/find")
 async def find(request: Request) -> Response[Any]:
     """Go to what an id names: a mail, a job, a notification, an endpoint, a task, a request; or mails to an address."""
-    q = request.query_params.get("q", "").strip()
+    q = question(request).get("q", "")
     kind, _, digits = q.partition("_")
     if re.fullmatch(r"[0-9a-f]{32}", digits) and kind in PLACES:
         return to(f"/console/{PLACES[kind]}/{digits}")
@@ -43,8 +43,8 @@ async def find(request: Request) -> Response[Any]:
 @get("/tasks")
 async def listing(request: Request) -> Response[str]:
     """List tasks, newest first."""
-    asked = request.query_params
-    state, actor = asked.get("state", ""), asked.get("actor", "").strip()
+    asked = question(request)
+    state, actor = asked.get("state", ""), asked.get("actor", "")
     before = uuid_or_none(asked.get("before"))
     statement = sa.select(messages).where(messages.c.tenant_id == request.user.tenant_id)
     statement = statement.where(messages.c.state == state) if state in STATES else statement

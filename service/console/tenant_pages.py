@@ -7,7 +7,7 @@ from litestar import Response, get, post
 
 from service.access.tenants import tenant, tenants
 from service.console.pages import page, to, uuid_or_none
-from service.console.visiting import carry, form, visit_of
+from service.console.visiting import carry, form, question, visit_of
 from service.errors import Forbidden, NotFound
 from service.web import Request
 
@@ -24,8 +24,8 @@ log = structlog.get_logger("service.console")
 async def listing(request: Request) -> Response[str]:
     """List tenants by name; `q` is a part of one."""
     _only_admins(request)
-    asked = request.query_params
-    q, after = asked.get("q", "").strip(), asked.get("before", "")
+    asked = question(request)
+    q, after = asked.get("q", ""), asked.get("before", "")
     async with request.app.state.engine.connect() as connection:
         found = await tenants(connection, request.user.key_id, part=q, after=after, limit=LIMIT + 1)
     more = found[LIMIT - 1].name if len(found) > LIMIT else None

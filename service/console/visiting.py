@@ -97,6 +97,11 @@ def token_of(request: Request) -> str:
     return form_token(request.app.state.settings.secret_key, visit_of(request).session)
 
 
+def question(request: Request) -> dict[str, str]:
+    """What the address asks for, by name, without space around it; the edge has refused NUL."""
+    return {name: value.strip() for name, value in request.query_params.items()}
+
+
 def carry(request: Request, session: Session | None) -> dict[str, str]:
     """Write the header that gives the browser this session; None takes away what it has."""
     settings = request.app.state.settings

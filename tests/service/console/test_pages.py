@@ -275,6 +275,16 @@ async def test_what_is_not_there_says_so_on_a_page(browser: httpx.AsyncClient, p
     assert "<script>" not in answer.text
 
 
+async def test_no_question_of_an_address_is_an_error(browser: httpx.AsyncClient) -> None:
+    lists = ("emails", "jobs", "quotas", "tasks", "dead-letters", "webhooks", "notifications", "bulk")
+    for odd in ("%00", "a%00b", "%ff", "%", "'", "x" * 5_000, "%25", "em_", "\u202e"):
+        for name in lists:
+            fields = "&".join(f"{field}={odd}" for field in ("q", "actor", "error", "state", "status", "before"))
+            answer = await browser.get(f"/console/{name}?{fields}")
+            assert answer.status_code in {200, 303, 400, 404}, (name, odd)
+        assert (await browser.get(f"/console/find?q={odd}")).status_code in {200, 303, 400}
+
+
 def test_a_curve_stays_in_its_frame() -> None:
     assert line([]) == area([]) == ""
     for values in ([0] * 60, [1], list(range(60)), [5, 0, 900]):
