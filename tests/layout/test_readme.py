@@ -83,10 +83,12 @@ def test_status_trace_and_doctor_tell_what_happened(up: Running) -> None:
     assert "SMTP" in run(up.clone, command("python3 start doctor")).stdout
 
 
-def test_the_load_of_an_app_leaves_no_mail_behind(up: Running) -> None:
-    line = re.sub(r"-t \d+s", "-t 3s", command("python3 start run locust", "docs/operations.md"))
+def test_the_load_of_apps_leaves_nothing_behind_and_every_reader_is_told(up: Running) -> None:
+    line = re.sub(r"-t \d+s", "-t 5s", command("python3 start run locust", "docs/operations.md"))
     ended = run(up.clone, line)
-    assert "not settled: 0" in ended.stdout, ended.stdout
+    assert ended.stdout.count("not settled: 0") == 3, ended.stdout  # mails, jobs, notifications
+    assert re.search(r"emails accepted and remembered: [1-9]", ended.stdout), ended.stdout
+    assert re.search(r"reader told of [1-9]\d* of .*; missing: 0; twice: 0", ended.stdout), ended.stdout
 
 
 def test_ctrl_c_stops_everything_that_up_started(up: Running) -> None:

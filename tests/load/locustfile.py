@@ -29,15 +29,10 @@ JOBS = 1_000_000  # of the organization, a month
 
 
 @events.init.add_listener
-def find_service(environment: Environment, **_: Any) -> None:
-    """Where to."""
+def prepare(environment: Environment, **_: Any) -> None:
+    """Find the service and its templates; have an organization that may ask for jobs, and a course with followers."""
     target.find(environment.host)
     environment.host = target.host
-
-
-@events.test_start.add_listener
-def prepare(environment: Environment, **_: Any) -> None:
-    """Learn the templates' variables; have an organization that may ask for jobs, and a course with followers."""
     for template in target.call("GET", "/v1/templates")["items"]:
         target.templates[template["key"]] = template["required"]
     plan = {"plan": "business", "trust_score": 80, "job_limit": JOBS}
