@@ -42,8 +42,8 @@ MUTANTS = (
         (
             (
                 "return await self._batcher.submit(_Item(tenant_id, once, submission))",
-                "self._later = asyncio.create_task(self._batcher.submit(_Item(tenant_id, once, submission)))\n"
-                "            return Accepted(Outcome.INSERTED, submission.answer)",
+                "self._later = asyncio.create_task(self._batcher.submit(_Item(tenant_id, once, submission))); "
+                "return Accepted(Outcome.INSERTED, submission.answer)",
             ),
         ),
         "tests/faults/test_postgres.py::test_a_table_locked_for_longer_than_a_lease_is_waited_for",
