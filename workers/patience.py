@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 Future = asyncio.Future[Any]
@@ -24,7 +25,7 @@ class Patience:
         loop = future.get_loop()
         self._ends[future] = loop.time() + self.seconds
         if self._timer is None:
-            self._timer = loop.call_later(self.seconds, self._look)
+            self._timer = loop.call_later(self.seconds, self._look, context=contextvars.Context())
         try:
             return await future
         finally:
@@ -36,7 +37,7 @@ class Patience:
         for future, end in self._ends.items():
             loop = future.get_loop()
             if end > loop.time():
-                self._timer = loop.call_at(end, self._look)
+                self._timer = loop.call_at(end, self._look, context=contextvars.Context())
                 return
             if not future.done():
                 future.set_exception(TimeoutError())

@@ -14,7 +14,7 @@ from workers.context import correlation
 from workers.errors import DurableOnly
 from workers.extras import Extras
 from workers.message import Message, Priority
-from workers.options import END
+from workers.options import END, FURTHEST
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -122,12 +122,15 @@ class Sender(Generic[P]):
     async def send(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """Send through the broker alone: at least once, no row. BrokerUnavailable within the publisher's deadline.
 
-        DurableOnly for an actor with limits, and for a message with a key: they are kept by rows.
+        DurableOnly for an actor with limits, for a message with a key, and for one that is due or expires in more than
+        ten years: they are kept by rows.
         """
         if self.extras is not None:
             self.extras.direct(self.name)
         if self._sending.key is not None:
             raise DurableOnly(f"{self.name}: a key is borne by a row in the ledger: use enqueue(session, …)")
+        if max(_wait(self._sending), self._sending.expires or 0) > FURTHEST:
+            raise DurableOnly(f"{self.name}: a broker is trusted with ten years at most: use enqueue(session, …)")
         return await Runtime.of_loop().send(self.message(*args, **kwargs))
 
     async def enqueue(self, where: AsyncSession | AsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> Message:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.journeys.house import house
 
 CHECKS = (
@@ -40,6 +42,7 @@ def examine(url: str, key: str, folder: Path, *more: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.timeout(520)  # two runs of 240 seconds at most
 async def test_no_request_of_the_document_or_beside_it_is_answered_wrongly(
     tmp_path: Path, database: str, redis_url: str
 ) -> None:

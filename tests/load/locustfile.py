@@ -43,10 +43,11 @@ def prepare(environment: Environment, **_: Any) -> None:
 @events.test_stop.add_listener
 def judge(environment: Environment, **_: Any) -> None:
     """Everything that was accepted has come to an end, and the readers have seen it."""
+    before, environment.process_exit_code = environment.process_exit_code, 1  # also where judging itself fails
     settled = target.settle()
     told = classroom.check()
-    if not (settled and told):
-        environment.process_exit_code = 1
+    if settled and told:
+        environment.process_exit_code = before
 
 
 def mail(template: str, **fields: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Target:
                 if answer.status_code != 503 or time.monotonic() > give_up:
                     answer.raise_for_status()
                     return answer.json() if answer.content else None
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 if time.monotonic() > give_up:
                     raise
             gevent.sleep(0.2)

@@ -180,6 +180,19 @@ async def test_a_key_without_a_row_is_refused(bench: Workbench) -> None:
     bench.assert_not_sent(keyed)
 
 
+@pytest.mark.parametrize("name", ["delay", "expires"])
+async def test_more_than_ten_years_are_for_a_row(bench: Workbench, name: str) -> None:
+    @actor(name="o.late")
+    async def late() -> None: ...
+
+    years = 365 * 86_400.0
+    with pytest.raises(DurableOnly, match="ten years"):
+        await late.options(**{name: 10 * years + 60}).send()
+    bench.assert_not_sent(late)
+    await late.options(**{name: 10 * years - 60}).send()
+    bench.assert_sent(late)
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

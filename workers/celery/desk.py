@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,13 @@ class Desk:
         self._has_backend = not isinstance(app.backend, DisabledBackend)
 
     def max_crashes(self, name: str) -> int:
-        """How often workers may die of a message without a row: as its actor says, else as this worker was told."""
+        """How often workers may die of a message without a row: as its actor says, else as this worker was told.
+
+        What has no name here is for those to bury who can run it.
+        """
         task = self._tasks.get(name)
+        if task is None:
+            return sys.maxsize
         told: int = self.app.worker_options.max_crashes
         return task.actor.policy.max_crashes if isinstance(task, ActorTask) else told
 

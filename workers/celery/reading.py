@@ -11,6 +11,7 @@ import kombu.utils.json
 import msgspec
 
 from workers.envelope import DOORBELL_BODY
+from workers.options import FURTHEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 MAX_ID = 255
 """Characters of a task id; a longer one is an attack or an accident."""
 YEAR = 365 * 86_400
-FURTHEST = 10 * YEAR
-"""Seconds by which a message may be put off, or may expire, at most."""
 NO_LIMITS = [None, None]
 _decode = msgspec.json.Decoder().decode
 _decode_body = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], dict[str, Any]]).decode

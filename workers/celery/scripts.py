@@ -93,9 +93,7 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT'
     for i = 1, #held, 2 do
       if string.sub(held[i], 1, 2) == 's:' then begun[string.sub(held[i], 3)] = true end
     end
-    if #held == 2 and tonumber(held[1]) and not string.find(held[2], '"doubt":true', 1, true) then
-      begun[held[1]] = true
-    end
+    if #held == 2 and tonumber(held[1]) then begun[held[1]] = true end
     for i = 1, #held, 2 do
       if string.sub(held[i], 1, 2) ~= 's:' then
         local name = 'r:' .. owner .. ':' .. held[i]
@@ -115,7 +113,7 @@ return {}
 """Takes over what one dead owner held. The taker holds it until it has put every message back: it may die too.
 
 The name of a field ends in `:s` when its message had begun to run: it was marked, or there was no other that its worker
-could have died of (what is fetched begins at once, unless it is in doubt: that is marked before it begins).
+could have died of, be it only of reading it.
 """
 
 MARK = Script(

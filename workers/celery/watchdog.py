@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -134,6 +135,9 @@ class Watchdog:
         begun = name.endswith(BEGUN)
         following = again(envelope, crashed=begun, doubt=not begun)
         crashed = begun and not following.durable  # the row of a durable message counts for itself
+        if crashed:  # before it can run again, and die again
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                self._loop.call_soon(self._lost, key.decode(), following.envelope)
         if not crashed or following.crashes < self._max_crashes(following.task):
             self._call(PUT_BACK, [mine, key], [name, following.envelope])
         else:
@@ -141,8 +145,6 @@ class Watchdog:
             log.error("message_buried", reason=reason)
             letter = {"reason": reason, "at": time.time(), "key": key.decode(), "envelope": following.envelope}
             self._call(BURY, [mine, self._keys.dead], [name, msgspec.msgpack.encode(letter), DEAD_KEPT])
-        if crashed:
-            self._loop.call_soon(self._lost, key.decode(), following.envelope)
 
     def _call(self, script: Script, keys: list[Any], args: list[Any]) -> Any:
         try:

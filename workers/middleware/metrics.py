@@ -29,7 +29,7 @@ REJECTED = Counter("celery_task_rejected", "Messages nobody here can run.", TASK
 SNOOZED = Counter("celery_task_snoozed", "Attempts that put their message off.", TASK)
 DEAD = Counter("celery_task_dead", "Messages that became dead letters.", TASK)
 UNCERTAIN = Counter("celery_task_uncertain", "Messages whose outcome nobody knows.", TASK)
-REDELIVERED = Counter("celery_task_redelivered", "Messages delivered again after their worker died.", TASK)
+REDELIVERED = Counter("celery_task_redelivered", "Deaths of workers while they ran a message.", TASK)
 UNSIGNED = Counter("celery_messages_unsigned", "Direct messages refused for want of a signature of our keys.")
 IGNORED = Counter("celery_task_ignored", "Doorbells for rows not to be had, attempts that lost theirs.", TASK)
 RUNTIME = Histogram("celery_task_runtime", "Seconds an attempt ran.", TASK, buckets=SECONDS)

@@ -6,6 +6,7 @@ A statement is planned for the values at hand until it has run a few times, then
 import json
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -101,6 +102,7 @@ async def plans(raw: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.timeout(400)
 async def test_claims_and_sweeps_touch_no_more_pages_among_a_million_rows_that_wait(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         await connection.execute(text("ALTER TABLE messages SET UNLOGGED"))  # quicker to fill; read as any other
