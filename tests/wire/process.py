@@ -77,8 +77,14 @@ class Worker:
             self.process = subprocess.Popen(self.command, cwd=ROOT, env=self.env, stdout=output, stderr=output)
         if not until_ready:
             return self
-        eventually(lambda: "ready." in self.log.read_text()[offset:] or self.process.poll() is not None, "ready")
-        assert self.process.poll() is None, self.log.read_text()
+        try:
+            eventually(
+                lambda: "ready." in self.log.read_text()[offset:] or self.process.poll() is not None, "ready", 60
+            )
+            assert self.process.poll() is None, self.log.read_text()
+        except AssertionError:
+            self.kill()
+            raise
         return self
 
     @property
