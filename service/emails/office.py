@@ -1,6 +1,5 @@
 """What the emails slice keeps for each process: the house rules, the mailer, the loader; made when first asked for."""
 
-import asyncio
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,8 +16,6 @@ from workers.errors import NoRuntime
 from workers.runtime import Runtime
 
 KEY = "emails"
-UPLOADS = 2
-"""Files of recipients that one process reads at once: each holds a connection to Postgres."""
 
 
 class Office:
@@ -30,7 +27,6 @@ class Office:
         self.loader = Loader(engine)
         self.engine = engine
         self.library = Library(engine)
-        self.uploads = asyncio.Semaphore(UPLOADS)
         self.links = Links.of(settings)
         self.domains = Domains(engine)
         self._strict = settings.mail_verified

@@ -149,7 +149,7 @@ async def _change_file(request: Request, group: Group, key: str) -> Imported:
         async with transaction(request) as session:
             return await join(session, group, who(request), key, ids)
 
-    async with place(importing.places(request)):
+    async with place(request):
         return await importing.take(rows(request, reader), importing.id_of_row, store)
 
 

@@ -4,18 +4,15 @@ A row sets or lets in whoever it names, so a file that broke off is sent again f
 already stays as it is.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from service.emails.office import Office
 from service.errors import Fault, Invalid
 from service.notifications.people import user_values
 from service.notifications.user_schemas import Imported, NamedUser, UserId
 from service.notifications.words import ID, ID_RULE
-from service.web import Request
 from service.web.lines import Csv, JsonLines, Lines, Read
 
 CHUNK = 500
@@ -43,11 +40,6 @@ IDS: Readers = {
     "text/csv": lambda: Csv(("id",), lambda fields: UserId(id=fields["id"])),
     "application/x-ndjson": lambda: JsonLines(UserId),
 }
-
-
-def places(request: Request) -> asyncio.Semaphore:
-    """The places for files that this process reads at once, those of recipients included."""
-    return Office.of(request.app.state.runtime).uploads
 
 
 async def take(rows: AsyncIterator[Read], read: Callable[[Any, str], Any], store: Store) -> Imported:

@@ -103,7 +103,7 @@ async def import_users(request: Request) -> Imported:
         async with transaction(request) as session:
             return len(await people.set_users(session, who(request), values))
 
-    async with place(importing.places(request)):
+    async with place(request):
         return await importing.take(rows(request, reader), importing.user_of, store)
 
 

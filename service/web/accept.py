@@ -24,6 +24,8 @@ from workers.ledger.batcher import Batcher
 from workers.message import Message
 
 KEY_NAMES = [name for name, _ in statements.KEY_COLUMNS]
+MAX_WEIGHT = 8 * 1024 * 1024
+"""Bytes of the requests of one batch: it is written on the loop, as one JSON document."""
 MESSAGE_NAMES = [name for name, _ in rows.COLUMNS]
 
 _encode = msgspec.json.Encoder().encode
@@ -66,6 +68,7 @@ class _Item(msgspec.Struct, frozen=True):
     tenant_id: UUID
     once: Once | None
     submission: Submission
+    size: int
 
 
 async def accept(request: Request, table: Table, submission: Submission) -> Accepted:
@@ -83,7 +86,8 @@ async def accept(request: Request, table: Table, submission: Submission) -> Acce
             state.engine, table, ring, state.settings.db_statement_timeout, state.settings.db_accept_timeout
         )
     once = await idempotency(request)
-    return await intake.submit(request.user.tenant_id, once, _marked(request, submission))
+    size = len(await request.body())
+    return await intake.submit(request.user.tenant_id, once, _marked(request, submission), size)
 
 
 def _marked(request: Request, submission: Submission) -> Submission:
@@ -103,7 +107,7 @@ def _marked(request: Request, submission: Submission) -> Submission:
 
 
 class Intake:
-    """Takes the submissions of one table, at most 200 to a batch and two batches at a time.
+    """Takes the submissions of one table, at most 200 or 8 MiB to a batch and two batches at a time.
 
     `timeout` bounds each statement, `patience` how long one submission waits (both in seconds).
     """
@@ -120,14 +124,18 @@ class Intake:
         self._table = table
         self._ring = ring
         self._timeout = timeout
-        self._batcher: Batcher[_Item, Accepted] = Batcher(self._flush, patience=patience)
+        self._batcher: Batcher[_Item, Accepted] = Batcher(
+            self._flush, patience=patience, weigh=_weight, max_weight=MAX_WEIGHT
+        )
 
-    async def submit(self, tenant_id: UUID, once: Once | None, submission: Submission) -> Accepted:
-        """Store a submission of a tenant. A caller that is cancelled before its batch leaves stores nothing.
+    async def submit(self, tenant_id: UUID, once: Once | None, submission: Submission, size: int = 0) -> Accepted:
+        """Store a submission of a tenant, whose request had `size` bytes.
+
+        A caller that is cancelled before its batch leaves stores nothing.
 
         Raises TimeoutError where it is not stored within `patience` seconds: then nobody knows whether it will be.
         """
-        return await self._batcher.submit(_Item(tenant_id, once, submission))
+        return await self._batcher.submit(_Item(tenant_id, once, submission, size))
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken is stored."""
@@ -244,6 +252,10 @@ class _Stored(msgspec.Struct):
     def decided(self, item: _Item) -> bool:
         once = item.once
         return once is None or (once.tenant_id, once.key) in self.keys or (once.tenant_id, once.key) in self.answers
+
+
+def _weight(item: _Item) -> int:
+    return item.size
 
 
 def _leaders(items: list[_Item]) -> dict[object, _Item]:

@@ -103,6 +103,8 @@ class Csv(Lines):
 
     def row(self, text: str) -> Iterator[Read]:
         """Read one line, or the next part of a row whose quotes are still open."""
+        if not self._open and not text.strip():
+            return
         self._open.append(text)
         self._size += len(text) + 1
         self._quotes += text.count('"')

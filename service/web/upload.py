@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
+from uuid import UUID
 
 from service.errors import BadRequest, ServiceError, TooLarge, TooManyRequests, UnsupportedMedia
 from service.web.lines import Lines, Read
@@ -11,8 +12,14 @@ from service.web.request import Request
 
 MAX_UPLOAD = 256 * 1024 * 1024
 """Bytes of one file."""
+UPLOADS = 4
+"""Files that one process reads at once, of each tenant one: a bulk's holds a connection to Postgres to its end."""
 IDLE = 20.0
-"""Seconds between two pieces of a file."""
+"""Seconds between two pieces of a file, and those in which it may come as slowly as it likes."""
+LEAST = 64 * 1024
+"""Bytes a second that a file comes in at, or faster: nobody keeps a place for long."""
+PART = 2 * 1024
+"""Bytes that are read in one go, at most some thousand lines, most of them empty."""
 SLICE = 50
 """Rows that are read in one go, a few milliseconds: other requests have their turn in between."""
 
@@ -27,33 +34,53 @@ def reader_of(request: Request, readers: Mapping[str, Callable[[], Lines]]) -> L
     return make()
 
 
-def place(places: asyncio.Semaphore) -> AbstractAsyncContextManager[None]:
+@asynccontextmanager
+async def place(request: Request) -> AsyncIterator[None]:
     """Take a place among the files that this process reads at once. Raises TooManyRequests."""
-    if places.locked():
+    taken: set[UUID] = request.app.state.runtime.state.setdefault("uploads", set())
+    tenant_id = request.user.tenant_id
+    if tenant_id in taken:
+        raise TooManyRequests("Another file of yours is being read; send one after the other.", retry_after=5)
+    if len(taken) >= UPLOADS:
         raise TooManyRequests("Other files are being read; try again in a moment.", retry_after=5)
-    return places
+    taken.add(tenant_id)
+    try:
+        yield
+    finally:
+        taken.discard(tenant_id)
 
 
 async def rows(request: Request, reader: Lines) -> AsyncIterator[Read]:
     """Give the rows of the body, as it comes in. Raises TooLarge, BadRequest, ServiceError (408)."""
-    size = count = 0
+    count = 0
+    async for piece in _pieces(request):
+        for start in range(0, len(piece), PART):
+            for row in reader.feed(piece[start : start + PART]):
+                yield row
+                count += 1
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    for row in reader.close():
+        yield row
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    size, waited, clock = 0, 0.0, asyncio.get_running_loop().time
     while True:
+        asked = clock()
         try:
-            async with asyncio.timeout(IDLE):
+            async with asyncio.timeout(min(IDLE, IDLE + size / LEAST - waited)):
                 event = await request.receive()
         except TimeoutError:
-            raise ServiceError("The file did not go on.", status=408, code="body-timeout", title="Timeout") from None
+            detail = f"The file came too slowly: it takes {LEAST // 1024} KiB a second. Send it in smaller ones."
+            raise ServiceError(detail, status=408, code="body-timeout", title="Timeout") from None
+        waited += clock() - asked  # what we take ourselves to read and to store is not the caller's
         if event["type"] != "http.request":
             raise BadRequest("The caller left before the file was whole.", code="body-cut")
         size += len(event["body"])
         if size > MAX_UPLOAD:
             raise TooLarge(f"A file has at most {MAX_UPLOAD:,} bytes; send the rest in another one.")
-        for row in reader.feed(event["body"]):
-            yield row
-            count += 1
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
+        yield event["body"]
         if not event.get("more_body"):
-            break
-    for row in reader.close():
-        yield row
+            return

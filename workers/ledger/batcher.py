@@ -34,7 +34,8 @@ class Batcher(Generic[T, R]):
     statement or one transaction) and answers with one result, or exception, per item, in order. A batch that fails
     because of an item's data is halved until the culprit is alone. A waiter cancelled before its flush is never
     flushed; of one cancelled during it, `orphaned` gets the result. More than `limit` items waiting: Overloaded.
-    With `patience` (seconds) a waiter gets TimeoutError after so long, and counts as cancelled.
+    With `patience` (seconds) a waiter gets TimeoutError after so long, and counts as cancelled. A batch holds at most
+    `max_batch` items, and where `weigh` is given items of `max_weight` together, or one that is heavier by itself.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Batcher(Generic[T, R]):
         isolates: Callable[[Exception], bool] = poisoned,
         orphaned: Callable[[R], None] | None = None,
         patience: float | None = None,
+        weigh: Callable[[T], int] | None = None,
+        max_weight: int = 0,
     ) -> None:
         self._flush = flush
         self._max_batch = max_batch
@@ -55,6 +58,8 @@ class Batcher(Generic[T, R]):
         self._isolates = isolates
         self._orphaned = orphaned
         self._patience = None if patience is None else Patience(patience)
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._waiting: deque[Waiting[T, R]] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -93,10 +98,15 @@ class Batcher(Generic[T, R]):
 
     def _take(self) -> list[Waiting[T, R]]:
         batch: list[Waiting[T, R]] = []
+        weight, weigh = 0, self._weigh
         while self._waiting and len(batch) < self._max_batch:
-            waiting = self._waiting.popleft()
+            waiting = self._waiting[0]
             if not waiting[1].done():
+                weight += 0 if weigh is None else weigh(waiting[0])
+                if batch and weight > self._max_weight:
+                    break
                 batch.append(waiting)
+            self._waiting.popleft()
         return batch
 
     async def _answer(self, batch: list[Waiting[T, R]]) -> None:

@@ -86,7 +86,7 @@ async def add_recipients(request: Request, id: FromPath[str], mode: Mode_ = "par
     """
     reader = reader_of(request, READERS)
     desk = _desk(request)
-    async with place(Office.of(request.app.state.runtime).uploads), transaction(request) as session:
+    async with place(request), transaction(request) as session:
         connection = await session.connection()
         bulk = await changing.locked(connection, _uuid(id), request.user.tenant_id)
         if bulk.status != BulkStatus.OPEN:

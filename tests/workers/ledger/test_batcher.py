@@ -71,6 +71,20 @@ async def test_what_comes_while_batches_are_away_goes_together_in_order() -> Non
     assert len(flush.batches) <= 4
 
 
+async def test_a_batch_ends_at_its_weight_and_what_is_heavier_goes_alone() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, in_flight=1, weigh=lambda number: number, max_weight=10)
+    waiters = [asyncio.create_task(batcher.submit(n)) for n in (1, 4, 6, 5, 50, 3, 7, 1)]
+    await asyncio.sleep(0)
+    waiters[3].cancel()
+    await asyncio.sleep(0)
+    flush.gate.set()
+    answers = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, int)] == [2, 8, 12, 100, 6, 14, 2]
+    assert flush.batches == [[1, 4], [6], [50], [3, 7], [1]]
+
+
 async def test_a_poisoned_item_is_found_and_the_others_are_flushed_once() -> None:
     flush = Flushes(7, 20)
     batcher = Batcher(flush, in_flight=1)
