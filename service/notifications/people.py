@@ -23,7 +23,7 @@ MOST = 10_000  # users of one call
 COLUMNS = "id, email, locale, timezone, attributes, created_at, updated_at"
 
 # Ordered: two calls that name the same users take their rows in one order, so they cannot deadlock.
-_SET = text(f"""
+_SETTING = """
 INSERT INTO users (tenant_id, mode, id, email, address, locale, timezone, attributes)
 SELECT :tenant_id, :mode, u.id, u.email, u.address, u.locale, u.timezone, u.attributes
 FROM jsonb_to_recordset(:users) AS u(id text, email text, address text, locale text, timezone text, attributes jsonb)
@@ -31,8 +31,14 @@ ORDER BY u.id
 ON CONFLICT (tenant_id, mode, id) DO UPDATE
 SET email = excluded.email, address = excluded.address, locale = excluded.locale, timezone = excluded.timezone,
     attributes = excluded.attributes, updated_at = clock_timestamp()
-RETURNING {COLUMNS}, xmax = 0 AS made
-""").bindparams(bindparam("users", type_=JSONB))  # noqa: S608 (our own constant)
+"""
+_SET = text(f"{_SETTING} RETURNING {COLUMNS}, xmax = 0 AS made").bindparams(bindparam("users", type_=JSONB))
+_CHANGE = text(f"""
+{_SETTING}
+WHERE (users.email, users.address, users.locale, users.timezone, users.attributes)
+    IS DISTINCT FROM (excluded.email, excluded.address, excluded.locale, excluded.timezone, excluded.attributes)
+RETURNING id
+""").bindparams(bindparam("users", type_=JSONB))
 
 _MAKE = text("""
 INSERT INTO users (tenant_id, mode, id)
@@ -137,11 +143,20 @@ def users_values(given: Sequence[NamedUser]) -> list[dict[str, Any]]:
 
 async def set_users(session: AsyncSession, who: Who, values: Sequence[dict[str, Any]]) -> list[Any]:
     """Make users or change them; their rows, each with `made`. Raises Invalid for a zone that Postgres lacks."""
+    await _check_zones(session, values)
+    return list(await session.execute(_SET, {**who, "users": list(values)}))
+
+
+async def change_users(session: AsyncSession, who: Who, values: Sequence[dict[str, Any]]) -> int:
+    """Make users or change those that differ; how many these are. Raises Invalid for a zone that Postgres lacks."""
+    await _check_zones(session, values)
+    return len((await session.execute(_CHANGE, {**who, "users": list(values)})).all())
+
+
+async def _check_zones(session: AsyncSession, values: Sequence[dict[str, Any]]) -> None:
     zones = sorted({value["timezone"] for value in values} - {"UTC"})
     if zones:
         await session.execute(_ZONES, {"zones": zones})
-    rows = await session.execute(_SET, {**who, "users": list(values)})
-    return list(rows)
 
 
 async def make_users(session: AsyncSession, who: Who, ids: Sequence[str]) -> None:

@@ -101,7 +101,7 @@ async def import_users(request: Request) -> Imported:
 
     async def store(values: list[dict[str, Any]]) -> int:
         async with transaction(request) as session:
-            return len(await people.set_users(session, who(request), values))
+            return await people.change_users(session, who(request), values)
 
     async with place(request):
         return await importing.take(rows(request, reader), importing.user_of, store)

@@ -166,6 +166,9 @@ async def test_a_file_is_stored_while_it_still_comes(api: httpx.AsyncClient, eng
     assert seen == [0, 1_000, 2_000, 3_000, 4_000]
     user = (await api.get("/v1/users/u77")).json()
     assert (user["email"], user["locale"], user["attributes"]) == ("u77@example.com", "de", {"team": "blue"})
+    again = b"id,email,locale,team\nu77,u77@example.com,de,blue\nu78,u78@example.com,de,red\nu79,,,\nnew,,,\n"
+    assert (await api.patch("/v1/users", content=again, headers=CSV)).json()["changed"] == 3
+    assert (await api.get("/v1/users/u77")).json() == user, "what stays as it is was not touched"
 
 
 async def test_faulty_rows_are_named_by_line_and_the_others_taken(api: httpx.AsyncClient) -> None:
