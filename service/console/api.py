@@ -24,17 +24,20 @@ from service.console import (
 )
 from service.console.visiting import OtherTenant, SignInFirst, signed_in
 from service.errors import NotFound
+from service.web import Request
 from service.web.problems import note, translate
 
 TYPES = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
 
 
 @get("/static/{name:str}", include_in_schema=False)
-async def static(name: FromPath[str]) -> Response[bytes]:
-    """Answer one of our own two files."""
+async def static(request: Request, name: FromPath[str]) -> Response[bytes]:
+    """Answer one of our own two files; a browser keeps it where it asked for the version that this process has."""
     if name not in TYPES:
         raise NotFound("There is no such file.")
-    headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    wanted = f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+    kept = "public, max-age=31536000, immutable" if wanted == pages.file(name) else "no-store"
+    headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
     return Response(_file(name), media_type=TYPES[name], headers=headers)
 
 

@@ -27,6 +27,9 @@ WHERE k.id = :id AND k.tenant_id = :tenant_id AND k.revoked_at IS NULL
 """)
 
 
+log = structlog.get_logger("service.console")
+
+
 class SignInFirst(ServiceError):
     """Nobody is signed in, or no longer."""
 
@@ -118,6 +121,7 @@ async def form(request: Request) -> dict[str, list[str]]:
             "This form is of another session or tenant: go back, reload the page and try again.",
             code="bad-form",
         )
+    log.info("form_sent", path=request.scope["path"], key=request.user.key)
     return found
 
 

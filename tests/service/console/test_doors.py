@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.console.pages import file
 from service.console.sessions import Session, seal, unseal
 from service.settings import Settings
 from tests.service.conftest import MakeKey
@@ -124,7 +125,9 @@ async def test_every_page_forbids_what_it_does_not_need(browser: httpx.AsyncClie
 
 async def test_the_files_of_the_pages_come_from_here(api: httpx.AsyncClient) -> None:
     for name, kind in (("console.css", "text/css"), ("htmx.min.js", "text/javascript")):
-        answer = await api.get(f"/console/static/{name}")
-        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+        for address, kept in ((file(name), "immutable"), (f"/console/static/{name}?{'0' * 12}", "no-store")):
+            answer = await api.get(address)
+            assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+            assert kept in answer.headers["cache-control"], "what another version asks for is not kept as its own"
     for name in ("htmx.LICENSE", "..%2fapi.py", "x"):
         assert (await api.get(f"/console/static/{name}")).status_code == 404

@@ -1,5 +1,6 @@
 """What the pages show of what happened, what their buttons do, and that hostile text stays text."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -134,6 +136,40 @@ async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_no
     assert (await press(browser, f"{place}/resend", press="another")).headers["location"] != first.headers["location"]
     gone = await press(browser, f"/console/emails/{'0' * 32}/resend", press="b")
     assert (gone.status_code, "There is no such mail" in gone.text) == (404, True)
+
+
+async def test_who_may_not_send_is_offered_no_second_copy_and_makes_none(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql, make_key: MakeKey
+) -> None:
+    told = await mail(api)
+    place = f"/console/emails/{told['id'][3:]}"
+    await press(browser, f"{place}/cancel")
+    assert "Send once more" in await page(browser, place)
+    await browser.post("/console/sign-in", data={"key": await make_key("operator")})
+    assert "Send once more" not in await page(browser, place)
+    with structlog.testing.capture_logs() as logs:
+        refused = await press(browser, f"{place}/resend", press="a")
+    assert (refused.status_code, "--scope emails:send" in refused.text) == (403, True)
+    assert await sql("SELECT count(*) FROM emails") == [{"count": 1}]
+    [sent] = [each for each in logs if each["event"] == "form_sent"]
+    assert (sent["path"], sent["key"][:3]) == (f"{place}/resend", "ak_")
+
+
+async def test_mails_of_two_tenants_are_framed_at_once_each_with_its_foot(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    news = {"subject": None, "text": None, "html": None, "template": {"key": "custom", "variables": VARIABLES}}
+    mine = await mail(api, **news, category="news", lane="bulk")
+    async with httpx.AsyncClient(transport=api._transport, base_url="http://callboard.test") as other:
+        key = await make_key("*", "operator", tenant="others")
+        await other.post("/console/sign-in", data={"key": key})
+        api.headers["Authorization"] = f"Bearer {key}"
+        theirs = await mail(api, **news, category="news", lane="bulk")
+        asked = [(each, f"/console/emails/{told['id'][3:]}/frame") for each, told in ((browser, mine), (other, theirs))]
+        frames = await asyncio.gather(*(each.get(path) for each, path in asked * 5))
+        other._transport = httpx.ASGITransport(lambda *_: None)  # the application outlives this client
+    assert [frame.status_code for frame in frames] == [200] * 10
+    assert all("/u/" in frame.text for frame in frames)
 
 
 async def test_quotas_are_shown_organization_by_organization(
