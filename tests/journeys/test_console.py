@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -62,12 +62,16 @@ async def accept(client: httpx.AsyncClient, path: str, body: Any, method: str = 
 
 
 async def press(page: Page, name: str) -> None:
-    """Press a button as who has no mouse: focus it, see that the focus shows, hit Enter."""
-    button = page.get_by_role("button", name=name, exact=True)
-    await button.focus()
+    """Press a button as who has no mouse."""
+    await press_on(page, page.get_by_role("button", name=name, exact=True))
+
+
+async def press_on(page: Page, wanted: Locator) -> None:
+    """Press a button or a link by keyboard: focus it, see that the focus shows, hit Enter."""
+    await wanted.focus()
     await page.keyboard.press("Shift+Tab")
     await page.keyboard.press("Tab")
-    assert await button.evaluate("each => getComputedStyle(each).outlineStyle") != "none"
+    assert await wanted.evaluate("each => getComputedStyle(each).outlineStyle") != "none"
     await page.keyboard.press("Enter")
 
 
@@ -106,10 +110,10 @@ async def test_a_mail_is_seen_to_pass_previewed_and_sent_once_more(
             await press(page, "Send a second copy")
             await expect(page.get_by_role("status")).to_contain_text("the same once more", timeout=PATIENCE)
             assert len(await mailbox.wait(2, timeout=60)) == 2
-            await page.get_by_role("link", name=re.compile("Switch")).click()
-            await page.get_by_role("row", name="shop").get_by_role("button").click()
+            await press_on(page, page.get_by_role("link", name=re.compile("Switch")))
+            await press_on(page, page.get_by_role("row", name="shop").get_by_role("button"))
             await expect(page.locator(".tenant")).to_contain_text("shop", timeout=PATIENCE)
-            await page.get_by_role("link", name="Emails").click()
+            await press_on(page, page.get_by_role("link", name="Emails"))
             await expect(page.get_by_text("No mail yet.")).to_be_visible(timeout=PATIENCE)
             await press(page, "Sign out")
             await expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=PATIENCE)
