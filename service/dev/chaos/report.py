@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -78,7 +79,12 @@ def _seed(stack: Stack, console: Console, seed: int, mails: int) -> Verdict:
 
 def table(verdicts: list[Verdict]) -> Table:
     """The verdicts, one row for each seed, and their sum."""
-    found = Table(title="What was broken, and what became of the mail", caption=f"{len(FAULTS)} kinds of fault")
+    found = Table(
+        title="What was broken, and what became of the mail",
+        caption=f"{len(FAULTS)} kinds of fault",
+        box=box.SIMPLE_HEAD,  # ten columns in a terminal of eighty
+        padding=0,
+    )
     for name in (
         "seed",
         "faults",
