@@ -19,9 +19,13 @@ from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
 from service.emails.stored import Stored, compose
 from service.emails.windows import release
+from service.errors import Conflict
 from workers.context import correlation
 from workers.errors import WorkersError
 from workers.runtime import Runtime
+
+TRIES = 3
+"""How often a mail is stored whose key is somebody's in one moment and nobody's in the next."""
 
 
 async def enqueue(
@@ -31,7 +35,7 @@ async def enqueue(
 
     The tenant is the one this code acts for, unless it is named. With a `dedup_key` that an earlier mail bears,
     nothing is stored and the id is the earlier one's, until that one's window is over.
-    Raises Invalid naming every fault, or Forbidden.
+    Raises Invalid naming every fault, Forbidden, or Conflict where others take and let go of the key all the while.
     """
     tenant_id = tenant_id or correlation.get().tenant_id
     if tenant_id is None:
@@ -41,15 +45,17 @@ async def enqueue(
     values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
     await keep(session, tenant_id, made.files)
     store = insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id)
-    stored = (await session.execute(store)).scalar_one_or_none()
-    if stored is None and await release(session, tenant_id, [made.dedup_key or ""]):
-        stored = (await session.execute(store)).scalar_one_or_none()
-    if stored is None:
-        same = select(emails.c.id).where(emails.c.tenant_id == tenant_id, emails.c.dedup_key == made.dedup_key)
-        earlier: UUID = (await session.execute(same)).scalar_one()
-        return earlier
-    await Runtime.enqueue_from_loop(session, message(made, tenant_id))
-    return made.id
+    same = select(emails.c.id).where(emails.c.tenant_id == tenant_id, emails.c.dedup_key == made.dedup_key)
+    for _ in range(TRIES):
+        if (await session.execute(store)).one_or_none() is not None:
+            await Runtime.enqueue_from_loop(session, message(made, tenant_id))
+            return made.id
+        if await release(session, tenant_id, [made.dedup_key or ""]):
+            continue
+        earlier: UUID | None = (await session.execute(same)).scalar_one_or_none()
+        if earlier is not None:
+            return earlier
+    raise Conflict("Another mail is just taking this dedup_key; try again.")
 
 
 async def send(request: EmailRequest, *, mode: str = "live") -> Sent:

@@ -1,6 +1,7 @@
 """`POST /v1/emails/batch`."""
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, post
 from sqlalchemy import text
@@ -13,13 +14,16 @@ from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, Item
 from service.emails.draft import Draft
 from service.emails.models import Status, email_id
 from service.emails.office import Office
-from service.emails.storing import store
+from service.emails.storing import Mail, store
+from service.errors import Conflict
 from service.web import Answer, Request, accepts, examples, once, require
 from service.web.decoding import read
 from workers.ledger.inserts import after_commit
 from workers.runtime import Runtime
 
 EARLIER = text("SELECT dedup_key, id, status FROM emails WHERE tenant_id = :tenant_id AND dedup_key = ANY(:keys)")
+TRIES = 3
+"""How often a mail is stored whose key is somebody's in one moment and nobody's in the next."""
 
 
 @post(
@@ -52,12 +56,10 @@ async def _store(request: Request, session: AsyncSession, wanted: Frame, made: l
     caller, runtime = request.user, request.app.state.runtime
     kept = [each for each in made if isinstance(each, Draft)]
     mails = [(each, message(each, caller.tenant_id)) for each in kept]
-    connection = await session.connection()
-    new = await store(connection, mails, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id)
+    new, earlier = await _settle(await session.connection(), request, mails)
     ring: Runtime = runtime
     after_commit(session, ring.ring, [sent for _, sent in mails if sent.id in new and sent.due_at is None])
-    earlier = await _earlier(connection, request, [each for each in kept if each.id not in new])
-    items = [_item(index, each, earlier) for index, each in enumerate(made)]
+    items = [_item(index, each, new, earlier) for index, each in enumerate(made)]
     return BatchOut(
         mode=wanted.mode,
         accepted=len(new),
@@ -67,7 +69,30 @@ async def _store(request: Request, session: AsyncSession, wanted: Frame, made: l
     )
 
 
-async def _earlier(connection: AsyncConnection, request: Request, lost: list[Draft]) -> dict[str, Any]:
+async def _settle(
+    connection: AsyncConnection, request: Request, mails: list[Mail]
+) -> tuple[set[UUID], dict[str | None, Any]]:
+    """Store the mails: the ids that are new, and by their keys the mails that the others are. Raises Conflict.
+
+    A key may be let go of between the one statement and the other: its mail is stored then, or is another's after all.
+    """
+    new: set[UUID] = set()
+    earlier: dict[str | None, Any] = {}
+    left = mails
+    for _ in range(TRIES):
+        caller = request.user
+        new |= await store(
+            connection, left, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id
+        )
+        lost = [mail for mail in left if mail[0].id not in new]
+        earlier |= await _earlier(connection, request, [draft for draft, _ in lost])
+        left = [mail for mail in lost if mail[0].dedup_key not in earlier]
+        if not left:
+            return new, earlier
+    raise Conflict("Other mails are just taking these dedup_keys; try again.", headers={"Retry-After": "1"})
+
+
+async def _earlier(connection: AsyncConnection, request: Request, lost: list[Draft]) -> dict[str | None, Any]:
     """The mails that bear the keys of those that were not stored."""
     if not lost:
         return {}
@@ -75,12 +100,12 @@ async def _earlier(connection: AsyncConnection, request: Request, lost: list[Dra
     return {row.dedup_key: row for row in await connection.execute(EARLIER, values)}
 
 
-def _item(index: int, made: Draft | Refusal, earlier: dict[str, Any]) -> BatchItem:
+def _item(index: int, made: Draft | Refusal, new: set[UUID], earlier: dict[str | None, Any]) -> BatchItem:
     if isinstance(made, Refusal):
         error = ItemError(code=made.code, detail=made.detail, errors=made.errors)
         return BatchItem(index=index, error=error)
-    known = earlier.get(made.dedup_key or "")
-    if known is not None and known.id != made.id:
+    if made.id not in new:
+        known = earlier[made.dedup_key]
         return BatchItem(
             index=index, id=email_id(known.id), task_id=str(known.id), status=known.status, deduplicated=True
         )

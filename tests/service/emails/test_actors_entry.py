@@ -4,11 +4,13 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from service.emails import entry, letters
 from service.emails.events import story
+from service.emails.windows import release
 from tests.service.emails.postman import TENANT, Post
 from workers.context import Correlation, correlation
 
@@ -61,6 +63,23 @@ async def test_a_key_whose_window_is_over_is_taken_in_the_callers_transaction(po
     later = await post.enqueue(letter)
     assert (within, later == first) == (first, False)
     assert [row["id"] for row in await post.sql("SELECT id FROM messages ORDER BY id")] == [first, later]
+
+
+async def test_a_key_is_taken_that_is_let_go_of_while_it_is_asked_for(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = msgspec.structs.replace(letters.welcome("ada@example.org", name="Ada"), dedup_key="w")
+    first = await post.enqueue(letter)
+
+    async def another_lets_go(*arguments: Any) -> bool:
+        done = await release(*arguments)
+        await post.sql("UPDATE emails SET dedup_key = NULL WHERE id = :id", id=first)
+        return done
+
+    monkeypatch.setattr(entry, "release", another_lets_go)
+    second = await post.enqueue(letter)
+    assert second != first
+    assert len(await post.sql("SELECT 1 FROM emails JOIN messages USING (id)")) == 2
 
 
 async def test_a_letter_queued_and_one_sent_directly_are_the_same_mail(post: Post) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.emails.batch import routes
+from service.emails.storing import store
 from service.settings import Settings
 from tests.service.emails.posting import HELLO, execute_sql, look, post, work
 
@@ -101,6 +103,25 @@ async def test_dedup_keys_hold_against_earlier_mails_and_within_the_batch(api: h
     assert told["items"][1]["id"] == told["items"][2]["id"]
     assert [item["deduplicated"] for item in told["items"]] == [True, False, True]
     assert len(await execute_sql("SELECT 1 FROM messages")) == 4
+
+
+async def test_a_mail_is_stored_whose_key_is_let_go_of_while_it_is_asked_for(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await post(api, dedup_key="marks:1")
+
+    async def store_before_another_lets_go(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await store(*arguments, **named)
+        finally:
+            await execute_sql("UPDATE emails SET dedup_key = NULL WHERE dedup_until IS NULL AND subject = 'Hello'")
+
+    monkeypatch.setattr(routes, "store", store_before_another_lets_go)
+    mails = [{**HELLO, "subject": "Marks", "dedup_key": "marks:1"}] * 2
+    told = (await batch(api, mails)).json()
+    assert (told["accepted"], told["deduplicated"]) == (1, 1)
+    assert told["items"][0]["id"] == told["items"][1]["id"]
+    assert len(await execute_sql("SELECT 1 FROM emails JOIN messages USING (id) WHERE subject = 'Marks'")) == 1
 
 
 async def test_a_thousand_mails_are_one_statement_and_one_more_is_refused(api: httpx.AsyncClient) -> None:
