@@ -150,6 +150,7 @@ async def test_up_and_down_and_up_again_while_the_older_version_works_and_this_o
             site.fleet.api.root = ROOT
             await by_hand(site.fleet.api.start)
             await asyncio.sleep(1)
+        # more than a deploy needs, where workers come first (an older worker would send this API's mails without files)
         async with under_load(site):  # this API, the older worker alone
             await by_hand(site.fleet.workers[1].stop)
             await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""A new version under load: API processes and workers are replaced one by one, and nobody notices."""
+"""A new version under load: workers and then API processes are replaced one by one, and nobody notices."""
 
 import asyncio
 from collections import Counter
@@ -84,12 +84,12 @@ async def test_a_deploy_under_load_fails_no_request_and_loses_or_repeats_no_mail
         await home.start_worker("old")
         posting = asyncio.create_task(load.post_forever())
         await load.have_more(home, 20)
+        await home.start_worker("new")  # before the API: a worker must know all that an API writes
+        assert await asyncio.to_thread(home.stop, "old") == 0
         for name, port in zip(("left", "right"), ports, strict=True):
             assert await asyncio.to_thread(home.stop, name) == 0
             await load.have_more(home, 10)
             await start_api(home, name, port)
-        await home.start_worker("new")
-        assert await asyncio.to_thread(home.stop, "old") == 0
         await load.have_more(home, 20)
         load.running = False
         await posting
