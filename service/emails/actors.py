@@ -102,9 +102,9 @@ async def send_email(email_id: UUID) -> None:
         raise Retry(CROWDED, f"no renderer: {error}") from error
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
+    context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     await hear(stored, sent.reports)
     await suppress_dead(stored, sent.reply.refused)
-    context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     if waiting := put_off(sent.reply):
         await follow(stored, waiting, later(stored))
 

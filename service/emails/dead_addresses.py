@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.db import cause
 from service.emails.insisting import insist
 from service.emails.smtp import Phase, ServerReply
 from service.emails.smtp.classify import classify
@@ -14,12 +16,17 @@ from service.emails.suppressions.matching import canonical
 from service.emails.suppressions.models import Reason
 from workers.runtime import Runtime
 
+log = structlog.get_logger("service.emails")
+
 DEAD = frozenset({"no_such_user", "mailbox_disabled"})
 """What a 5yz to RCPT must mean; one without a reason, or with a policy's, says nothing about the address."""
 
 
 async def suppress_dead(stored: Stored, refused: Mapping[str, ServerReply]) -> None:
-    """Keep every mail from the recipients of one that are not there; the rest of `refused` stays as it is."""
+    """Keep every mail from the recipients of one that are not there; the rest of `refused` stays as it is.
+
+    What becomes of the mail is known by now: what Postgres will not take is logged, and raises nothing.
+    """
     entries = list(_dead(stored, refused))
     if not entries:
         return
@@ -28,7 +35,11 @@ async def suppress_dead(stored: Stored, refused: Mapping[str, ServerReply]) -> N
         async with AsyncSession(Runtime.of_loop().engine) as session, session.begin():
             await book.enter(session, stored.tenant_id, stored.mode, entries)
 
-    await insist(store, "suppression_delayed", stored.id)
+    try:
+        await insist(store, "suppression_delayed", stored.id)
+    except Exception as error:
+        # without Postgres' words: they may name an address
+        log.error("suppression_failed", email_id=str(stored.id), error=type(cause(error)).__name__)  # noqa: TRY400
 
 
 def _dead(stored: Stored, refused: Mapping[str, ServerReply]) -> Iterator[Entry]:

@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
+from service.db import cause
 from workers.ledger.statement import unanswered
 
 log = structlog.get_logger("service.emails")
@@ -22,7 +24,13 @@ async def insist(store: Callable[[], Awaitable[None]], event: str, email_id: UUI
         try:
             return await store()
         except Exception as error:
-            if not unanswered(error):
+            if not _unanswered(error):
                 raise
             log.warning(event, email_id=str(email_id), error=type(error).__name__)
         await asyncio.sleep(PAUSE)
+
+
+def _unanswered(error: Exception) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return unanswered(cause(error))

@@ -124,6 +124,20 @@ async def test_a_recipient_refused_beside_others_is_named_in_the_events(post_to:
         assert (await post.events(id))[-1].detail["refused"] == {"bob@example.org": "550 5.1.1 unknown"}
 
 
+async def test_a_suppression_that_postgres_never_takes_changes_nothing_about_its_mail(post_to: MakePost) -> None:
+    async with Sink({"rcpt": [Rule("550 5.1.1 unknown", when="bob@")]}) as sink, post_to(sink) as post:
+        await post.sql("ALTER TABLE suppressions ADD CONSTRAINT no_notes CHECK (note IS NULL) NOT VALID")
+        try:
+            part = await post.enqueue(to=["ada@example.org", "bob@example.org"])
+            whole = await post.enqueue(to=["bob@example.org"])
+            for id in (part, whole):
+                await post.work(id)
+            assert [(await post.look(id)).status for id in (part, whole)] == ["sent", "failed"]
+            assert await post.sql("SELECT 1 FROM suppressions") == []
+        finally:
+            await post.sql("ALTER TABLE suppressions DROP CONSTRAINT no_notes")
+
+
 async def test_a_recipient_put_off_beside_others_gets_the_mail_later_and_the_others_no_second_copy(
     post_to: MakePost,
 ) -> None:
