@@ -1,5 +1,8 @@
 """Attachments are stored once for a tenant, by their digests.
 
+The way down loses the bytes of the attachments of every mail stored since: one that still waits would be sent without
+them. It is for databases whose mails may be lost.
+
 Revision ID: 20261122_files
 Revises: 20261122_admins
 """
@@ -27,7 +30,6 @@ STATEMENTS = (
     "ALTER TABLE attachment_files ALTER COLUMN data SET STORAGE EXTERNAL",
     "COMMENT ON COLUMN attachment_files.digest IS 'SHA-256 of the data'",
     "COMMENT ON COLUMN emails.attachment_data IS 'of mails before attachment_files: their bytes, one after the other'",
-    "CREATE INDEX emails_attachments ON emails USING gin (attachments jsonb_path_ops) WHERE attachments <> '[]'",
 )
 
 
@@ -38,5 +40,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX emails_attachments")
     op.execute("DROP TABLE attachment_files")

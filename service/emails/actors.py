@@ -28,7 +28,7 @@ from service.emails.office import Office
 from service.emails.smtp import Kind, SmtpError
 from service.emails.stored import Stored, compose
 from service.emails.unsubscribe.links import headers
-from service.forgetting import forget, forget_records
+from service.forgetting import forget, forget_records, oldest
 from workers.actor import actor
 from workers.context import current
 from workers.cron import Cron
@@ -133,7 +133,8 @@ async def forget_files() -> None:
     """Delete files that no mail names and that nobody asked for within RECORD_RETENTION."""
     retention: float = Runtime.of_loop().state["settings"].record_retention
     if retention:
-        await forget(files.FORGET, seconds=max(retention, files.LEAST))
+        kept = max(retention, files.DAY)
+        await forget(files.FORGET, seconds=kept + files.DAY, before=oldest(kept))
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:

@@ -14,6 +14,7 @@ from service.emails import examples as show
 from service.emails import parameters, rules, views
 from service.emails.actors import send_email
 from service.emails.draft import moment
+from service.emails.files import keep_again
 from service.emails.models import Lane, Status
 from service.emails.office import Office
 from service.emails.schemas import EmailOut, EmailPatch
@@ -110,6 +111,7 @@ async def send_once_more(request: Request, session: AsyncSession, original: UUID
         "request_id": request.request_id,
         "now": moment(id),
     }
+    await keep_again(connection, original)
     await connection.execute(COPY, values)
     await request.app.state.runtime.enqueue(session, _doorbell(id, mail.lane, tenant_id))
     return await _found(connection, tenant_id, id)

@@ -39,7 +39,7 @@ async def suppress_dead(stored: Stored, refused: Mapping[str, ServerReply]) -> N
         await insist(store, "suppression_delayed", stored.id)
     except Exception as error:
         # without Postgres' words: they may name an address
-        log.error("suppression_failed", email_id=str(stored.id), error=type(cause(error)).__name__)  # noqa: TRY400
+        log.error("suppression_failed", email_id=str(stored.id), error=type(cause(error)).__name__)
 
 
 def _dead(stored: Stored, refused: Mapping[str, ServerReply]) -> Iterator[Entry]:

@@ -1,10 +1,13 @@
 """The bytes of attachments: a file is stored once for a tenant, however many mails carry it.
 
-A mail names its files by their digests. What no mail names any more goes once nobody has asked for it for as long as
-mails are kept; whoever asks again marks it, so that it does not go between that and the storing of the mail.
+A mail names its files by their digests. A file is marked as used by whatever stores a mail that names it, at most
+STALE ago: so a mail is never older than the mark of its file and STALE together, and a file that was last marked a day
+before the oldest mail that is kept can only be named by one that is kept because it waits. Those are few; no index on
+what mails name is needed to find the files that go.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -14,28 +17,48 @@ from service.emails.attachments import Attachment
 
 YOUNG = "1 hour"
 """How long after its last use a file is not marked anew."""
-LEAST = 86_400.0
-"""Seconds for which a file stays that nobody names, whatever RECORD_RETENTION says."""
+STALE = "12 hours"
+"""From then on a mail waits until its file is marked; before, it passes by a file that another transaction marks."""
+DAY = 86_400.0
+"""Seconds for which a file stays that nobody names, whatever RECORD_RETENTION says, and beyond it."""
 
-FRESH = text(f"""
-SELECT digest FROM attachment_files WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
-    AND used_at > clock_timestamp() - interval '{YOUNG}'
+KNOWN = text(f"""
+SELECT digest, used_at > clock_timestamp() - interval '{YOUNG}' AS young FROM attachment_files
+WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
+    AND used_at > clock_timestamp() - interval '{STALE}'
 """)  # noqa: S608 (our own constant)
+MARK = text("""
+UPDATE attachment_files SET used_at = clock_timestamp() WHERE tenant_id = :tenant_id AND digest IN (
+    SELECT digest FROM attachment_files WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
+    FOR NO KEY UPDATE SKIP LOCKED)
+""")
 KEEP = text("""
 INSERT INTO attachment_files (tenant_id, digest, data)
 SELECT :tenant_id, f.digest, f.data
 FROM unnest(CAST(:digests AS bytea[]), CAST(:contents AS bytea[])) AS f(digest, data) ORDER BY f.digest
 ON CONFLICT (tenant_id, digest) DO UPDATE SET used_at = clock_timestamp()
 """)
+AGAIN = text(f"""
+WITH named AS MATERIALIZED (
+    SELECT f.tenant_id, f.digest FROM attachment_files f
+    WHERE f.used_at <= clock_timestamp() - interval '{STALE}' AND (f.tenant_id, f.digest) IN (
+        SELECT e.tenant_id, decode(a.file ->> 'digest', 'hex')
+        FROM emails e, jsonb_array_elements(e.attachments) AS a(file) WHERE e.id = :email_id)
+    ORDER BY f.digest FOR NO KEY UPDATE
+)
+UPDATE attachment_files f SET used_at = clock_timestamp() FROM named n
+WHERE f.tenant_id = n.tenant_id AND f.digest = n.digest
+""")  # noqa: S608 (our own constant)
 FORGET = text("""
 DELETE FROM attachment_files WHERE ctid = ANY (ARRAY(
     SELECT f.ctid FROM attachment_files f
     WHERE f.used_at < clock_timestamp() - make_interval(secs => :seconds) AND NOT EXISTS (
-        SELECT FROM emails e
-        WHERE e.attachments <> '[]' AND e.tenant_id = f.tenant_id
-            AND e.attachments @> jsonb_build_array(jsonb_build_object('digest', encode(f.digest, 'hex')))
-    ) LIMIT :batch))
+        SELECT FROM emails e, jsonb_array_elements(e.attachments) AS a(file)
+        WHERE e.id < :before AND e.attachments <> '[]' AND e.tenant_id = f.tenant_id
+            AND decode(a.file ->> 'digest', 'hex') = f.digest
+    ) LIMIT :batch FOR UPDATE OF f SKIP LOCKED))
 """)
+"""`before`: the lowest id of a mail that is not old yet; `seconds`: a day more than that."""
 
 CONTENTS = """
 SELECT array_agg(f.data ORDER BY a.place)
@@ -46,12 +69,21 @@ LEFT JOIN attachment_files f ON f.tenant_id = e.tenant_id AND f.digest = decode(
 
 
 async def keep(where: AsyncConnection | AsyncSession, tenant_id: UUID, files: Sequence[Attachment]) -> None:
-    """Store the files that are not there yet, in the caller's transaction; before the mails that name them."""
+    """Store the files that are not there yet, in the caller's transaction; before the mails that name them.
+
+    For a file in use it waits for nobody; for one that another transaction is just storing it waits until that ends.
+    """
     if not files:
         return
     wanted = {file.digest: file.content for file in files}
-    found = await where.execute(FRESH, {"tenant_id": tenant_id, "digests": list(wanted)})
-    lacking = {digest: wanted[digest] for digest in wanted.keys() - set(found.scalars())}
-    if lacking:
-        values = {"tenant_id": tenant_id, "digests": list(lacking), "contents": list(lacking.values())}
-        await where.execute(KEEP, values)
+    values: dict[str, Any] = {"tenant_id": tenant_id, "digests": sorted(wanted)}
+    known = {row.digest: row.young for row in await where.execute(KNOWN, values)}
+    if old := sorted(digest for digest, young in known.items() if not young):
+        await where.execute(MARK, {**values, "digests": old})
+    if lacking := sorted(wanted.keys() - known.keys()):
+        await where.execute(KEEP, {**values, "digests": lacking, "contents": [wanted[digest] for digest in lacking]})
+
+
+async def keep_again(where: AsyncConnection | AsyncSession, email_id: UUID) -> None:
+    """Mark the files of a mail of which a copy is stored, in the caller's transaction; before the copy."""
+    await where.execute(AGAIN, {"email_id": email_id})

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.emails.files import keep_again
 from service.emails.insisting import insist
 from service.emails.smtp import Reply
 from service.emails.stored import Stored
@@ -47,5 +48,6 @@ async def _store(stored: Stored, recipients: Sequence[str], message: Message) ->
     assert runtime.engine is not None  # noqa: S101 - a mail was loaded from it
     values = {"id": message.id, "follows": stored.id, "recipients": list(recipients)}
     async with AsyncSession(runtime.engine) as session, session.begin():
+        await keep_again(session, stored.id)
         await session.execute(STORE, values)
         await runtime.enqueue(session, message)

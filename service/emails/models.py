@@ -151,13 +151,6 @@ emails = Table(
         postgresql_where=text("cardinality(recipients) > 1"),
     ),
     Index("emails_request", "request_id", postgresql_using="hash", postgresql_where=text("request_id IS NOT NULL")),
-    Index(
-        "emails_attachments",
-        "attachments",
-        postgresql_using="gin",
-        postgresql_ops={"attachments": "jsonb_path_ops"},
-        postgresql_where=text("attachments <> '[]'"),
-    ),
     Index("emails_followups", "message_id", postgresql_where=text("follows IS NOT NULL")),
     Index(
         "emails_bulk_id",

@@ -33,7 +33,8 @@ __all__ = [
 
 OVER = text("""
 DELETE FROM notification_keys WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM notification_keys WHERE until < statement_timestamp() LIMIT :batch))
+    SELECT ctid FROM notification_keys WHERE until < statement_timestamp() LIMIT :batch
+    FOR UPDATE SKIP LOCKED))
 """)
 OLD = (
     text("""

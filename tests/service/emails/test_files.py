@@ -1,13 +1,20 @@
 """The bytes of a file are stored once, and stay for as long as a mail is to carry them."""
 
+import asyncio
+import time
 from typing import Any
 
 import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.emails.actors import forget_files
+from service.emails.attachments import Attachment
+from service.emails.files import keep, keep_again
 from tests.service.emails.posting import HELLO, execute_sql
 from tests.service.emails.posting import post as send
-from tests.service.emails.postman import Post
+from tests.service.emails.postman import TENANT, Post
+from workers.ledger.pruning import first_id
 
 FILES = [
     {"filename": "terms.pdf", "content": "JVBERi0x", "content_type": "application/pdf"},
@@ -45,12 +52,41 @@ async def test_a_file_goes_when_no_mail_names_it_and_nobody_asked_for_it_for_lon
     await post.enqueue(attachments=FILES[2:], scheduled_at="2999-01-01T00:00:00Z")
     await post.sql("UPDATE attachment_files SET used_at = clock_timestamp() - interval '400 days'")
     await post.sql("DELETE FROM emails WHERE scheduled_at IS NULL")
+    await post.sql("UPDATE emails SET id = :id", id=first_id(time.time() - 400 * 86_400))
     await post.bench.run(forget_files.message())
     assert await kept(post) == [b"hello"]
     await post.enqueue(attachments=FILES[:1])
     await post.sql("DELETE FROM emails")
     await post.bench.run(forget_files.message())
     assert await kept(post) == [b"%PDF-1"], "what was asked for a moment ago stays"
+
+
+async def test_a_file_in_use_is_marked_by_whoever_can_and_waited_for_by_nobody(post: Post) -> None:
+    logo = Attachment("logo.png", b"logo")
+    async with AsyncSession(post.engine) as slow:
+        await keep(slow, TENANT, [logo])
+        await slow.commit()
+        await post.sql("UPDATE attachment_files SET used_at = clock_timestamp() - interval '2 hours'")
+        await keep(slow, TENANT, [logo])
+        async with asyncio.timeout(20), AsyncSession(post.engine) as other, other.begin():
+            await keep(other, TENANT, [logo])
+        await slow.commit()
+    (row,) = await post.sql("SELECT used_at > clock_timestamp() - interval '1 minute' AS young FROM attachment_files")
+    assert row["young"]
+
+
+@pytest.mark.parametrize("wanted", ["file", "copy"])
+async def test_a_file_stays_that_is_asked_for_while_it_is_forgotten(post: Post, wanted: str) -> None:
+    id = await post.enqueue(attachments=FILES[2:])
+    await post.sql("UPDATE attachment_files SET used_at = clock_timestamp() - interval '400 days'")
+    async with AsyncSession(post.engine) as session, session.begin():
+        if wanted == "file":
+            await keep(session, TENANT, [Attachment("again.txt", b"hello")])
+        else:
+            await keep_again(session, id)
+        await post.bench.run(forget_files.message())
+    await post.bench.run(forget_files.message())
+    assert await kept(post) == [b"hello"]
 
 
 async def test_a_mail_whose_file_is_gone_says_so_and_one_of_before_has_its_own_bytes(post: Post) -> None:
