@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from litestar import Response, patch, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy import text
@@ -13,6 +14,7 @@ from uuid_utils.compat import uuid7
 from service.emails import examples as show
 from service.emails import parameters, rules, views
 from service.emails.actors import send_email
+from service.emails.doubt import doubt
 from service.emails.draft import moment
 from service.emails.files import keep_again
 from service.emails.models import Lane, Status
@@ -113,7 +115,8 @@ async def send_once_more(request: Request, session: AsyncSession, original: UUID
     }
     await keep_again(connection, original)
     await connection.execute(COPY, values)
-    await request.app.state.runtime.enqueue(session, _doorbell(id, mail.lane, tenant_id))
+    doorbell = msgspec.structs.replace(_doorbell(id, mail.lane, tenant_id), uncertain=await doubt(connection, original))
+    await request.app.state.runtime.enqueue(session, doorbell)
     return await _found(connection, tenant_id, id)
 
 

@@ -6,9 +6,11 @@ follows it: the same bytes, the same Message-ID, only the recipients that still 
 
 from collections.abc import Sequence
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.emails.doubt import doubt
 from service.emails.files import keep_again
 from service.emails.insisting import insist
 from service.emails.smtp import Reply
@@ -50,4 +52,4 @@ async def _store(stored: Stored, recipients: Sequence[str], message: Message) ->
     async with AsyncSession(runtime.engine) as session, session.begin():
         await keep_again(session, stored.id)
         await session.execute(STORE, values)
-        await runtime.enqueue(session, message)
+        await runtime.enqueue(session, msgspec.structs.replace(message, uncertain=await doubt(session, stored.id)))

@@ -143,10 +143,12 @@ async def test_a_recipient_put_off_beside_others_gets_the_mail_later_and_the_oth
 ) -> None:
     async with Sink({"rcpt": [Rule("450 4.2.0 greylisted", when="bob@", times=2)]}) as sink, post_to(sink) as post:
         until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-        id = await post.enqueue(to=["ada@example.org", "bob@example.org"], lane="critical", expires_at=until)
+        id = await post.enqueue(
+            to=["ada@example.org", "bob@example.org"], lane="critical", expires_at=until, uncertain="resend"
+        )
         await post.work(id)
         assert (await post.look(id)).status == "sent"
-        (rest,) = await post.sql("SELECT id, priority FROM messages JOIN emails USING (id) WHERE follows = :id", id=id)
+        (rest,) = await post.sql("SELECT m.* FROM messages m JOIN emails USING (id) WHERE follows = :id", id=id)
         for status in ("queued", "queued", "sent"):
             assert (await post.look(rest["id"])).status == status
             await post.work(rest["id"])
@@ -154,7 +156,7 @@ async def test_a_recipient_put_off_beside_others_gets_the_mail_later_and_the_oth
         assert (second.follows, second.message_id, second.to) == (first.id, first.message_id, first.to)
         assert [mail.recipients for mail in sink.mails] == [["ada@example.org"], ["bob@example.org"]]
         assert sink.mails[0].data == sink.mails[1].data
-        assert rest["priority"] == 0
+        assert (rest["priority"], rest["uncertain_policy"]) == (0, "resend")
         assert second.expires_at == first.expires_at
 
 

@@ -89,6 +89,15 @@ async def test_sending_an_uncertain_mail_once_more_leaves_the_doubt_where_it_is(
     assert (await look(api, mail))["status"] == "uncertain"
 
 
+async def test_a_copy_inherits_what_is_wanted_of_it_in_doubt(api: httpx.AsyncClient) -> None:
+    for policy in ("hold", "resend"):
+        mail = await post(api, uncertain=policy)
+        await work(mail)
+        copy = (await api.post(f"/v1/emails/{mail['id']}/resend")).json()
+        sql = "SELECT uncertain_policy FROM messages WHERE id = :id"
+        assert (await execute_sql(sql, id=copy["task_id"]))[0]["uncertain_policy"] == policy
+
+
 async def test_other_tenants_mails_cannot_be_changed_or_copied(api: httpx.AsyncClient, make_key: MakeKey) -> None:
     mail = await post(api)
     other = {"Authorization": f"Bearer {await make_key(tenant='other')}"}
