@@ -41,8 +41,8 @@ MUTANTS = (
         "service/web/accept.py",
         (
             (
-                "return await self._batcher.submit(_Item(tenant_id, once, submission))",
-                "self._later = asyncio.create_task(self._batcher.submit(_Item(tenant_id, once, submission))); "
+                "return await self._batcher.submit(_Item(tenant_id, once, submission, size))",
+                "self._later = asyncio.create_task(self._batcher.submit(_Item(tenant_id, once, submission, size))); "
                 "return Accepted(Outcome.INSERTED, submission.answer)",
             ),
         ),
