@@ -12,14 +12,15 @@ from workers.ledger.statement import fetch
 
 CLAIM = """
 WITH bell AS (
-    SELECT m.id, b.worker, b.lease
-    FROM unnest($1::uuid[], $2::text[], $3::double precision[]) AS b(id, worker, lease)
-    JOIN messages m ON m.id = b.id
-    WHERE m.state = 'queued' AND m.due_at <= clock_timestamp() AND NOT m.cancel_requested
-        AND (m.gate IS NULL OR m.admitted)
-        AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
-    ORDER BY m.id
-    FOR NO KEY UPDATE OF m
+    SELECT free.id, b.worker, b.lease
+    FROM (SELECT * FROM unnest($1::uuid[], $2::text[], $3::double precision[]) AS b(id, worker, lease) ORDER BY id) AS b
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = b.id AND m.state || '' = 'queued' AND m.due_at <= clock_timestamp() AND NOT m.cancel_requested
+            AND (m.gate IS NULL OR m.admitted)
+            AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
+        FOR NO KEY UPDATE
+    ) AS free
 )
 UPDATE messages m
 SET state = 'running', epoch = m.epoch + 1, intent = false, worker = bell.worker, started_at = clock_timestamp(),
@@ -27,12 +28,14 @@ SET state = 'running', epoch = m.epoch + 1, intent = false, worker = bell.worker
     error = m.error - 'definite', progress = NULL, finished_at = NULL,
     key = CASE WHEN m.frees_key THEN NULL ELSE m.key END
 FROM bell
-WHERE m.id = bell.id AND m.state = 'queued'
+WHERE m.id = bell.id AND m.id = ANY (ARRAY(SELECT id FROM bell)) AND m.state || '' = 'queued'
 RETURNING m.id, m.epoch, m.actor, m.queue, m.priority, m.args::text AS args, m.headers::text AS headers, m.tenant_id,
     m.attempts, m.crashes, m.snoozes, m.follow::text AS follow, m.gate,
     extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS waited
 """
 # Rows are locked in the order of their ids, here and in every other batch, so that two batches never deadlock.
+# `state || ''`, and a look-up for each id: the index of what is queued must not tempt the planner. Statistics made
+# while the queue was empty, or none, say that it is short, and then each claim would read the whole backlog.
 
 _json = msgspec.json.Decoder()
 

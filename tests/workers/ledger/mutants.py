@@ -81,7 +81,7 @@ ANY_EPOCH = (" AND m.epoch = c.epoch", "")
 
 # Left out: what another guard says again, such as the state of a row at the fence: only what runs has a lease.
 MUTANTS = (
-    _mutant("claim what is not queued", "claims.CLAIM", QUEUED),
+    _mutant("claim what is not queued", "claims.CLAIM", ("m.state || '' = 'queued'", "true")),
     _mutant("claim what is not due", "claims.CLAIM", ("m.due_at <= clock_timestamp()", "true")),
     _without("claim what is to be canceled", "claims.CLAIM", "AND NOT m.cancel_requested"),
     _mutant("claim what is too late", "claims.CLAIM", ("m.expires_at > clock_timestamp()", "true")),

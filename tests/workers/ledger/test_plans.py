@@ -15,6 +15,8 @@ from workers.ledger import claims, fences, leases, sweeper
 FEW, MANY = 1_000, 1_000_000
 DUE = 20
 """Rows that each duty finds."""
+BATCH = 200
+"""Rows of a large claim."""
 LEVELS = 2.0
 """How many times as many pages may be touched among the many: their indexes are higher, by a level or two."""
 
@@ -125,3 +127,29 @@ async def test_claims_and_sweeps_touch_no_more_pages_among_a_million_rows_that_w
             assert read
             assert not [each for each in read if each["Node Type"] == "Seq Scan"], json.dumps(later, indent=1)
             assert later["Actual Rows"] == plan["Actual Rows"] >= DUE, name
+
+
+async def test_a_claim_reads_its_own_rows_only_where_statistics_know_nothing_of_the_backlog(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("ALTER TABLE messages SET (autovacuum_enabled = false)"))
+        await connection.execute(text(TO_DO), {"due": BATCH})
+        await connection.execute(text(WAITING), {"rows": 10_000})
+        await connection.commit()
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        ids = await raw.fetchval(IDS, "ring")
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await raw.execute(f"SET plan_cache_mode = {mode}")
+            plan = await explain(raw, claims.CLAIM, (ids, ["w"] * BATCH, [60.0] * BATCH))
+            assert plan["Actual Rows"] == BATCH, mode
+            assert most_read(plan) <= BATCH, json.dumps(plan, indent=1)
+
+
+def most_read(plan: dict[str, Any]) -> float:
+    """Rows of `messages` that the hungriest node of a plan looked at."""
+    return max(
+        each["Actual Loops"] * (each["Actual Rows"] + each.get("Rows Removed by Filter", 0))
+        for each in nodes(plan)
+        if each.get("Relation Name") == "messages" and "Scan" in each["Node Type"]
+    )
