@@ -8,15 +8,15 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-LIST = text("""
-SELECT id, name, created_at, held FROM access_tenants(:key_id)
-WHERE name > :after AND strpos(lower(name), lower(:part)) > 0 ORDER BY name LIMIT :limit
-""")
-ONE = text("SELECT id, name, created_at, held FROM access_tenants(:key_id) WHERE id = :id")
+MOST = 1_000
+"""Messages of one tenant that are counted at most: a page says `1,000+`."""
+
+LIST = text("SELECT id, name, created_at, held FROM access_tenants(:key_id, :part, :after, :limit, :most)")
+ONE = text("SELECT access_tenant(:key_id, :id)")
 
 
 class TenantSeen(msgspec.Struct, frozen=True):
-    """A tenant: since when, and how many of its messages wait for a person."""
+    """A tenant: since when, and how many of its messages wait for a person; one above MOST stands for more."""
 
     id: UUID
     name: str
@@ -27,12 +27,14 @@ class TenantSeen(msgspec.Struct, frozen=True):
 async def tenants(
     connection: AsyncConnection, key_id: UUID, *, part: str = "", after: str = "", limit: int = 50
 ) -> Sequence[TenantSeen]:
-    """List the tenants whose name holds `part`, by name; none where the key is no admin's, or not good any more."""
-    found = await connection.execute(LIST, {"key_id": key_id, "part": part, "after": after, "limit": limit})
-    return [TenantSeen(*row) for row in found]
+    """List the tenants whose name holds `part`, by name; none where the key is no admin's, or not good any more.
+
+    What it costs grows with `limit`, not with what waits.
+    """
+    values = {"key_id": key_id, "part": part, "after": after, "limit": limit, "most": MOST + 1}
+    return [TenantSeen(*row) for row in await connection.execute(LIST, values)]
 
 
-async def tenant(connection: AsyncConnection, key_id: UUID, id: UUID) -> TenantSeen | None:
-    """Find a tenant; None where there is none, or the key is no admin's."""
-    row = (await connection.execute(ONE, {"key_id": key_id, "id": id})).one_or_none()
-    return None if row is None else TenantSeen(*row)
+async def is_tenant(connection: AsyncConnection, key_id: UUID, id: UUID) -> bool:
+    """Whether there is such a tenant, and the key is an admin's."""
+    return bool((await connection.execute(ONE, {"key_id": key_id, "id": id})).scalar_one())

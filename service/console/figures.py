@@ -29,10 +29,14 @@ GROUP BY 1
 """)
 MOST = 200_000  # mails of the hour that are counted
 
+STATES = ("dead", "uncertain", "held")
 HELD = text("""
-SELECT state, count(*) AS held FROM messages
-WHERE state IN ('dead', 'uncertain', 'held') AND tenant_id = :tenant_id GROUP BY state
+SELECT s.state, (SELECT count(*) FROM (
+    SELECT FROM messages m WHERE m.state IN ('dead', 'uncertain', 'held') AND m.state = s.state
+        AND m.tenant_id = :tenant_id LIMIT :most
+) AS letters) AS held FROM unnest(CAST(:states AS text[])) AS s(state)
 """)
+MOST_HELD = 10_000  # messages of each state that are counted
 
 BUSY = text("""
 SELECT worker, count(*) AS running, count(*) FILTER (WHERE lease_until < clock_timestamp()) AS lapsed,
@@ -83,9 +87,9 @@ async def curves(connection: AsyncConnection, tenant_id: UUID) -> tuple[Curve, C
 
 
 async def held(connection: AsyncConnection, tenant_id: UUID) -> dict[str, int]:
-    """Count what waits for a person: dead, uncertain, held."""
-    found = {row.state: row.held for row in await connection.execute(HELD, {"tenant_id": tenant_id})}
-    return {state: found.get(state, 0) for state in ("dead", "uncertain", "held")}
+    """Count what waits for a person: dead, uncertain, held; one above MOST_HELD stands for more."""
+    values = {"tenant_id": tenant_id, "states": list(STATES), "most": MOST_HELD + 1}
+    return {row.state: row.held for row in await connection.execute(HELD, values)}
 
 
 async def workers(connection: AsyncConnection, redis: Redis, prefix: str) -> list[Worker] | None:

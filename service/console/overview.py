@@ -27,7 +27,7 @@ async def overview(request: Request) -> Response[str]:
     busy = [each for each in queues if each.due or each.scheduled or each.running or each.arrivals]
     return page(
         request, "overview.html", health=health, queues=busy, mails=mails, wrong=wrong, held=held,
-        workers=workers, letters=letters,
+        most=figures.MOST_HELD, workers=workers, letters=letters,
         waiting=sum(each.due for each in queues), later=sum(each.scheduled for each in queues),
         running=sum(each.running for each in queues),
         oldest=max((each.oldest_age or 0.0 for each in queues), default=0.0),

@@ -119,6 +119,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {"ago": ago, "moment": moment, "json": as_json, "humane": humane, "facts": facts, "short": short}
     made.filters |= {"tone": lambda word: TONES.get(str(word), "plain"), "count": lambda number: f"{number:,}"}
+    made.filters |= {"upto": lambda number, most: f"{number:,}" if number <= most else f"{most:,}+"}
     made.globals |= {"file": file, "now": lambda: datetime.now(UTC), "area": sparkline.area, "line": sparkline.line}
     return made
 

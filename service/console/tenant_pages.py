@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from litestar import Response, get, post
 
-from service.access.tenants import tenant, tenants
+from service.access.tenants import MOST, is_tenant, tenants
 from service.console.pages import page, to, uuid_or_none
 from service.console.visiting import carry, form, question, visit_of
 from service.errors import Forbidden, NotFound
@@ -30,7 +30,7 @@ async def listing(request: Request) -> Response[str]:
         found = await tenants(connection, request.user.key_id, part=q, after=after, limit=LIMIT + 1)
     more = found[LIMIT - 1].name if len(found) > LIMIT else None
     own = visit_of(request).session.tenant_id
-    return page(request, "tenants.html", tenants=found[:LIMIT], q=q, more=more, before=after, own=own)
+    return page(request, "tenants.html", tenants=found[:LIMIT], q=q, more=more, before=after, own=own, most=MOST)
 
 
 @post("/tenants/switch", status_code=200)
@@ -40,11 +40,11 @@ async def switch(request: Request) -> Response[Any]:
     _only_admins(request)
     wanted = uuid_or_none(asked.get("tenant", [""])[0])
     async with request.app.state.engine.connect() as connection:
-        found = None if wanted is None else await tenant(connection, request.user.key_id, wanted)
-    if found is None:
+        known = wanted is not None and await is_tenant(connection, request.user.key_id, wanted)
+    if wanted is None or not known:
         raise NotFound("There is no such tenant.")
-    log.info("tenant_switched", to=str(found.id), key=request.user.key)
-    return to("/console?done=switched", carry(request, visit_of(request).session.acting_for(found.id)))
+    log.info("tenant_switched", to=str(wanted), key=request.user.key)
+    return to("/console?done=switched", carry(request, visit_of(request).session.acting_for(wanted)))
 
 
 def _only_admins(request: Request) -> None:

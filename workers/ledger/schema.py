@@ -100,7 +100,13 @@ messages = sa.Table(
         "finished_at",
         postgresql_where=sa.text("state = 'uncertain' AND uncertain_policy = 'resend'"),
     ),
-    sa.Index("messages_dead", "finished_at", postgresql_where=sa.text("state IN ('dead', 'uncertain', 'held')")),
+    sa.Index(
+        "messages_dead",
+        "tenant_id",
+        "state",
+        "id",
+        postgresql_where=sa.text("state IN ('dead', 'uncertain', 'held')"),
+    ),
     sa.Index("messages_request", "request_id", postgresql_where=sa.text("request_id IS NOT NULL")),
     sa.Index(
         "messages_key",

@@ -6,14 +6,16 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service import db
-from service.access.tenants import tenants
+from service.access.tenants import LIST, tenants
+from service.console.figures import HELD, STATES
 from service.console.sessions import Session, seal
 from service.settings import Settings
 from service.tenancy import API
+from tests.plans import touched
 from tests.service.conftest import MakeKey
 from tests.service.console.conftest import press, token
 
@@ -126,3 +128,61 @@ async def test_the_database_tells_of_tenants_only_to_a_good_key_of_an_admin(
             assert not [each for key in keys for each in await tenants(connection, key.id)]
     finally:
         await as_api.dispose()
+
+
+LETTERS = """
+INSERT INTO messages (id, tenant_id, actor, queue, priority, args, state, finished_at)
+SELECT uuidv7(), (SELECT id FROM tenants WHERE name = :tenant), 'demo.work', 'default', 6, '[[], {}]',
+    (ARRAY['dead', 'held'])[1 + n % 2], now()
+FROM generate_series(1, :rows) AS n
+"""
+INDEX = "SELECT indexdef FROM pg_indexes WHERE indexname = 'messages_dead'"
+
+
+async def dead(engine: AsyncEngine, tenant: str, rows: int) -> None:
+    """Messages of a tenant that wait for a person."""
+    async with engine.begin() as connection:
+        index = (await connection.execute(text(INDEX))).scalar_one()
+        await connection.execute(text("DROP INDEX messages_dead"))
+        await connection.execute(text(LETTERS), {"tenant": tenant, "rows": rows})
+        await connection.execute(text(index))
+
+
+async def test_the_list_says_how_much_waits_and_stops_counting_at_a_thousand(
+    admin: httpx.AsyncClient, engine: AsyncEngine, shop: dict[str, Any]
+) -> None:
+    await dead(engine, "shop", 1_000)
+    await dead(engine, "tests", 1_001)
+    shown = re.findall(r"<strong>(\w+)</strong>.*?for a person\">([^<]+)<", (await admin.get("/console/tenants")).text)
+    assert shown == [("shop", "1,000"), ("tests", "1,000+")]
+    assert "1,001" in (await admin.get("/console")).text
+
+
+async def pages(connection: AsyncConnection, statement: TextClause, **values: object) -> int:
+    """Pages that a statement touches, those of the functions it calls too."""
+    explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}")
+    return touched((await connection.execute(explained, values)).scalar_one()[0]["Plan"])
+
+
+@pytest.mark.timeout(400)
+async def test_the_list_of_tenants_and_the_overview_touch_no_more_pages_among_a_million_letters(
+    engine: AsyncEngine, make_key: MakeKey
+) -> None:
+    await make_key("admin", tenant="shop")
+    await make_key("*")
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE messages SET UNLOGGED"))  # quicker to fill; read as any other
+        found = await connection.execute(text("SELECT id, tenant_id FROM api_keys WHERE 'admin' = ANY (scopes)"))
+        admin, shop = found.one()
+    seen = []
+    for rows in (2_000, 998_000):
+        await dead(engine, "shop", 5)
+        await dead(engine, "tests", rows)
+        async with engine.connect() as connection:
+            await connection.execute(text("ANALYZE messages"))
+            listed = await pages(connection, LIST, key_id=admin, part="", after="", limit=51, most=1_001)
+            own = await pages(connection, HELD, tenant_id=shop, states=list(STATES), most=10_001)
+            seen.append((listed, own))
+    few, many = seen
+    assert many[0] <= 2 * few[0], seen
+    assert many[1] <= 2 * few[1], seen

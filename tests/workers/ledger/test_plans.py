@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tests.plans import explain, nodes, touched
 from workers.ledger import claims, fences, leases, sweeper
 
 FEW, MANY = 1_000, 1_000_000
@@ -70,28 +71,6 @@ async def statements(raw: Any) -> dict[str, tuple[str, tuple[Any, ...]]]:
         "doubt": (sweeper.DOUBTFUL, (500, 660.0)),
         "resend": (sweeper.RESEND, (500, 660.0)),
     }
-
-
-async def explain(raw: Any, sql: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """The plan of a statement that has run, with what it touched; nothing of what it did stays."""
-    outer = raw.transaction()
-    await outer.start()
-    try:
-        answer = await raw.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *arguments)
-    finally:
-        await outer.rollback()
-    found: dict[str, Any] = answer[0]["Plan"]
-    return found
-
-
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """A plan's nodes."""
-    return [plan, *(each for below in plan.get("Plans", ()) for each in nodes(below))]
-
-
-def touched(plan: dict[str, Any]) -> int:
-    """Pages that were looked at, wherever they lay."""
-    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 async def plans(raw: Any) -> dict[str, dict[str, Any]]:
