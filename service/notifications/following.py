@@ -9,15 +9,20 @@ from time import monotonic
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.db import is_away
 from service.notifications import feed
 from service.notifications.feed import FeedCounts, Slice
 from service.notifications.live import Live, Seat
 
+log = structlog.get_logger("service.notifications")
+
 PAGE = 20  # items read at once: what a reader that does not read keeps in memory
 BEHIND = 1_000  # items that may wait for somebody who had them all before
 QUIET = 15.0  # seconds after which an event without a name keeps the line open
+AGAIN = (0.2, 5.0)  # seconds until Postgres is asked again where it was away: the first time, and at most
 AGE = 3_600.0  # seconds after which a stream ends, so that a revoked key does not follow for ever
 
 
@@ -34,50 +39,86 @@ async def follow(live: Live, seat: Seat, seq: int, *, age: float = AGE) -> Async
 
     `ready` first; then a `notification` for each item in order; `counts` when something was marked elsewhere; an
     event without a name to keep the line open; `lagged` before the end of a stream whose reader is far behind.
+    While Postgres is away, or has no connection to spare, the line stays open and it is asked again.
     """
     engine = live.runtime.engine
     if engine is None:
         return
-    until, said = monotonic() + age, monotonic()
-    counted = await live.runtime.to_the_end(_counts(live, engine, seat.no))
-    yield [Event("ready", msgspec.json.encode({"seq": seq, **msgspec.to_builtins(counted)}), seq)]
-    level = False
+    reader = _Reader(live, engine, seat, seq)
+    until, said, pause = monotonic() + age, monotonic(), AGAIN[0]
     while not (live.stopping or seat.gone) and monotonic() < until:
         seat.ready()
-        found = await live.runtime.to_the_end(_look(live, engine, seat.no, seq))
-        if found is None:
-            return
-        if level and found.last_seq - seq > BEHIND:
-            yield [Event("lagged", msgspec.json.encode({"seq": seq, "last_seq": found.last_seq}))]
-            return
-        if found.items:
-            said = monotonic()
-            seq, more = found.items[-1].seq, found.last_seq > found.items[-1].seq
-            events = [Event("notification", msgspec.json.encode(item), item.seq) for item in found.items]
-            del found  # who takes long to read this keeps it once, not twice
-            yield events
-            del events
-            if more:
+        try:
+            events = await live.runtime.to_the_end(reader.read())
+        except Exception as error:
+            if not is_away(error):
+                raise
+            log.warning("feed_away", error=type(error).__name__, again_in=pause)
+            await seat.wait(pause)
+            pause = min(2 * pause, AGAIN[1])
+        else:
+            pause = AGAIN[0]
+            if events:
+                said = monotonic()
+                yield events
+            del events  # a reader that waits keeps nothing
+            if reader.over:
+                return
+            if reader.more:
                 continue
-        level = True
-        if seat.marked:
-            seat.marked = False
-            counted = await live.runtime.to_the_end(_counts(live, engine, seat.no))
-            yield [Event("counts", msgspec.json.encode(counted))]
-        await seat.wait(live.calm)
+            await seat.wait(live.calm)
         if monotonic() - said >= QUIET:
             said = monotonic()
             yield [Event("")]
 
 
-async def _look(live: Live, engine: AsyncEngine, no: int, seq: int) -> Slice | None:
-    async with live.looks:
-        return await feed.after(engine, no, seq, PAGE)
+class _Reader:
+    """What one stream was told so far, and what it is to be told next."""
 
+    def __init__(self, live: Live, engine: AsyncEngine, seat: Seat, seq: int) -> None:
+        self.over = False
+        self.more = True  # something may be there that need not be waited for
+        self._live, self._engine, self._seat, self._seq = live, engine, seat, seq
+        self._greeted = False
+        self._level = False  # it had all there was once: from then on it may fall behind only so far
 
-async def _counts(live: Live, engine: AsyncEngine, no: int) -> FeedCounts:
-    async with live.looks, engine.connect() as connection:
-        return await feed.counts(connection, no)
+    async def read(self) -> list[Event]:
+        """Give the next events, none where nothing is new. What it raises changes nothing: call it again."""
+        if not self._greeted:
+            counted = await self._counts()
+            self._greeted = True
+            return [Event("ready", msgspec.json.encode({"seq": self._seq, **msgspec.to_builtins(counted)}), self._seq)]
+        async with self._live.looks:
+            found = await feed.after(self._engine, self._seat.no, self._seq, PAGE)
+        if found is None:
+            self.over = True
+            return []
+        if self._level and found.last_seq - self._seq > BEHIND:
+            self.over = True
+            return [Event("lagged", msgspec.json.encode({"seq": self._seq, "last_seq": found.last_seq}))]
+        return self._items(found) or await self._marked()
+
+    def _items(self, found: Slice) -> list[Event]:
+        if found.items:
+            self._seq = found.items[-1].seq
+        left = bool(found.items) and found.last_seq > self._seq
+        self._level = self._level or not left
+        self.more = left or (bool(found.items) and self._seat.marked)
+        return [Event("notification", msgspec.json.encode(item), item.seq) for item in found.items]
+
+    async def _marked(self) -> list[Event]:
+        if not self._seat.marked:
+            return []
+        self._seat.marked = False
+        try:
+            return [Event("counts", msgspec.json.encode(await self._counts()))]
+        except Exception:
+            self._seat.marked = True
+            raise
+
+    async def _counts(self) -> FeedCounts:
+        async with self._live.looks, self._engine.connect() as connection:
+            return await feed.counts(connection, self._seat.no)
 
 
 def as_sse(events: list[Event]) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from workers.context import correlation
 log = structlog.get_logger("service.notifications")
 
 PATIENCE = 30.0  # seconds that a reader may take for one write, then it is cut off
+OPENING = 10.0  # seconds until a stream that cannot begin, behind all that come back at once, is refused
 SCOPE = "feed:read"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -38,6 +40,20 @@ HEADERS = [
 RESTART, TRY_AGAIN, REFUSED = 1012, 1013, 4000  # WebSocket close codes (RFC 6455, 7.4); refusals: 4000 + HTTP status
 
 Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Stalled(Exception):
+    """The reader takes nothing."""
+
+
+@contextlib.asynccontextmanager
+async def patience(seconds: float | None = None) -> AsyncIterator[None]:
+    """Give a reader PATIENCE seconds to take what is sent. Raises Stalled, which no server's silence is taken for."""
+    try:
+        async with asyncio.timeout(PATIENCE if seconds is None else seconds):
+            yield
+    except TimeoutError as error:
+        raise Stalled from error
 
 
 @get(
@@ -76,9 +92,12 @@ class EventStream(Response[bytes]):
             watching = asyncio.create_task(_until_gone(receive, seat))
             try:
                 await self._write(seat, send)
-            except TimeoutError:
+            except Stalled:
                 log.info("stream_stalled", seconds=PATIENCE)
                 return  # without an end: the server cuts the line
+            except Exception:
+                log.exception("stream_failed", hint="its reader comes back by itself")
+                return
             finally:
                 watching.cancel()
             if not seat.gone:
@@ -88,7 +107,7 @@ class EventStream(Response[bytes]):
         head = b"retry: 1000\n\n"
         async with aclosing(follow(self._live, seat, self._seq)) as pages:
             async for events in pages:
-                async with asyncio.timeout(PATIENCE):
+                async with patience():
                     await send({"type": "http.response.body", "body": head + as_sse(events), "more_body": True})
                 head = b""
 
@@ -122,13 +141,13 @@ async def _serve(socket: WebSocket[Any, Any, Any], live: Live, seat: Seat, seq: 
         async with aclosing(follow(live, seat, seq)) as pages:
             async for events in pages:
                 for event in events:
-                    async with asyncio.timeout(PATIENCE):
+                    async with patience():
                         await socket.send_text(as_text(event))
                     lagged = event.name == "lagged"
         if not seat.gone:
-            async with asyncio.timeout(1):
+            async with patience(1):
                 await socket.close(TRY_AGAIN if lagged else RESTART, "come back for the rest")
-    except TimeoutError:
+    except Stalled:
         log.info("stream_stalled", seconds=PATIENCE)
     finally:
         watching.cancel()
@@ -158,7 +177,8 @@ async def _refuse(socket: WebSocket[Any, Any, Any], error: Exception) -> None:
 async def _begin(connection: Connection, user_id: str) -> tuple[int, int]:
     """Find who asks for whose feed, and from where. Raises Unauthenticated, Forbidden, NotFound, BadRequest."""
     caller = await _admit(connection, user_id)
-    async with connection.app.state.engine.begin() as opened:
+    live = Live.of(connection.app.state.runtime)
+    async with asyncio.timeout(OPENING), live.looks, connection.app.state.engine.begin() as opened:
         person = await reading.find(opened, caller.tenant_id, caller.mode, user_id)
         last = None if person is None else await feed.number(opened, person.no)
     if person is None or last is None:

@@ -1,6 +1,7 @@
 """Live streams: the same by SSE and WebSocket, nothing lost on a reconnect, a slow reader hurts only itself."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import time
@@ -8,13 +9,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.notifications import following, live, stream_api, stream_tokens
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of, working
-from tests.service.notifications.conftest import Desk, Sql
+from tests.service.notifications.conftest import Desk, Sql, desk_of
 from tests.service.notifications.listening import Listener, listen, state_of
 
+CROWD = 200
 KINDS = pytest.mark.parametrize(("route", "kind"), [("stream", "http"), ("ws", "websocket")], ids=["sse", "ws"])
 
 
@@ -103,6 +108,65 @@ async def test_who_never_reads_is_cut_off(desk: Desk, monkeypatch: pytest.Monkey
             while streams._keys:  # noqa: ASYNC110 (nothing tells)
                 await asyncio.sleep(0.01)
     assert not streams._seats
+
+
+async def test_a_crowd_that_never_reads_holds_up_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "BEHIND", 5)
+    monkeypatch.setattr(stream_api, "PATIENCE", 600)
+    await desk.api.put("/v1/users/ada", json={})
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def dead() -> Listener:
+            found = await stack.enter_async_context(listen(desk.api, "/v1/users/ada/stream"))
+            await found.next("ready", within=60)
+            found.taking.clear()
+            return found
+
+        crowd = await asyncio.gather(*(dead() for _ in range(CROWD)))
+        quick = await stack.enter_async_context(listen(desk.api, "/v1/users/ada/stream"))
+        await quick.next("ready")
+        for number in range(1, 21):
+            await desk.deliver(recipients={"users": ["ada"]})
+            assert [event.id for event in await quick.several(1)] == [str(number)]
+        for each in crowd:
+            each.taking.set()
+            await each.next("lagged", within=60)  # what waits for somebody who does not read is bounded
+
+
+@KINDS
+async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
+    settings: Settings, make_key: MakeKey, engine: AsyncEngine, route: str, kind: str
+) -> None:
+    path, few = f"/v1/users/ada/{route}", dataclasses.replace(settings, db_pool_size=4, db_pool_timeout=0.1)
+    async with client_of(few) as api, desk_of(api, engine, REDIS_URL=settings.redis_url) as desk:
+        api.headers["Authorization"] = f"Bearer {await make_key()}"
+        await api.put("/v1/users/ada", json={})
+        async with listen(api, path, kind=kind) as ada:
+            await ada.next("ready")
+            told = await desk.notify(recipients={"users": ["ada"]})
+            async with contextlib.AsyncExitStack() as held:
+                await all_connections(few, state_of(api).engine, held)
+                await desk.work(told)
+                with structlog.testing.capture_logs() as logs:
+                    await until_logged(logs, "feed_away", 2)
+                assert not ada.over.is_set()
+            assert [event.id for event in await ada.several(1)] == ["1"]
+
+
+async def all_connections(settings: Settings, engine: AsyncEngine, held: contextlib.AsyncExitStack) -> None:
+    """Take every connection of the pool, as others give them back."""
+    taken = 0
+    async with asyncio.timeout(60):
+        while taken < settings.db_pool_size:
+            with contextlib.suppress(PoolTimeout):
+                await held.enter_async_context(engine.connect())
+                taken += 1
+
+
+async def until_logged(logs: list[Any], event: str, count: int) -> None:
+    async with asyncio.timeout(60):
+        while sum(entry["event"] == event for entry in logs) < count:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.02)
 
 
 async def test_without_redis_streams_look_by_themselves(
@@ -213,6 +277,6 @@ async def test_streams_end_with_the_process_and_say_so(settings: Settings, make_
         await ws.next("ready")
     assert sse.over.is_set()
     assert (ws.over.is_set(), ws.close_code) == (True, 1012)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     await one.__aexit__(None, None, None)
     await two.__aexit__(None, None, None)
