@@ -16,13 +16,20 @@ from service.settings import Settings
 from workers.publisher import Publisher
 from workers.runtime import Runtime, _runtimes
 
+PATIENT = {
+    "DB_CONNECT_TIMEOUT": "30",
+    "DB_POOL_TIMEOUT": "30",
+    "DB_ACCEPT_TIMEOUT": "30",
+    "DB_STATEMENT_TIMEOUT": "60",
+}
 MakeKey = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
 def settings(database: str, redis_url: str) -> Settings:
-    """The settings of a test: its own database and Valkey, defaults for the rest."""
-    return Settings.from_env({"DATABASE_URL": database, "REDIS_URL": redis_url, "SECRET_KEY": "a secret of tests only"})
+    """The settings of a test: its own database and Valkey, and patience with them, for a busy machine is no outage."""
+    where = {"DATABASE_URL": database, "REDIS_URL": redis_url, "SECRET_KEY": "a secret of tests only"}
+    return Settings.from_env(where | PATIENT)
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +63,7 @@ async def client_of(settings: Settings, **more: Any) -> AsyncIterator[httpx.Asyn
 async def working(api: Runtime) -> AsyncIterator[Runtime]:
     """A worker's runtime on this loop, beside that of an API in this process, whose place it takes for a while."""
     settings = api.state["settings"]
-    engine = db.create_engine(dataclasses.replace(settings, db_connect_timeout=30.0))
+    engine = db.create_engine(settings)
     runtime = Runtime(engine, Publisher(settings.redis_url))
     runtime.state["settings"] = settings
     runtime.resources.push_async_callback(engine.dispose)
