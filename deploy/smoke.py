@@ -75,13 +75,13 @@ def once_each(key: str, first: str) -> None:
         if number == MAILS // 2:
             compose("kill", "valkey")
         post(key, address)
-        print(f"\r  accepted {number + 1} of {MAILS}", end="", flush=True)
-    print("\n✓ accepted all of them without a worker and without Valkey")
+        show(f"accepted {number + 1} of {MAILS}")
+    print("✓ accepted all of them without a worker and without Valkey")
     compose("up", "-d", "--wait", "valkey", "worker")
     until(lambda: set(addresses) <= arrived().keys(), "every mail has arrived", progress=True)
     twice = [address for address, count in arrived().items() if count > 1 and address in {first, *addresses}]
     assert not twice, f"these came twice: {twice}"
-    print(f"\n✓ all {MAILS} arrived, each once")
+    print(f"✓ all {MAILS} arrived, each once")
 
 
 def post(key: str, address: str) -> dict[str, Any]:
@@ -123,8 +123,14 @@ def until(condition: Callable[[], bool], what: str, *, progress: bool = False) -
             pass  # not there yet, or not again
         assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
         if progress:
-            print(f"\r  {len(arrived())} mails in Mailpit", end="", flush=True)
+            show(f"{len(arrived())} mails in Mailpit")
         time.sleep(0.5)
+
+
+def show(progress: str) -> None:
+    """How far it is, where somebody looks on: the next line takes its place."""
+    if sys.stdout.isatty():
+        print(f"  {progress}\r", end="", flush=True)
 
 
 def compose(*arguments: str) -> str:

@@ -313,9 +313,11 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
 
 
 def _celery(verb: str, arguments: tuple[str, ...]) -> None:
+    from service import logs  # noqa: PLC0415
     from service.celery import app  # noqa: PLC0415
     from workers.celery.command import run  # noqa: PLC0415
 
+    logs.configure(settings(), verb)  # now, because Celery warns before it asks for its logging
     chosen = settings().log_format
     pretty = chosen == "pretty" or (chosen == "auto" and sys.stdout.isatty())
     run(app, verb, arguments, quiet=not pretty)  # whoever reads JSON lines reads no banner

@@ -265,6 +265,7 @@ def configure(settings: Settings, component: str, stream: TextIO | None = None) 
 
 
 def _configure_stdlib(writer: Writer, shared: list[Any], render: list[Any], level: int) -> None:
+    logging.captureWarnings(True)
     handler = _LineHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

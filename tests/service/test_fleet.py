@@ -1,5 +1,6 @@
 """`callboard worker --processes N`: several workers under one parent, on the real stack."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -48,6 +49,8 @@ async def test_a_killed_worker_comes_back_and_a_signal_stops_them_all(
         assert first[0] not in again
         assert made.stop("fleet") == 0
         assert not [pid for pid in again if alive(pid)]
+        told = [json.loads(line)["event"] for line in made.log("fleet").splitlines()]  # no banner between them
+        assert told.count("worker_stopping") == 2
 
 
 async def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path, database: str, redis_url: str) -> None:

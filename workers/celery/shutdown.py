@@ -28,6 +28,7 @@ class Shutdown:
             return
         self.begun = True
         pool = self._pool
+        log.info("worker_stopping", running=pool.running, grace=grace)
         if pool.front is not None:
             pool.front.cancel()
         self._wait(grace)
