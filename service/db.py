@@ -1,6 +1,8 @@
 """Postgres for the service: the declarative base, the engine of one loop, sessions, and the transaction boundary."""
 
 import asyncio
+import errno
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -160,7 +162,12 @@ def is_away(error: BaseException) -> bool:
         return error.connection_invalidated or (error.orig is not None and is_away(cause(error)))
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)
-    return isinstance(error, AWAY)
+    return isinstance(error, AWAY) or (isinstance(error, OSError) and _has_no_way(error))
+
+
+def _has_no_way(error: OSError) -> bool:
+    # asyncio's sum of several addresses has no number
+    return isinstance(error, socket.gaierror) or error.errno in (None, *NO_WAY)
 
 
 def is_older(error: BaseException) -> bool:
@@ -180,6 +187,7 @@ def cause(error: BaseException) -> BaseException:
     return error
 
 
+NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EMFILE)
 AWAY: tuple[type[BaseException], ...] = (
     PoolTimeout,
     DisconnectionError,
