@@ -16,6 +16,7 @@ from workers.cron import Cron
 from workers.dependencies import Depends, injected
 from workers.errors import (
     BadArguments,
+    BadResult,
     BrokerUnavailable,
     Dead,
     DeclarationError,
@@ -55,6 +56,7 @@ __all__ = [
     "Actor",
     "Backoff",
     "BadArguments",
+    "BadResult",
     "BrokerUnavailable",
     "Canceled",
     "Canceling",

@@ -68,6 +68,10 @@ class BadArguments(WorkersError, ValueError):
     """A message's arguments do not fit the actor's signature; names every fault. Never retried."""
 
 
+class BadResult(WorkersError, ValueError):
+    """What an actor returned is not what it declares; names every fault. Never retried: the work itself was done."""
+
+
 class Verdict(WorkersError):
     """Base of the exceptions by which an actor says how its attempt ended."""
 

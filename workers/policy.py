@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from workers.errors import BadArguments, Dead, FenceUnheard, LeaseLost, Retry, Snooze, Uncertain, Verdict
+from workers.errors import BadArguments, BadResult, Dead, FenceUnheard, LeaseLost, Retry, Snooze, Uncertain, Verdict
 
 Failure = dict[str, str]
 """An error as it is stored: `{type, message}`; the ledger adds `at`."""
@@ -144,6 +144,8 @@ def decide(  # noqa: PLR0911 (one answer per kind of error)
         return Unknown(reason="the attempt failed past the point of no return", error=found)
     if isinstance(error, BadArguments):
         return DeadLetter(reason="arguments do not fit", error=found, definite=True)
+    if isinstance(error, BadResult):
+        return DeadLetter(reason="the result does not fit", error=found, definite=True)
     if isinstance(error, policy.throws):
         return DeadLetter(reason="the actor throws it", error=found, expected=True, definite=True)
     if not _retries(policy, error, attempts):

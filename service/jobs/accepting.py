@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from service.errors import Fault, Forbidden, Invalid, TooManyRequests
+from service.faults import faults
 from service.jobs.models import Status, Urgency, job_id, jobs, plans
 from service.jobs.quotas import Standing, reserve, standing
 from service.jobs.schemas import JobOut, JobRequest
 from service.jobs.types import JobType, job_types
 from service.jobs.views import poll_after
 from service.web import Request
-from service.web.decoding import faults
 from service.webhooks import endpoints
 from workers.message import Message
 from workers.options import END

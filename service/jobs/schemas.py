@@ -33,7 +33,11 @@ class ProgressOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as of now. `poll_after_ms`: when a look is worth it; null once nothing will happen any more."""
+    """A job as of now. `poll_after_ms`: when a look is worth it; null once nothing will happen any more.
+
+    `result`: of a completed job, what its type declares; one whose work gave anything else is failed, and its
+    `error.code` is `BadResult`.
+    """
 
     id: str
     type: str

@@ -6,15 +6,17 @@ async def generate(input: ActivitiesInput) -> Activities: ...
 That is an actor of the same name on the queue `jobs`, and a type that `POST /v1/jobs` takes.
 """
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
 
+from service.faults import faults
 from service.jobs.models import QUEUE
 from workers.actor import Actor, actor
-from workers.errors import DeclarationError
+from workers.errors import BadResult, DeclarationError
 
 I = TypeVar("I", bound=msgspec.Struct)  # noqa: E741
 R = TypeVar("R", bound="Result")
@@ -27,7 +29,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of what a type of job gives."""
+    """The base of what a type of job gives; what does not fit is not given, the job fails (`BadResult`)."""
 
     def __json__(self) -> Any:
         """The result as plain JSON values."""
@@ -80,7 +82,7 @@ def job(
 
     def declare(fn: Callable[[I], Awaitable[R]]) -> Actor[[I], Any]:
         _check(f"job {name}", fn, (input, result), trust=trust, cost=cost)
-        made = actor(name=name, queue=QUEUE, result=KEPT, **options)(fn)
+        made = actor(name=name, queue=QUEUE, result=KEPT, **options)(_held_to(result, fn))
         _types[name] = JobType(
             name=name,
             input=input,  # type: ignore[arg-type]  # _check has looked
@@ -95,20 +97,42 @@ def job(
     return declare
 
 
+def fitting(made: Any, result: type[R]) -> R:
+    """What an actor returned, if it is a `result` or a mapping that makes one. Raises BadResult with every fault."""
+    try:
+        plain = msgspec.to_builtins(made, str_keys=True)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise BadResult(f"the result is not JSON: {error}") from None
+    try:
+        found = msgspec.convert(plain, result, strict=True)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        named = [f"{fault.pointer or 'all of it'}: {fault.message}" for fault in faults(plain, result)]
+        raise BadResult(f"the result is no {result.__name__}: {' '.join(named) or error}") from None
+    return made if isinstance(made, result) else found
+
+
+def _held_to(result: type[R], fn: Callable[[I], Awaitable[Any]]) -> Callable[[I], Awaitable[R]]:
+    @functools.wraps(fn)
+    async def run(*args: Any, **kwargs: Any) -> R:
+        return fitting(await fn(*args, **kwargs), result)
+
+    return run
+
+
 def _check(subject: str, fn: Callable[..., Any], shapes: tuple[type, type], *, trust: int, cost: int) -> None:
-    faults: list[str] = []
+    wrong: list[str] = []
     input, result = shapes
     if not inspect.iscoroutinefunction(fn):
-        faults.append("the function must be `async def`")
+        wrong.append("the function must be `async def`")
     if len(inspect.signature(fn).parameters) != 1:
-        faults.append("the function takes its input and nothing else; what it needs besides, it asks `current()` for")
+        wrong.append("the function takes its input and nothing else; what it needs besides, it asks `current()` for")
     if not issubclass(input, Input):
-        faults.append("input: derive it from service.jobs.types.Input")
+        wrong.append("input: derive it from service.jobs.types.Input")
     if not issubclass(result, Result):
-        faults.append("result: derive it from service.jobs.types.Result")
+        wrong.append("result: derive it from service.jobs.types.Result")
     if not 0 <= trust <= 100:
-        faults.append(f"trust: {trust} is not from 0 to 100")
+        wrong.append(f"trust: {trust} is not from 0 to 100")
     if not 0 <= cost <= 1000:
-        faults.append(f"cost: {cost} is not from 0 to 1000")
-    if faults:
-        raise DeclarationError(f"{subject}: {'; '.join(faults)}")
+        wrong.append(f"cost: {cost} is not from 0 to 1000")
+    if wrong:
+        raise DeclarationError(f"{subject}: {'; '.join(wrong)}")

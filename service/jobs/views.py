@@ -35,7 +35,7 @@ CONDITIONS = {
 
 POLL = 1000  # milliseconds between two looks at a job under way
 LONGEST_POLL = 60_000
-FINAL = {"Dead", "BadArguments", "Quarantined"}
+FINAL = {"Dead", "BadArguments", "BadResult", "Quarantined"}
 """Errors after which another try with the same input ends in the same way."""
 SPOKEN = {"Retry", "Dead", "Uncertain"}
 

@@ -9,18 +9,17 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
 
 from service.errors import BadRequest, Fault, Invalid
+from service.faults import faults, step
 
 T = TypeVar("T")
 
 MAX_FAULTS = 100
-PATH = re.compile(r" - at `(key in )?\$(.*)`$", re.DOTALL)
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -70,73 +69,6 @@ def decode_plain(plain: Any, kind: type[T], pointer: str = "") -> T | list[Fault
     return [Fault(found, "The character U+0000 cannot be stored.") for found in _nul(plain, pointer)][:1] or value
 
 
-def faults(plain: Any, kind: Any, pointer: str = "") -> Iterator[Fault]:
-    """Name everything in `plain` (builtins) that keeps it from being a `kind`, each with its JSON pointer."""
-    inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    if isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(plain, dict):
-        yield from _struct_faults(plain, inner, pointer)
-    elif (found := _only_struct(inner, plain)) is not None:
-        yield from faults(plain, found, pointer)
-    elif get_origin(inner) in (list, tuple, set, frozenset) and isinstance(plain, list):
-        yield from _list_faults(plain, kind, get_args(inner)[0] if get_args(inner) else Any, pointer)
-    else:
-        yield from _whole_faults(plain, kind, pointer)
-
-
-def _struct_faults(plain: dict[str, Any], kind: type[msgspec.Struct], pointer: str) -> Iterator[Fault]:
-    hints = _hints(kind)
-    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    before = 0
-    for name, field in known.items():
-        if name not in plain:
-            if field.required:
-                before += 1
-                yield Fault(_step(pointer, name), "This field is required.")
-            continue
-        for fault in faults(plain[name], hints[field.name], _step(pointer, name)):
-            before += 1
-            yield fault
-    if kind.__struct_config__.forbid_unknown_fields:
-        tag = kind.__struct_config__.tag_field
-        for name in plain:
-            if name not in known and name != tag:
-                before += 1
-                yield Fault(_step(pointer, name), "This field is unknown.")
-    if not before:
-        yield from _whole_faults(plain, kind, pointer)
-
-
-def _list_faults(plain: list[Any], kind: Any, item: Any, pointer: str) -> Iterator[Fault]:
-    before = 0
-    for index, value in enumerate(plain):
-        for fault in faults(value, item, _step(pointer, str(index))):
-            before += 1
-            yield fault
-    if not before:
-        yield from _whole_faults(plain, kind, pointer)
-
-
-def _whole_faults(plain: Any, kind: Any, pointer: str) -> Iterator[Fault]:
-    try:
-        msgspec.convert(plain, kind, strict=True)
-    except msgspec.ValidationError as error:
-        yield _fault(str(error), pointer)
-
-
-def _fault(message: str, pointer: str) -> Fault:
-    """Turn msgspec's message, which ends in a path such as ``$.a[0]``, into a pointer and a sentence."""
-    found = PATH.search(message)
-    if found is None:
-        return Fault(pointer, _sentence(message))
-    for name, index in STEP.findall(found[2]):
-        pointer = _step(pointer, name or index) if index != "..." else pointer
-    return Fault(pointer, _sentence(message[: found.start()]))
-
-
-def _sentence(message: str) -> str:
-    return message.replace("`", "'").rstrip(".") + "."
-
-
 def _refuse_lone_surrogates(body: bytes) -> None:
     try:
         msgspec.json.decode(body)
@@ -172,35 +104,15 @@ def _nul(plain: Any, pointer: str) -> Iterator[str]:
         for name, value in plain.items():
             if "\0" in name:
                 yield pointer
-            yield from _nul(value, _step(pointer, name))
+            yield from _nul(value, step(pointer, name))
     elif isinstance(plain, list):
         for index, value in enumerate(plain):
-            yield from _nul(value, _step(pointer, str(index)))
-
-
-def _step(pointer: str, name: str) -> str:
-    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-
-
-def _only_struct(kind: Any, plain: Any) -> Any:
-    """Find the one struct that a union such as ``Template | None`` offers for an object, else None."""
-    options = [option for option in get_args(kind) if isinstance(option, type) and issubclass(option, msgspec.Struct)]
-    if isinstance(plain, dict) and len(options) == 1 and get_origin(kind) not in (list, tuple, set, frozenset, dict):
-        return options[0]
-    if isinstance(plain, list) and not options:
-        lists = [option for option in get_args(kind) if get_origin(option) is list]
-        return lists[0] if len(lists) == 1 and get_origin(kind) not in (list, tuple, dict) else None
-    return None
+            yield from _nul(value, step(pointer, str(index)))
 
 
 @functools.cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, strict=True)
-
-
-@functools.cache
-def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

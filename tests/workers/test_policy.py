@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.errors import BadArguments, Dead, LeaseLost, Retry, Snooze, TimeLimitExceeded, Uncertain
+from workers.errors import BadArguments, BadResult, Dead, LeaseLost, Retry, Snooze, TimeLimitExceeded, Uncertain
 from workers.policy import Backoff, DeadLetter, Ignored, Policy, RetryAt, Snoozed, Unknown, decide, failure, word
 
 
@@ -53,8 +53,9 @@ def test_retry_when_decides_alone() -> None:
     assert isinstance(decide(policy, Refused(), attempts=0), DeadLetter)
 
 
-def test_arguments_that_do_not_fit_are_never_retried() -> None:
-    assert isinstance(decide(Policy(retry_when=lambda retries, error: True), BadArguments("x")), DeadLetter)
+@pytest.mark.parametrize("error", [BadArguments("x"), BadResult("x")])
+def test_arguments_and_results_that_do_not_fit_are_never_retried(error: Exception) -> None:
+    assert isinstance(decide(Policy(retry_when=lambda retries, error: True), error), DeadLetter)
 
 
 def test_a_verdict_is_carried_out() -> None:
@@ -74,7 +75,7 @@ def test_a_negative_delay_is_none() -> None:
     assert decide(Policy(), Retry(-5)) == decide(Policy(), Retry(0))
 
 
-@pytest.mark.parametrize("error", [Flaky(), Refused(), TimeLimitExceeded(3), BadArguments(), OSError()])
+@pytest.mark.parametrize("error", [Flaky(), Refused(), TimeLimitExceeded(3), BadArguments(), BadResult(), OSError()])
 def test_past_the_fence_whatever_was_not_said_outright_is_a_doubt(error: Exception) -> None:
     assert isinstance(decide(Policy(throws=(Refused,), max_retries=0), error, fenced=True), Unknown)
 
