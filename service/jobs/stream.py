@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
+import structlog
 
+from service.db import is_away
 from service.errors import TooManyRequests
 from service.jobs.schemas import JobOut
 from service.jobs.views import etag
 from service.web.stopping import when_stopping
 from workers.runtime import Runtime
+
+log = structlog.get_logger("service.jobs")
 
 KEY = "jobs.streams"
 SOONEST, LATEST = 0.1, 1.0  # seconds between two looks; the pause grows while nothing changes
@@ -88,26 +92,33 @@ async def follow(
     """Write an event for each change, until the job has ended; `seen` is the event the caller had last.
 
     Each look is a connection taken and given back, and is finished though the caller leaves in the middle of it: a
-    cancelled statement would cost the pool its connection.
+    cancelled statement would cost the pool its connection. While Postgres is away, or has no connection to spare, the
+    line stays open and the looks go on.
     """
     with streams.one(tenant_id):
         pause, quiet = SOONEST, 0.0
         while True:
             job = await runtime.to_the_end(_look(look))
-            if (tag := event_id(job)) != seen:
+            if job is not None and (tag := event_id(job)) != seen:
                 seen, pause, quiet = tag, SOONEST, 0.0
                 yield frame(job, tag)
             elif quiet >= QUIET:
                 quiet = 0.0
                 yield b": nothing new\n\n"
-            if job.status.terminal or await streams.pause(pause):
+            if (job is not None and job.status.terminal) or await streams.pause(pause):
                 return
             quiet += pause
             pause = min(pause * 1.25, LATEST)
 
 
-async def _look(look: Look) -> JobOut:
-    return await look()
+async def _look(look: Look) -> JobOut | None:
+    try:
+        return await look()
+    except Exception as error:
+        if not is_away(error):
+            raise
+        log.warning("job_away", error=type(error).__name__)
+        return None
 
 
 def event_id(job: JobOut) -> str:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 
 from service.errors import TooManyRequests
 from service.jobs.stream import MOST, Streams
@@ -17,6 +18,7 @@ from tests.service.jobs.bench import REQUEST, MakeBench
 from tests.service.jobs.conftest import Sql
 from tests.service.jobs.llm import GOOD, Model, after, reply, say, silence
 from tests.service.jobs.test_api import ask, quota, read
+from tests.service.notifications.listening import every_connection, listen, state_of, until_logged
 from workers.policy import Canceled
 
 
@@ -129,25 +131,27 @@ async def test_a_stream_tells_each_change_and_ends_with_the_job(
 ) -> None:
     job = await ask(api)
     ready = asyncio.Event()
-    async with Model(after(ready, say(GOOD))) as model, bench_of(LLM_BASE_URL=model.url) as bench:
-        following = asyncio.create_task(api.get(f"/v1/jobs/{job['id']}/stream"))
-        await asyncio.sleep(0.3)
+    async with (
+        Model(after(ready, say(GOOD))) as model,
+        bench_of(LLM_BASE_URL=model.url) as bench,
+        listen(api, f"/v1/jobs/{job['id']}/stream") as following,
+    ):
+        told = [await following.next("pending")]
         attempt = asyncio.create_task(bench.work(job["task_id"]))
-        await model.until(1)
-        await asyncio.sleep(1.2)
+        while not (told[-1].data["progress"] or {}).get("note", "").startswith("asking "):
+            told.append(await following.next("processing"))
         ready.set()
         await attempt
-        answer = await following
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-store"
-    told = events(answer.text)
-    assert list(dict.fromkeys(name for name, _, _ in told)) == ["pending", "processing", "completed"]
-    assert any((state["progress"] or {}).get("note", "").startswith("asking ") for _, _, state in told)
-    assert told[-1][2] == await read(api, job)
-    assert len({id for _, id, _ in told}) == len(told), "nothing is told twice"
-    again = await api.get(f"/v1/jobs/{job['id']}/stream", headers={"Last-Event-ID": told[-1][1]})
+        told.append(await following.next("completed"))
+        async with asyncio.timeout(30):
+            await following.over.wait()
+    assert following.headers["content-type"].startswith("text/event-stream")
+    assert following.headers["cache-control"] == "no-store"
+    assert told[-1].data == await read(api, job)
+    assert len({one.id for one in told}) == len(told), "nothing is told twice"
+    again = await api.get(f"/v1/jobs/{job['id']}/stream", headers={"Last-Event-ID": str(told[-1].id)})
     assert again.text == ""
-    late = await api.get(f"/v1/jobs/{job['id']}/stream", headers={"Last-Event-ID": told[0][1]})
+    late = await api.get(f"/v1/jobs/{job['id']}/stream", headers={"Last-Event-ID": str(told[0].id)})
     assert [name for name, _, _ in events(late.text)] == ["completed"]
 
 
@@ -155,11 +159,28 @@ async def test_a_stream_ends_when_the_process_stops(api: httpx.AsyncClient, acme
     job = await ask(api)
     async with client_of(settings) as other:
         other.headers.update(api.headers)
-        following = asyncio.create_task(other.get(f"/v1/jobs/{job['id']}/stream"))
-        await asyncio.sleep(0.5)
-        assert not following.done()
-    async with asyncio.timeout(2):
-        assert [name for name, _, _ in events((await following).text)] == ["pending"]
+        stream = listen(other, f"/v1/jobs/{job['id']}/stream")
+        following = await stream.__aenter__()
+        await following.next("pending")
+        assert not following.over.is_set()
+    assert following.over.is_set()
+    await stream.__aexit__(None, None, None)
+
+
+async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
+    api: httpx.AsyncClient, acme: str, settings: Settings
+) -> None:
+    job = await ask(api)
+    few = dataclasses.replace(settings, db_pool_size=2, db_pool_timeout=0.1)
+    async with client_of(few) as other:
+        other.headers.update(api.headers)
+        async with listen(other, f"/v1/jobs/{job['id']}/stream") as following:
+            await following.next("pending")
+            with structlog.testing.capture_logs() as logs:
+                async with every_connection(few, state_of(other).engine):
+                    await until_logged(logs, "job_away", 2)
+            assert (await cancel(api, job)).status_code == 200
+            await following.next("canceled")
 
 
 async def test_a_tenant_may_not_open_streams_without_end(api: httpx.AsyncClient, acme: str) -> None:

@@ -3,11 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.settings import Settings
 
 
 class Told:
@@ -92,6 +96,25 @@ def state_of(api: httpx.AsyncClient) -> Any:
     while not hasattr(found, "state"):
         found = found.app
     return found.state
+
+
+@asynccontextmanager
+async def every_connection(settings: Settings, engine: AsyncEngine) -> AsyncIterator[None]:
+    """Hold every connection of a pool, each taken as another gives it back."""
+    async with AsyncExitStack() as held, asyncio.timeout(60):
+        taken = 0
+        while taken < settings.db_pool_size:
+            with suppress(PoolTimeout):
+                await held.enter_async_context(engine.connect())
+                taken += 1
+        yield
+
+
+async def until_logged(logs: list[Any], event: str, count: int) -> None:
+    """Wait until an event was logged so often."""
+    async with asyncio.timeout(60):
+        while sum(entry["event"] == event for entry in logs) < count:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

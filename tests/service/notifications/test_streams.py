@@ -10,14 +10,13 @@ from uuid import UUID
 
 import pytest
 import structlog
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.notifications import following, live, stream_api, stream_tokens
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of, working
 from tests.service.notifications.conftest import Desk, Sql, desk_of
-from tests.service.notifications.listening import Listener, listen, state_of
+from tests.service.notifications.listening import Listener, every_connection, listen, state_of, until_logged
 
 CROWD = 200
 KINDS = pytest.mark.parametrize(("route", "kind"), [("stream", "http"), ("ws", "websocket")], ids=["sse", "ws"])
@@ -144,29 +143,12 @@ async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
         async with listen(api, path, kind=kind) as ada:
             await ada.next("ready")
             told = await desk.notify(recipients={"users": ["ada"]})
-            async with contextlib.AsyncExitStack() as held:
-                await all_connections(few, state_of(api).engine, held)
-                await desk.work(told)
-                with structlog.testing.capture_logs() as logs:
+            with structlog.testing.capture_logs() as logs:
+                async with every_connection(few, state_of(api).engine):
+                    await desk.work(told)
                     await until_logged(logs, "feed_away", 2)
-                assert not ada.over.is_set()
+            assert not ada.over.is_set()
             assert [event.id for event in await ada.several(1)] == ["1"]
-
-
-async def all_connections(settings: Settings, engine: AsyncEngine, held: contextlib.AsyncExitStack) -> None:
-    """Take every connection of the pool, as others give them back."""
-    taken = 0
-    async with asyncio.timeout(60):
-        while taken < settings.db_pool_size:
-            with contextlib.suppress(PoolTimeout):
-                await held.enter_async_context(engine.connect())
-                taken += 1
-
-
-async def until_logged(logs: list[Any], event: str, count: int) -> None:
-    async with asyncio.timeout(60):
-        while sum(entry["event"] == event for entry in logs) < count:  # noqa: ASYNC110 (nothing tells)
-            await asyncio.sleep(0.02)
 
 
 async def test_without_redis_streams_look_by_themselves(
