@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from service.emails import files, render
 from service.emails.bulk.expanding import PAUSED, expand
+from service.emails.bulk.keeping import ended
 from service.emails.bulk.models import ACTOR as EXPAND_BULK
 from service.emails.bulk.models import BulkStatus
 from service.emails.dead_addresses import suppress_dead
@@ -149,6 +150,15 @@ def message(made: Draft, tenant_id: UUID) -> Message:
         tenant_id=tenant_id,
     )
     return msgspec.structs.replace(how.message(made.id), uncertain=made.uncertain)
+
+
+@actor(name="emails.end_bulks", cron=Cron("* * * * *"), time_limit=300)
+async def end_bulks() -> None:
+    """Note which bulks have nothing left that waits: so `bulk.completed` is told."""
+    engine = Runtime.of_loop().engine
+    assert engine is not None  # noqa: S101 - bulks are in Postgres
+    async with engine.begin() as connection:
+        await ended(connection)
 
 
 @actor(name="emails.forget_bulks", cron=Cron("47 * * * *"), time_limit=3600)

@@ -19,10 +19,12 @@ from service.notifications.schemas import (
     ProgressOut,
 )
 
+SPOKEN = {"Retry", "Dead", "Uncertain"}
+"""Errors that an actor spoke itself: its report says why."""
 _COLUMNS = (
     "n.id, n.type, n.mode, n.category, n.actor, n.data, n.channels, n.critical, n.dedup_key, n.dedup_window,"
-    " n.request_id, n.created_at, n.updated_at, n.finished_at, n.after_no, m.state, m.attempts, m.error, m.progress, "
-    + ", ".join(f"n.{name}" for name in COUNTS)
+    " n.request_id, n.created_at, n.updated_at, n.finished_at, n.after_no, m.state, m.attempts, m.error, m.outcome,"
+    " m.progress, " + ", ".join(f"n.{name}" for name in COUNTS)
 )
 _SOURCE = "FROM notifications n LEFT JOIN messages m ON m.id = n.id WHERE n.tenant_id = :tenant_id AND n.mode = :mode"
 _ONE = text(f"SELECT {_COLUMNS} {_SOURCE} AND n.id = :id")
@@ -155,7 +157,9 @@ def _error(row: RowMapping, status: Status) -> ErrorOut | None:
     error: dict[str, Any] | None = row["error"]
     if not error:
         return None
-    code = str(error.get("reason") or error.get("type") or "error")
+    kind = error.get("type", "error")
+    code = (row["outcome"] or {}).get("reason") if kind in SPOKEN else error.get("reason")
+    code = str(code or kind)
     return ErrorOut(code=code, detail=str(error.get("message") or code), retryable=not status.terminal)
 
 

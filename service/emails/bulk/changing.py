@@ -51,8 +51,8 @@ async def resume(connection: AsyncConnection, bulk: Bulk) -> None:
 async def cancel(connection: AsyncConnection, bulk: Bulk) -> None:
     """Cancel every mail that has not started, and write no more of them; again is harmless."""
     if _move(bulk, BulkStatus.CANCELED):
-        await keeping.update(connection, bulk.id, status=BulkStatus.CANCELED)
         await keeping.cancel(connection, bulk.id)
+        await keeping.update(connection, bulk.id, status=BulkStatus.CANCELED)  # told with the counts of now
 
 
 async def correct(connection: AsyncConnection, bulk: Bulk, desk: Desk, wanted: BulkPatch) -> None:

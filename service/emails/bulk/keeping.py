@@ -82,6 +82,16 @@ SELECT count(*) FROM (
     UNION ALL SELECT 1 FROM messages WHERE gate = :gate AND admitted AND state IN ('queued', 'running')
 ) AS waiting
 """)
+END = text("""
+UPDATE bulks SET ended_at = clock_timestamp() WHERE id = ANY (ARRAY(
+    SELECT id FROM bulks b WHERE ended_at IS NULL AND status = 'running' AND total = expanded
+        AND (scheduled_at IS NULL OR scheduled_at <= clock_timestamp())
+        AND NOT EXISTS (SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND NOT m.admitted AND m.state = 'queued')
+        AND NOT EXISTS (
+            SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND m.admitted AND m.state IN ('queued', 'running'))
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING id
+""")
 PACE = text(f"""
 UPDATE messages m SET pace = :pace, period = :period
 FROM ({LOCKED}) AS mine WHERE m.id = mine.id AND m.state = 'queued' AND m.gate IS NOT NULL
@@ -178,6 +188,11 @@ async def backlog(connection: AsyncConnection, id: UUID) -> int:
     """How many mails are written and not ended, through two partial indexes."""
     count: int = (await connection.execute(BACKLOG, {"gate": gate_name(id)})).scalar_one()
     return count
+
+
+async def ended(connection: AsyncConnection) -> list[UUID]:
+    """Note of every bulk of which nothing waits any more that it has ended; which these are, each once."""
+    return list((await connection.execute(END)).scalars())
 
 
 async def counts(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:

@@ -1,7 +1,17 @@
 """Events are written where the records change: for whom it concerns, in one go, and at no cost where nobody listens."""
 
-import httpx
+import re
+from pathlib import Path
+from typing import Any
 
+import httpx
+import pytest
+
+from service.emails import models as emails
+from service.emails.actors import end_bulks
+from service.jobs import models as jobs
+from service.notifications import models as notifications
+from service.webhooks.types import TEST, TYPES
 from tests.service.conftest import MakeKey
 from tests.service.jobs.bench import REQUEST
 from tests.service.webhooks.conftest import OpenDesk, Sql
@@ -94,6 +104,105 @@ async def test_a_notification_is_told_once_when_the_last_of_its_people_was_serve
         "resolved": 2, "overlapping": 0, "excluded": 0, "deduplicated": 0, "channels": 0,
     }  # fmt: skip
     assert event["data"]["counts"]["channels"]["inbox"] == {"delivered": 2, "muted": 0}
+
+
+NOTE = {"type": "prompt.published", "recipients": {"users": ["ada"]}, "data": {"title": "Tides"}}
+ENDED = "UPDATE messages SET state = :state, error = CAST(:error AS jsonb) WHERE id = CAST(:id AS uuid)"
+DEAD = """{"type": "Dead", "message": "no mail can be made of it"}"""
+
+
+@pytest.mark.parametrize(("state", "word"), [("dead", "failed"), ("expired", "failed"), ("canceled", "canceled")])
+async def test_a_notification_that_cannot_be_completed_is_told_once_and_again_only_if_it_is_tried_again(
+    open_desk: OpenDesk, sql: Sql, state: str, word: str
+) -> None:
+    async with open_desk() as desk:
+        endpoint = await desk.endpoint(events=["notification.failed", "notification.canceled"])
+        note = (await desk.api.post("/v1/notifications", json=NOTE)).json()
+        await sql("UPDATE notifications SET resolved = 7")
+        await sql(ENDED, state=state, error=DEAD, id=note["task_id"])
+        await sql("UPDATE messages SET rings = rings + 1 WHERE state = 'dead'")
+        await desk.work()
+        [seen] = desk.server.seen
+        event = verified(seen, endpoint["secret"])
+        told = (await desk.api.get(f"/v1/notifications/{note['id']}")).json()
+        if state == "dead":
+            await sql("UPDATE messages SET state = 'queued' WHERE state = 'dead'")
+            await sql(ENDED, state="dead", error=DEAD, id=note["task_id"])
+            assert len(await desk.waiting()) == 1
+    assert (event["type"], event["data"]["id"], event["data"]["status"]) == (f"notification.{word}", note["id"], word)
+    assert event["data"]["error"] == {"code": "Dead", "detail": "no mail can be made of it"}
+    assert (event["data"]["counts"]["resolved"], event["data"]["finished_at"]) == (7, None)
+    assert (told["status"], told["error"]["code"]) == (word, event["data"]["error"]["code"])
+
+
+async def test_a_notification_that_had_reached_everybody_is_not_told_to_have_failed(
+    open_desk: OpenDesk, sql: Sql
+) -> None:
+    async with open_desk() as desk:
+        await desk.endpoint(events=["notification.failed"])
+        note = (await desk.api.post("/v1/notifications", json=NOTE)).json()
+        await sql("UPDATE notifications SET finished_at = clock_timestamp()")
+        await sql(ENDED, state="dead", error=DEAD, id=note["task_id"])
+        assert await desk.waiting() == []
+
+
+async def bulk(desk: Any, *names: str) -> dict[str, Any]:
+    """A bulk that was accepted, and whose mails nobody has written yet."""
+    recipients = [{"to": f"{name}@example.org", "variables": {"name": name}} for name in names]
+    answer = await desk.api.post("/v1/emails/bulk", json={"template": {"key": "welcome"}, "recipients": recipients})
+    assert answer.status_code == 202, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def test_a_bulk_is_told_once_when_nothing_of_it_waits_any_more(open_desk: OpenDesk, sql: Sql) -> None:
+    async with open_desk() as desk:
+        endpoint = await desk.endpoint(events=["bulk.completed"])
+        made = await bulk(desk, "ada", "bob")
+        await end_bulks()
+        await sql("UPDATE bulks SET expanded = total")
+        await sql("UPDATE messages SET gate = 'bulk:' || :id WHERE id = CAST(:id AS uuid)", id=made["task_id"])
+        await end_bulks()
+        assert await desk.waiting() == []
+        await sql("UPDATE messages SET state = 'canceled' WHERE id = CAST(:id AS uuid)", id=made["task_id"])
+        for _ in range(2):
+            await end_bulks()
+        await desk.work()
+        [seen] = desk.server.seen
+        event = verified(seen, endpoint["secret"])
+    assert (event["type"], event["data"]["id"], event["data"]["total"]) == ("bulk.completed", made["id"], 2)
+    assert (event["data"]["template"], event["data"]["counts"], event["data"]["unwritten"]) == ("welcome", {}, 0)
+
+
+async def test_a_bulk_that_is_canceled_or_cannot_be_written_is_told(open_desk: OpenDesk, sql: Sql) -> None:
+    async with open_desk() as desk:
+        await desk.endpoint(events=["bulk.failed", "bulk.canceled"])
+        failing, canceled = await bulk(desk, "ada"), await bulk(desk, "bob", "cy")
+        await sql(ENDED, state="dead", error=DEAD, id=failing["task_id"])
+        assert (await desk.api.post(f"/v1/bulk/{canceled['id']}/cancel")).status_code == 200
+        await end_bulks()
+        rows = await sql("SELECT type, data FROM webhook_events ORDER BY id")
+    told = {row["type"]: row["data"] for row in rows}
+    assert (len(rows), set(told)) == (2, {"bulk.failed", "bulk.canceled"})
+    assert (told["bulk.failed"]["id"], told["bulk.failed"]["unwritten"]) == (failing["id"], 1)
+    assert told["bulk.failed"]["error"]["detail"] == "no mail can be made of it"
+    assert (told["bulk.canceled"]["id"], told["bulk.canceled"]["unwritten"]) == (canceled["id"], 2)
+
+
+async def test_every_end_is_an_event_that_can_be_subscribed_to_and_is_described(sql: Sql) -> None:
+    """The types come from the states that the code knows and from what the database's own functions write."""
+    under_way = {"queued", "scheduled", "sending", "pending", "processing"}
+    kinds = {"email": emails.Status, "job": jobs.Status, "notification": notifications.Status}
+    ends = {f"{kind}.{word}" for kind, words in kinds.items() for word in words if word not in under_way}
+    rows = await sql(
+        "SELECT prosrc FROM pg_proc WHERE proname LIKE 'webhooks_of_bulks' OR proname = 'webhooks_of_fan_outs'"
+    )
+    written = set(re.findall(r"(?:THEN|ELSE|b,) '(\w+)'", " ".join(row["prosrc"] for row in rows)))
+    assert written == {"completed", "canceled", "failed"}
+    assert set(TYPES) == ends | {f"bulk.{word}" for word in written}
+    page = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text()
+    table = page[page.index("## Events") : page.index("```json")]
+    assert set(re.findall(r"`([a-z]+\.[a-z]+)`(?=[^|\n]*\|)", table)) >= {*TYPES, TEST}
 
 
 async def test_a_job_tells_the_endpoint_that_it_names_of_its_end(open_desk: OpenDesk, sql: Sql) -> None:
