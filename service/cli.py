@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from service.arguments import Line
+
 if TYPE_CHECKING:
     from service.settings import Settings
 
@@ -23,6 +25,8 @@ DATA = click.option(
 
 
 PORT = click.IntRange(1, 65_535)
+NAME = Line(100, least=1)
+WORDS = Line(1000)
 
 NOTHING_NEAR = (
     "`callboard up` does not run in {data}, and DATABASE_URL is not set. "
@@ -56,12 +60,13 @@ def callboard() -> None:
 
 @callboard.command()
 @click.option("--port", default=8000, show_default=True, type=PORT, help="The port of the API.")
-@click.option(
-    "--data", default=".callboard", show_default=True, type=click.Path(path_type=Path), help="Where it keeps its data."
-)
+@DATA
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 128), help="Worker processes.")
 def up(port: int, data: Path, workers: int) -> None:
-    """Start everything on this machine: Postgres, Valkey, a mailbox, the API and a worker."""
+    """Start everything on this machine.
+
+    Postgres, Valkey, a mailbox, the API and a worker, until Ctrl-C.
+    """
     from service.dev.up import run  # noqa: PLC0415
 
     _end(run(port=port, data=data, workers=workers))
@@ -83,7 +88,10 @@ def api(host: str | None, port: int | None, processes: int | None) -> None:
 @click.option("--of", "parent", type=int, hidden=True, help="The process to end with.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]) -> None:
-    """Run a worker; ARGUMENTS, after these options, are those of `celery worker`."""
+    """Run a worker.
+
+    ARGUMENTS, after these options, are those of `celery worker`.
+    """
     from service import lean  # noqa: PLC0415
 
     if processes is None:
@@ -102,14 +110,17 @@ def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]
 @callboard.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def beat(arguments: tuple[str, ...]) -> None:
-    """Run Celery's beat; ARGUMENTS are those of `celery beat`."""
+    """Run Celery's beat.
+
+    ARGUMENTS are those of `celery beat`.
+    """
     _celery("beat", arguments)
 
 
 @callboard.command()
 @click.option("--to", "revision", default="head", show_default=True, help="The revision to reach.")
 def migrate(revision: str) -> None:
-    """Bring the database's schema to the newest revision."""
+    """Bring the database to the newest schema."""
     from service.migrate import run  # noqa: PLC0415
 
     _end(run(settings(), revision, say=click.echo))
@@ -121,11 +132,9 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--tenant", required=True, help="The app that calls; made if it is new.")
-@click.option(
-    "--scope", "scopes", multiple=True, default=("*",), show_default=True, help="What the key may do; repeat it."
-)
-@click.option("--name", default="", help="What the key is for.")
+@click.option("--tenant", required=True, type=NAME, help="The app that calls; made if it is new.")
+@click.option("--scope", "scopes", multiple=True, default=("*",), show_default=True, help="What it may do; repeat it.")
+@click.option("--name", default="", type=Line(100), help="What the key is for.")
 @click.option("--test", is_flag=True, help="A test key: its mail never leaves the machine.")
 @click.option("--expires-days", type=click.IntRange(1, 3650), help="Days until it expires; without it, never.")
 @DATA
@@ -140,7 +149,7 @@ def keys_create(*, tenant: str, scopes: tuple[str, ...], test: bool, data: Path,
 
 
 @keys.command("list")
-@click.option("--tenant", help="Only this app's.")
+@click.option("--tenant", type=NAME, help="Only this app's.")
 @DATA
 def keys_list(tenant: str | None, data: Path) -> None:
     """List the keys, never their text."""
@@ -156,7 +165,10 @@ def keys_list(tenant: str | None, data: Path) -> None:
 )
 @DATA
 def keys_rotate(key_id: str, overlap_hours: int, data: Path) -> None:
-    """Make a key in the place of KEY_ID (`ak_…`) and print it, once; the old one ends after the overlap."""
+    """Make a key in the place of another.
+
+    It is printed once; the old one, KEY_ID (`ak_…`), ends after the overlap.
+    """
     from service.access.commands import rotate  # noqa: PLC0415
 
     _run(rotate, settings(data), key_id, overlap_hours=overlap_hours)
@@ -166,7 +178,10 @@ def keys_rotate(key_id: str, overlap_hours: int, data: Path) -> None:
 @click.argument("key_id")
 @DATA
 def keys_revoke(key_id: str, data: Path) -> None:
-    """Revoke the key KEY_ID (`ak_…`); every process refuses it within five seconds."""
+    """Revoke a key: KEY_ID, such as `ak_…`.
+
+    Every process refuses it within five seconds.
+    """
     from service.access.commands import revoke  # noqa: PLC0415
 
     _run(revoke, settings(data), key_id)
@@ -174,14 +189,17 @@ def keys_revoke(key_id: str, data: Path) -> None:
 
 @callboard.group()
 def new() -> None:
-    """Write the files of a slice, or of an actor, into this checkout."""
+    """Write a slice, or an actor, into this checkout."""
 
 
 @new.command("slice")
 @click.argument("name")
 @click.option("--record", help="What one of them is called; by default NAME without its plural.")
 def new_slice(name: str, record: str | None) -> None:
-    """Write the slice NAME, such as `notes`: table, migration, actor, routes and tests, all working."""
+    """Write the slice NAME, such as `notes`.
+
+    Table, migration, actor, routes and tests, all of them working.
+    """
     from service.new.command import make_slice, run  # noqa: PLC0415
 
     _end(run(make_slice, name, record=record))
@@ -198,13 +216,13 @@ def new_actor(slice_name: str, name: str) -> None:
 
 
 @callboard.command()
-@click.argument("request_id")
+@click.argument("request_id", type=Line(200, least=1))
 @click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as `GET /v1/requests/{id}` answers it.")
 @DATA
 def trace(request_id: str, data: Path, *, as_json: bool) -> None:
-    """Tell the whole story of a request: records, tasks, attempts, the mail server's replies.
+    """Tell the whole story of a request.
 
-    Into a pipe or a file it writes one line per fact, without colours.
+    Records, tasks, attempts, the mail server's replies; into a pipe or a file one line per fact, without colours.
     """
     from service.trace import run  # noqa: PLC0415
 
@@ -212,14 +230,17 @@ def trace(request_id: str, data: Path, *, as_json: bool) -> None:
 
 
 @callboard.command()
-@click.option("--actor", help="Only this actor's, such as emails.send_email.")
-@click.option("--error", help="Only those whose last error is of this type.")
+@click.option("--actor", type=WORDS, help="Only this actor's, such as emails.send_email.")
+@click.option("--error", type=WORDS, help="Only those whose last error is of this type.")
 @click.option("--state", type=click.Choice(["dead", "uncertain", "held"]), help="Only these.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @DATA
 def dead(data: Path, **chosen: Any) -> None:
-    """List the dead letters: tasks out of attempts, or in doubt, that wait for a person."""
+    """List the dead letters, which wait for a person.
+
+    These are tasks that are out of attempts, or whose outcome is in doubt.
+    """
     from service.tasks.commands import show  # noqa: PLC0415
 
     _run(show, settings(data), **chosen)
@@ -227,8 +248,8 @@ def dead(data: Path, **chosen: Any) -> None:
 
 @callboard.command()
 @click.argument("ids", nargs=-1)
-@click.option("--actor", help="All of this actor.")
-@click.option("--error", help="All whose last error is of this type.")
+@click.option("--actor", type=WORDS, help="All of this actor.")
+@click.option("--error", type=WORDS, help="All whose last error is of this type.")
 @click.option(
     "--state",
     default="dead",
@@ -239,7 +260,10 @@ def dead(data: Path, **chosen: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @DATA
 def requeue(ids: tuple[str, ...], data: Path, **chosen: Any) -> None:
-    """Queue dead letters again: IDS (of tasks or records), or at most 1,000 by --actor and --error."""
+    """Queue dead letters again.
+
+    IDS are of tasks or records; without any, at most 1,000 are chosen by --actor and --error.
+    """
     from service.tasks.commands import requeue as run  # noqa: PLC0415
 
     _run(run, settings(data), ids, **chosen)
@@ -254,10 +278,13 @@ def requeue(ids: tuple[str, ...], data: Path, **chosen: Any) -> None:
     type=click.Choice(["done", "dead", "held"]),
     help="What became of them; held: leave them as they are, whatever the policy says.",
 )
-@click.option("--reason", default="", help="How you know; it is kept in their history.")
+@click.option("--reason", default="", type=WORDS, help="How you know; it is kept in their history.")
 @DATA
 def resolve(ids: tuple[str, ...], data: Path, *, state: str, reason: str) -> None:
-    """Settle the doubt about IDS (of tasks or records) whose outcome nobody could know: uncertain, held or dead."""
+    """Settle a doubt: say what became of tasks.
+
+    IDS are of tasks or records whose outcome nobody could know: uncertain, held or dead.
+    """
     from service.tasks.commands import resolve as run  # noqa: PLC0415
 
     _run(run, settings(data), ids, state=state, reason=reason)
@@ -267,7 +294,10 @@ def resolve(ids: tuple[str, ...], data: Path, *, state: str, reason: str) -> Non
 @click.argument("id")
 @DATA
 def cancel(id: str, data: Path) -> None:
-    """Cancel the task ID (or that of a record, such as em_…) unless it has passed its point of no return."""
+    """Cancel a task that waits or runs.
+
+    ID is that of the task or of its record, such as em_…; past its point of no return it goes on.
+    """
     from service.tasks.commands import cancel as run  # noqa: PLC0415
 
     _run(run, settings(data), id)
@@ -276,7 +306,10 @@ def cancel(id: str, data: Path) -> None:
 @callboard.command()
 @DATA
 def status(data: Path) -> None:
-    """Show whether Postgres, Redis and the schema are well, and what waits in the queues."""
+    """Show whether all is well, and what waits.
+
+    Postgres, Redis, the schema, and each queue.
+    """
     from service.status import run  # noqa: PLC0415
 
     with _hinting():
@@ -291,9 +324,10 @@ def status(data: Path) -> None:
 @click.option("--start", default=1, show_default=True, help="The first seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
-    """Break servers, workers and connections at random while mail flows; count what is lost and what is sent twice.
+    """Break everything while mail flows, and count.
 
-    It runs on servers of its own, and refuses where the environment names others.
+    It counts what is lost and what is sent twice. It runs on servers of its own, and refuses where the environment
+    names others.
     """
     from service.dev.chaos.report import run  # noqa: PLC0415
 
@@ -305,7 +339,10 @@ def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @DATA
 def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
-    """Test Postgres, Redis and the way to the mail server step by step, and say how to mend what fails."""
+    """Test every server, and say how to mend.
+
+    Postgres, Redis and the way to the mail server, step by step.
+    """
     from service.doctor import run  # noqa: PLC0415
 
     with _hinting():

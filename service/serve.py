@@ -1,9 +1,11 @@
 """`callboard api`: granian with the application, quiet where ours speaks, and gone within 3 seconds of SIGTERM."""
 
+import errno
 import os
 import socket
 from typing import Any
 
+import click
 import structlog
 from granian import Granian
 from granian.constants import Interfaces, Loops
@@ -30,9 +32,11 @@ QUIET: dict[str, Any] = {
 
 
 def run(settings: Settings, host: str | None = None, port: int | None = None, processes: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; None takes the setting."""
+    """Serve until SIGTERM or SIGINT; None takes the setting. Raises ClickException where nobody could listen."""
     logs.configure(settings, "api")
     where = (host or settings.api_host, port or settings.api_port)
+    if error := refusal(*where):
+        raise click.ClickException(f"Nobody can listen on {where[0]} port {where[1]}: {error}.")
     if "SECRET_KEY" not in os.environ:
         os.environ["SECRET_KEY"] = settings.secret_key  # at least one for all of these processes
         log.warning("secret_key_missing", hint="set SECRET_KEY: cursors and links end with this process")
@@ -57,6 +61,27 @@ def run(settings: Settings, host: str | None = None, port: int | None = None, pr
         workers_kill_timeout=STOP_WITHIN,
         process_name=None,
     ).serve()
+
+
+def refusal(host: str, port: int) -> str:
+    """Tell why a server cannot listen there now, and what to do; empty where it can, also beside one that shares."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as granian does
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        said = error.strerror or str(error)
+        match error.errno:
+            case errno.EADDRINUSE:
+                return f"{said}. Stop who has it, or choose another port with --port or API_PORT"
+            case errno.EACCES:
+                return f"{said}. Ports below 1024 are the administrator's: choose another with --port or API_PORT"
+            case _:
+                return f"{said}. --host or API_HOST is to be an address of this machine, or 0.0.0.0 for all of them"
+    return ""
 
 
 def is_taken(host: str, port: int) -> bool:

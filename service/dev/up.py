@@ -72,8 +72,8 @@ class Up:
 
     async def run(self) -> int:
         """Starts everything, waits for a signal, stops everything."""
-        self._check_port()
         self._take_data()
+        self._check_port()
         self.terminal = Terminal(sys.stdout, ["postgres", "mailbox", *self._worker_names()], has_colour(sys.stdout))
         self._listen_to_signals()
         try:
@@ -104,13 +104,18 @@ class Up:
         try:
             self.lock.acquire()
         except DataInUse as error:
-            raise CannotStart(
-                f"{error}: is `callboard up` running already? Stop that one, or choose another --data"
-            ) from None
+            raise CannotStart(self._who_runs(error)) from None
         # passwords, keys and mails; PostgreSQL may have to walk through it
         self.data.chmod(0o711 if identity() == "nobody" else 0o700)
         self.ports = Ports(self.data)
         (self.data / "up.json").unlink(missing_ok=True)  # of a run that was killed: the file says that all is there
+
+    def _who_runs(self, error: DataInUse) -> str:
+        try:
+            there = f"Callboard runs there already, at {json.loads((self.data / 'up.json').read_text())['api']}."
+        except (OSError, ValueError, KeyError):
+            there = "Is `callboard up` starting or stopping there?"
+        return f"{error}.\n{there} Stop that one, or choose another folder with --data and another --port"
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """What `callboard dead`, `requeue`, `resolve` and `cancel` do, for all tenants."""
 
 import getpass
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import assert_never
 from uuid import UUID
@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.text import Text
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db
@@ -20,6 +21,7 @@ from workers.ledger import Canceling, Ledger, State
 from workers.ledger.operators import resolve as settle
 
 MAX_SHOWN = 1000
+STATES = sql("SELECT id, state FROM messages WHERE id = ANY(:ids)")
 
 
 async def show(
@@ -68,7 +70,7 @@ async def requeue(
     if not ids and actor is None and error is None:
         raise click.UsageError("Name the ids, or choose by --actor or --error.")
     async with _engine(settings) as engine:
-        wanted = [task_id(text) for text in ids] or await _chosen(engine, actor, error, state)
+        wanted = _each(ids) or await _chosen(engine, actor, error, state)
         if not wanted:
             click.echo("There is nothing to queue again.")
             return 0
@@ -79,20 +81,17 @@ async def requeue(
             moved = await ledger.requeue(wanted, by=f"cli:{getpass.getuser()}", reason="command line")
         finally:
             await ledger.close()
-    for id_ in wanted:
-        click.echo(f"{id_} {'queued again' if id_ in moved else 'left as it is'}")
-    return 0 if len(moved) == len(wanted) else 1
+        return await _tell(engine, wanted, moved, "queued again")
 
 
 async def resolve(settings: Settings, ids: Sequence[str], *, state: str, reason: str = "") -> int:
     """Settle doubts: `ids` are `done` after all, `dead` or `held`. 1 where one of them was left: it is not in doubt."""
-    wanted = [task_id(text) for text in ids]
-    async with _engine(settings) as engine, engine.begin() as connection:
-        by = f"cli:{getpass.getuser()}"
-        moved = await settle(connection, wanted, State(state), by=by, reason=reason or "command line")
-    for id_ in wanted:
-        click.echo(f"{id_} {state if id_ in moved else 'left as it is'}")
-    return 0 if len(moved) == len(set(wanted)) else 1
+    wanted = _each(ids)
+    async with _engine(settings) as engine:
+        async with engine.begin() as connection:
+            by = f"cli:{getpass.getuser()}"
+            moved = await settle(connection, wanted, State(state), by=by, reason=reason or "command line")
+        return await _tell(engine, wanted, moved, state)
 
 
 async def cancel(settings: Settings, id: str) -> int:
@@ -131,6 +130,30 @@ def reason(report: TaskReport) -> str:
     error = report.error if isinstance(report.error, dict) else {"message": report.error}
     words = [str(error[name]) for name in ("type", "message") if error.get(name)]
     return "".join(character if character.isprintable() else " " for character in ": ".join(words))[:300]
+
+
+def _each(ids: Sequence[str]) -> list[UUID]:
+    return list(dict.fromkeys(task_id(text) for text in ids))
+
+
+async def _tell(engine: AsyncEngine, wanted: Sequence[UUID], moved: Collection[UUID], done: str) -> int:
+    """Print what became of each, for those that were left why; 1 where one was."""
+    left = [id for id in wanted if id not in moved]
+    async with engine.connect() as connection:
+        states = dict((await connection.execute(STATES, {"ids": left})).tuples().all())
+    for id in wanted:
+        click.echo(f"{id} {done if id in moved else _why(states.get(id))}")
+    return 1 if left else 0
+
+
+def _why(state: str | None) -> str:
+    match state:
+        case None:
+            return "left: there is no such task"
+        case State.DEAD | State.HELD | State.UNCERTAIN:
+            return f"left as it is ({state}): another task of its key is at work, or this cannot be said of it"
+        case _:
+            return f"left as it is: it is {state}, not a dead letter"
 
 
 async def _chosen(engine: AsyncEngine, actor: str | None, error: str | None, state: str) -> list[UUID]:

@@ -161,3 +161,17 @@ async def test_no_request_in_flight_is_lost_on_sigterm(server: Server, make_key:
     answered = [answer for answer in got if isinstance(answer, httpx.Response)]
     assert {answer.status_code for answer in answered} <= {404}
     assert all(isinstance(answer, httpx.Response | httpx.TransportError) for answer in got)
+
+
+@pytest.mark.parametrize(("host", "words"), [("127.0.0.1", "choose another port"), ("192.0.2.1", "address of this")])
+def test_where_nobody_can_listen_it_says_so_and_what_to_do(settings: Settings, host: str, words: str) -> None:
+    where = {"DATABASE_URL": settings.database_url, "SECRET_KEY": settings.secret_key}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = [sys.executable, "-m", "service", "api", "--host", host, "--port", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            arguments, env=os.environ | where, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert f"Nobody can listen on {host} port" in done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

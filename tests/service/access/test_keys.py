@@ -126,6 +126,28 @@ def test_a_scope_that_no_route_asks_for_is_refused_and_the_others_are_named(sett
     assert run(settings, "keys", "create", "--tenant", "shop", *arguments).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "create", "--tenant", ""),
+        ("keys", "create", "--tenant", "x" * 101),
+        ("keys", "create", "--tenant", "one\nak_0 live two"),
+        ("keys", "create", "--tenant", "one", "--name", "\x1b[31mred"),
+        ("keys", "create", "--tenant", "\udcff"),
+        ("keys", "list", "--tenant", "\udcff"),
+        ("trace", ""),
+        ("trace", "\udcff"),
+        ("dead", "--actor", "\udcff"),
+        ("resolve", "x", "--as", "done", "--reason", "\udcff"),
+    ],
+    ids=ascii,
+)
+def test_what_is_not_one_line_of_text_is_refused_before_anything_is_asked(arguments: tuple[str, ...]) -> None:
+    done = CliRunner(env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}).invoke(callboard, arguments)
+    assert done.exit_code == 2, done.output
+    assert "are not taken" in done.output or "characters; " in done.output
+
+
 def test_a_key_is_rotated_and_both_work_until_the_overlap_is_over(settings: Settings) -> None:
     made = run(settings, "keys", "create", "--tenant", "shop", "--scope", "emails:send", "--expires-days", "90")
     key_id = re.search(r"ak_[0-9a-f]{32}", made.stderr)

@@ -184,6 +184,11 @@ def test_a_second_one_on_the_same_data_is_refused_by_name(up: Up) -> None:
     assert "--data" in said
 
 
+def test_a_second_one_beside_the_first_is_told_where_the_first_is(up: Up) -> None:
+    said = another(up, up.port, up.data)
+    assert f"runs there already, at http://127.0.0.1:{up.port}" in said
+
+
 def test_a_taken_port_is_refused_with_its_holder_and_the_command_to_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -49,10 +50,19 @@ async def test_one_is_queued_again_once(command: Any, engine: AsyncEngine, api: 
     got = await command("requeue", f"em_{message.id.hex}")
     assert (got.exit_code, got.output.split()[0]) == (0, message.task_id), got.output
     again = await command("requeue", message.task_id)
-    assert (again.exit_code, "left as it is" in again.output) == (1, True)
+    assert (again.exit_code, "left as it is: it is queued" in again.output) == (1, True)
     told = (await api.get(f"/v1/tasks/{message.task_id}")).json()
     assert (told["state"], told["history"][-1]["outcome"]) == ("queued", "requeued")
     assert told["history"][-1]["detail"]["by"].startswith("cli:")
+
+
+async def test_one_that_is_named_twice_counts_once_and_one_that_is_none_is_said(
+    command: Any, engine: AsyncEngine
+) -> None:
+    message, none = await dead_one(engine), uuid4()
+    twice = await command("requeue", message.task_id, f"em_{message.id.hex}")
+    assert (twice.exit_code, len(twice.output.splitlines())) == (0, 1), twice.output
+    assert (await command("requeue", str(none))).output.strip() == f"{none} left: there is no such task"
 
 
 async def test_many_are_chosen_by_error_after_a_question(command: Any, engine: AsyncEngine) -> None:
