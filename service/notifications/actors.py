@@ -36,6 +36,11 @@ DELETE FROM notification_keys WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM notification_keys WHERE until < statement_timestamp() LIMIT :batch
     FOR UPDATE SKIP LOCKED))
 """)
+CLOSED = text("""
+DELETE FROM digests WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM digests WHERE closed_at < statement_timestamp() - make_interval(secs => :retention)
+    LIMIT :batch FOR UPDATE SKIP LOCKED))
+""")
 OLD = (
     text("""
 DELETE FROM deliveries WHERE ctid = ANY (ARRAY(
@@ -44,10 +49,6 @@ DELETE FROM deliveries WHERE ctid = ANY (ARRAY(
     text("""
 DELETE FROM notification_keys WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM notification_keys WHERE notification_id < :before LIMIT :batch))
-"""),
-    text("""
-DELETE FROM digests WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM digests WHERE closed_at IS NOT NULL AND email_id < :before LIMIT :batch))
 """),
     text("""
 DELETE FROM notifications WHERE id = ANY (ARRAY(
@@ -74,3 +75,4 @@ async def forget_notifications() -> None:
         before = oldest(retention)
         for statement in OLD:
             await forget(statement, before=before)
+        await forget(CLOSED, retention=retention)

@@ -140,7 +140,7 @@ async def _tell(engine: AsyncEngine, wanted: Sequence[UUID], moved: Collection[U
     """Print what became of each, for those that were left why; 1 where one was."""
     left = [id for id in wanted if id not in moved]
     async with engine.connect() as connection:
-        states = dict((await connection.execute(STATES, {"ids": left})).tuples().all())
+        states = {row.id: row.state for row in await connection.execute(STATES, {"ids": left})}
     for id in wanted:
         click.echo(f"{id} {done if id in moved else _why(states.get(id))}")
     return 1 if left else 0
@@ -153,7 +153,7 @@ def _why(state: str | None) -> str:
         case State.DEAD | State.HELD | State.UNCERTAIN:
             return f"left as it is ({state}): another task of its key is at work, or this cannot be said of it"
         case _:
-            return f"left as it is: it is {state}, not a dead letter"
+            return f"left as it is: it is {state}"
 
 
 async def _chosen(engine: AsyncEngine, actor: str | None, error: str | None, state: str) -> list[UUID]:

@@ -55,10 +55,9 @@ async def deliver(delivery_id: UUID, endpoint_id: UUID) -> None:
     """
     runtime, context = Runtime.of_loop(), current()
     parcel = await load(_engine(runtime), delivery_id)
-    if parcel is None:
-        raise Dead("there is no such delivery", {"code": "no-such-delivery"})
-    if parcel.endpoint_id is None or not parcel.enabled:
-        context.report(skipped="the endpoint was deleted" if parcel.endpoint_id is None else "the endpoint is disabled")
+    if parcel is None or parcel.endpoint_id is None or not parcel.enabled:
+        gone = parcel is None or parcel.endpoint_id is None  # with its deliveries, while this one was under way
+        context.report(skipped="the endpoint was deleted" if gone else "the endpoint is disabled")
         return
     await _wait_for_rest(runtime, parcel)
     told, fault = await send(Postroom.of(runtime), parcel)

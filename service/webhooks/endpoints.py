@@ -7,6 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -45,8 +46,17 @@ async def create(
         "disabled_reason": None if asked.enabled else BY_HAND,
         "secret": room.seal(secret, id),
     }
-    found = await session.execute(sa.insert(endpoints).values(row).returning(endpoints))
-    return told(found.mappings().one()), secret
+    return told(await _write(session, sa.insert(endpoints).values(row))), secret
+
+
+async def _write(session: AsyncSession, statement: sa.Insert | sa.Update) -> RowMapping:
+    """Write an endpoint. Raises Conflict where another one took its URL since that was looked up."""
+    try:
+        found = await session.execute(statement.returning(endpoints))
+    except IntegrityError:
+        raise Conflict("Another endpoint has this URL by now: PATCH that one.", code="webhook-exists") from None
+    row: RowMapping = found.mappings().one()
+    return row
 
 
 async def _check_free(session: AsyncSession, mine: Any, url: str, but: UUID | None = None) -> None:
@@ -122,7 +132,7 @@ async def named(session: AsyncSession, tenant_id: UUID, mode: str, given: str) -
 
 async def _update(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> EndpointOut:
     statement = sa.update(endpoints).where(endpoints.c.id == id).values({**values, "updated_at": _NOW})
-    return told((await session.execute(statement.returning(endpoints))).mappings().one())
+    return told(await _write(session, statement))
 
 
 async def _row(

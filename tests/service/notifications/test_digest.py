@@ -115,6 +115,33 @@ async def test_who_cannot_be_reached_costs_nothing(desk: Desk, sql: Sql) -> None
     assert [row["outcome"] for row in rows] == ["unreachable", "suppressed", "mailed"]
 
 
+async def test_a_tenants_own_template_that_does_not_fit_holds_up_no_digest(desk: Desk, sql: Sql) -> None:
+    await reader(desk, "ada", "daily")
+    await desk.deliver(recipients={"users": ["ada"]}, channels=["email"], data={"title": "First"})
+    words = {"subject": "For {{ invoice }}", "html": "<p>{{ invoice }}</p>"}
+    put = await desk.api.put("/v1/templates/custom", json={"contents": {"en": words}, "default_locale": "en"})
+    assert put.status_code in {200, 201}, put.text
+    assert (await desk.api.post("/v1/templates/custom/publish", json={})).status_code == 200
+    await sql(DUE)
+    assert isinstance(await run_now(send_digests), Done)
+    (mail,) = await mails(desk.api)
+    content = (await desk.api.get(f"/v1/emails/{mail['id']}/content")).json()
+    assert content["subject"] == "1 new notification"
+    assert "First" in content["text"]
+
+
+async def test_an_address_that_is_refused_by_now_holds_up_no_other_digest(desk: Desk, sql: Sql) -> None:
+    for id in ("ada", "bob"):
+        await reader(desk, id, "daily")
+    await desk.deliver(recipients={"users": ["ada", "bob"]}, channels=["email"])
+    await sql("UPDATE users SET email = 'ada@localhost' WHERE id = 'ada'")
+    await sql(DUE)
+    assert isinstance(await run_now(send_digests), Done)
+    assert [mail["to"] for mail in await mails(desk.api)] == [["bob@example.com"]]
+    rows = await sql("SELECT u.id, g.outcome FROM digests g JOIN users u ON u.no = g.user_no ORDER BY u.id")
+    assert [row["outcome"] for row in rows] == ["unreachable", "mailed"]
+
+
 async def test_where_mail_is_off_digests_are_closed_without_one(
     api: httpx.AsyncClient, engine: AsyncEngine, desk: Desk, sql: Sql, redis_url: str
 ) -> None:

@@ -112,3 +112,16 @@ async def test_what_is_old_is_forgotten(desk: Desk, sql: Sql, days: int, left: i
     for table, count in (("notifications", left), ("deliveries", 2 * left), ("notification_keys", left)):
         assert len(await sql(f"SELECT 1 AS one FROM {table}")) == count, table
     assert await unread(desk.api, "ada") == [left]
+
+
+@pytest.mark.parametrize(("days", "left"), [(80, 1), (100, 0)])
+async def test_digests_are_forgotten_though_no_mail_came_of_them(desk: Desk, sql: Sql, days: int, left: int) -> None:
+    await desk.api.put("/v1/users/ada", json={"email": "ada@example.com"})
+    await desk.prefer("ada", any={"email": "daily"})
+    await desk.deliver(recipients={"users": ["ada"]}, channels=["email"])
+    await sql(
+        "UPDATE digests SET closed_at = clock_timestamp() - make_interval(days => :days), outcome = 'suppressed'",
+        days=days,
+    )
+    assert isinstance(await run_now(forget_notifications), Done)
+    assert len(await sql("SELECT 1 AS one FROM digests")) == left

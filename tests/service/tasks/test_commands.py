@@ -95,6 +95,6 @@ async def test_a_doubt_is_settled_by_hand(command: Any, engine: AsyncEngine, api
     got = await command("resolve", f"em_{message.id.hex}", "--as", "done", "--reason", "the log of the server")
     assert (got.exit_code, got.output) == (0, f"{message.task_id} done\n")
     again = await command("resolve", message.task_id, "--as", "done")
-    assert (again.exit_code, again.output) == (1, f"{message.task_id} left as it is\n")
+    assert (again.exit_code, again.output) == (1, f"{message.task_id} left as it is: it is done\n")
     told = (await api.get(f"/v1/tasks/{message.task_id}")).json()
     assert (told["state"], told["history"][-1]["detail"]["reason"]) == ("done", "the log of the server")

@@ -1,5 +1,6 @@
 """Endpoints over HTTP: made, changed, rotated, tried out; and nothing of another tenant's."""
 
+import asyncio
 import dataclasses
 from typing import Any
 
@@ -140,3 +141,14 @@ async def test_a_test_event_goes_to_its_endpoint_alone_and_is_told_when_it_arriv
         told = (await desk.api.get(accepted.headers["location"])).json()
     assert (told["status"], told["last_status"], told["history"][0]["status"]) == ("delivered", 204, 204)
     assert told["payload"]["data"]["endpoint_id"] == quiet["id"]
+
+
+async def test_of_many_that_ask_for_one_url_at_once_one_has_it(api: httpx.AsyncClient, sql: Sql) -> None:
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(api.post("/v1/webhooks", json=PUBLIC) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201, *[409] * 7]
+    made = [(await api.post("/v1/webhooks", json={"url": f"https://1.1.1.1/{n}"})).json()["id"] for n in range(6)]
+    wanted = {"url": "https://1.1.1.1/all"}
+    answers = await asyncio.gather(*(api.patch(f"/v1/webhooks/{id}", json=wanted) for id in made))
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 5]
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"webhook-exists"}

@@ -195,6 +195,17 @@ async def test_what_waits_for_an_endpoint_that_is_gone_is_done_with(open_desk: O
     assert desk.server.seen == []
 
 
+async def test_an_endpoint_that_goes_while_it_is_called_leaves_no_dead_letter(open_desk: OpenDesk, sql: Sql) -> None:
+    async with open_desk(reply(500)) as desk:
+        endpoint = await desk.endpoint()
+        await desk.happen("sent")
+        [id] = await desk.waiting()
+        await sql("UPDATE messages SET gate = NULL WHERE id = :id", id=id)  # as one that is running: not canceled
+        assert (await desk.api.delete(f"/v1/webhooks/{endpoint['id']}")).status_code == 204
+        assert isinstance(await desk.attempt(id), Done)
+    assert desk.server.seen == []
+
+
 async def test_deliveries_are_forgotten_with_their_tasks(open_desk: OpenDesk, sql: Sql) -> None:
     async with open_desk() as desk:
         await desk.endpoint()
