@@ -206,6 +206,7 @@ BULK_ACCEPTED: dict[str, Any] = {
     "name": "Tides begins",
     "template": {"key": "course_enrollment", "version": None, "locale": None},
     "throttle": "600/m",
+    "uncertain": "hold",
     "scheduled_at": None,
     "total": 2,
     "duplicates": 0,

@@ -112,6 +112,7 @@ def request(bulk: Bulk, row: RowMapping) -> EmailRequest:
         category=common.category,
         unsubscribe=common.unsubscribe,
         expires_at=common.expires_at,
+        uncertain=common.uncertain,
         lane="bulk",
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -47,6 +47,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     category: str | None = None
     unsubscribe: bool | None = None
     expires_at: datetime | None = None
+    uncertain: Literal["hold", "resend"] = "hold"
 
 
 class Bulk(msgspec.Struct, frozen=True, kw_only=True):

@@ -288,6 +288,7 @@ async def _common_faults(data: BulkRequest, desk: Desk) -> list[Fault]:
         unsubscribe=data.unsubscribe,
         scheduled_at=data.scheduled_at,
         expires_at=data.expires_at,
+        uncertain=data.uncertain,
         lane="bulk",
     )
     try:

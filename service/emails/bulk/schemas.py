@@ -1,7 +1,7 @@
 """The shapes of the bulk API."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,7 +25,8 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`POST /v1/emails/bulk`: a template, and `recipients`, or a `topic` whose followers get it, or neither.
 
     With neither the bulk is `open`: rows come by `PUT /v1/bulk/{id}/recipients`, then `POST …/start`. `throttle`: so
-    many mails in a period, such as `10/s`, `600/m`, `100/15m`. `mode` is about recipients that cannot be served.
+    many mails in a period, such as `10/s`, `600/m`, `100/15m`. `mode` is about recipients that cannot be served. `uncertain` is what it is of
+    `POST /v1/emails`, for each of the mails.
     """
 
     template: TemplateRef
@@ -43,6 +44,7 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unsubscribe: bool | None = None
     scheduled_at: datetime | None = None
     expires_at: datetime | None = None
+    uncertain: Literal["hold", "resend"] = "hold"
 
 
 class BulkPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +73,7 @@ class BulkOut(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     template: TemplateOut
     throttle: str | None
+    uncertain: str
     scheduled_at: datetime | None
     total: int
     duplicates: int

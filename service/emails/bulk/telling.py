@@ -47,6 +47,7 @@ def tell(bulk: Bulk, mails: Mapping[str, int], message: RowMapping | None = None
         name=bulk.name,
         template=TemplateOut(key=template.key, version=template.version or None, locale=template.locale),
         throttle=None if bulk.pace is None else spell_rate(bulk.pace, bulk.period or 1.0),
+        uncertain=bulk.request.uncertain,
         scheduled_at=_utc(bulk.scheduled_at),
         total=bulk.total,
         duplicates=bulk.duplicates,

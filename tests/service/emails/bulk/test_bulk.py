@@ -121,6 +121,15 @@ async def test_expansion_goes_in_windows_and_never_writes_a_mail_twice(
     assert (await look(api, bulk))["counts"] == {"sent": 50}
 
 
+@pytest.mark.parametrize("policy", ["hold", "resend"])
+async def test_a_bulk_says_what_becomes_of_its_mails_in_doubt(api: httpx.AsyncClient, policy: str) -> None:
+    bulk = await ask(api, recipients=people(2), **({} if policy == "hold" else {"uncertain": policy}))
+    assert (bulk["uncertain"], (await look(api, bulk))["uncertain"]) == (policy, policy)
+    await expand(bulk)
+    rows = await execute_sql("SELECT DISTINCT uncertain_policy FROM messages WHERE actor = 'emails.send_email'")
+    assert rows == [{"uncertain_policy": policy}]
+
+
 async def test_bad_recipients_refuse_the_whole_or_are_told_by_their_place(api: httpx.AsyncClient) -> None:
     recipients = [*people(2), {"to": "nobody"}, {"to": "x@example.org"}, {"to": "y@example.org", "locale": "?"}]
     body = {"template": TEMPLATE, "recipients": recipients}
@@ -365,6 +374,7 @@ async def test_a_bulk_is_one_request_to_its_key_and_its_tenants_alone(
         ({"headers": {"Bcc": "x@example.org"}}, "/headers/Bcc"),
         ({"name": "a\nb"}, "/name"),
         ({"recipients": []}, "/recipients"),
+        ({"uncertain": "forget"}, "/uncertain"),
     ],
 )
 async def test_a_bulk_that_breaks_a_rule_is_refused(
