@@ -25,8 +25,8 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`POST /v1/emails/bulk`: a template, and `recipients`, or a `topic` whose followers get it, or neither.
 
     With neither the bulk is `open`: rows come by `PUT /v1/bulk/{id}/recipients`, then `POST …/start`. `throttle`: so
-    many mails in a period, such as `10/s`, `600/m`, `100/15m`. `mode` is about recipients that cannot be served. `uncertain` is what it is of
-    `POST /v1/emails`, for each of the mails.
+    many mails in a period, such as `10/s`, `600/m`, `100/15m`. `mode` is about recipients that cannot be served.
+    `uncertain` is what it is of `POST /v1/emails`, for each of the mails.
     """
 
     template: TemplateRef
