@@ -13,16 +13,18 @@ MARGIN = 2.0
 
 FENCE = """
 WITH mine AS (
-    SELECT m.id
-    FROM unnest($1::uuid[], $2::integer[]) AS f(id, epoch)
-    JOIN messages m ON m.id = f.id AND m.epoch = f.epoch
-    WHERE m.state = 'running' AND NOT m.cancel_requested
-        AND m.lease_until > clock_timestamp() + make_interval(secs => $3)
-    ORDER BY m.id
-    FOR NO KEY UPDATE OF m
+    SELECT held.id
+    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[]) AS f(id, epoch) ORDER BY id) AS f
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = f.id AND m.epoch = f.epoch AND m.state || '' = 'running' AND NOT m.cancel_requested
+            AND m.lease_until > clock_timestamp() + make_interval(secs => $3)
+        FOR NO KEY UPDATE
+    ) AS held
 )
 UPDATE messages m SET intent = true FROM mine
-WHERE m.id = mine.id AND m.state = 'running' AND NOT m.cancel_requested
+WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine))
+    AND m.state || '' = 'running' AND NOT m.cancel_requested
 RETURNING m.id
 """
 

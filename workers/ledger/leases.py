@@ -13,32 +13,37 @@ from workers.ledger.statement import fetch
 
 RENEW = """
 WITH mine AS (
-    SELECT m.id
-    FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
-    JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
-    WHERE m.state = 'running'
-    ORDER BY m.id
-    FOR NO KEY UPDATE OF m
+    SELECT held.id
+    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch) ORDER BY id) AS c
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = c.id AND m.epoch = c.epoch AND m.state || '' = 'running'
+        FOR NO KEY UPDATE
+    ) AS held
 )
 UPDATE messages m SET lease_until = clock_timestamp() + make_interval(secs => $3) FROM mine
-WHERE m.id = mine.id AND m.state = 'running'
+WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine)) AND m.state || '' = 'running'
 RETURNING m.id, m.cancel_requested AND NOT m.intent AS cancel
 """
 
 CANCELED = """
-SELECT m.id FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
-JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
-WHERE m.state = 'running' AND m.cancel_requested AND NOT m.intent
+SELECT told.id FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
+CROSS JOIN LATERAL (
+    SELECT m.id FROM messages m
+    WHERE m.id = c.id AND m.epoch = c.epoch AND m.state || '' = 'running' AND m.cancel_requested AND NOT m.intent
+    OFFSET 0
+) AS told
 """
 
 RELEASE = """
 WITH mine AS (
-    SELECT m.id
-    FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch)
-    JOIN messages m ON m.id = c.id AND m.epoch = c.epoch
-    WHERE m.state = 'running' AND (m.cancel_requested OR NOT $3)
-    ORDER BY m.id
-    FOR NO KEY UPDATE OF m
+    SELECT held.id
+    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch) ORDER BY id) AS c
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = c.id AND m.epoch = c.epoch AND m.state || '' = 'running' AND (m.cancel_requested OR NOT $3)
+        FOR NO KEY UPDATE
+    ) AS held
 )
 UPDATE messages m
 SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
@@ -47,7 +52,7 @@ SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
     ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() ELSE 'infinity' END,
     error = CASE WHEN m.intent THEN coalesce(m.error, '{}') || '{"definite": true}' ELSE m.error END
 FROM mine
-WHERE m.id = mine.id AND m.state = 'running'
+WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine)) AND m.state || '' = 'running'
 RETURNING m.id
 """
 # A fence that was asked for and whose answer nobody heard was not passed: its intent is taken back, as a definite no.

@@ -31,12 +31,15 @@ WHERE m.id = $1 AND ($2::uuid IS NULL OR m.tenant_id = $2) AND NOT EXISTS (SELEC
 REQUEUE = """
 WITH chosen AS (
     SELECT m.id FROM messages m
-    WHERE m.id = ANY($1::uuid[]) AND m.state IN ('dead', 'held', 'uncertain')
+    WHERE m.id = ANY($1::uuid[]) AND m.state || '' IN ('dead', 'held', 'uncertain')
         AND ($2::uuid IS NULL OR m.tenant_id = $2)
         AND NOT EXISTS (
             SELECT FROM messages o
-            WHERE m.key IS NOT NULL AND o.key = m.key AND o.actor = m.actor AND o.id <> m.id
-                AND o.tenant_id IS NOT DISTINCT FROM m.tenant_id
+            WHERE o.tenant_id = m.tenant_id AND o.actor = m.actor AND o.key = m.key AND o.id <> m.id
+                AND o.state IN ('queued', 'running', 'uncertain', 'held')
+            UNION ALL
+            SELECT FROM messages o
+            WHERE m.tenant_id IS NULL AND o.tenant_id IS NULL AND o.actor = m.actor AND o.key = m.key AND o.id <> m.id
                 AND o.state IN ('queued', 'running', 'uncertain', 'held')
         )
     ORDER BY m.id
@@ -48,7 +51,8 @@ moved AS (
         ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() ELSE 'infinity' END, admitted = false, rings = 0,
         expires_at = NULL, cancel_requested = false, finished_at = NULL
     FROM chosen
-    WHERE m.id = chosen.id AND m.state IN ('dead', 'held', 'uncertain')
+    WHERE m.id = chosen.id AND m.id = ANY (ARRAY(SELECT id FROM chosen))
+        AND m.state || '' IN ('dead', 'held', 'uncertain')
     RETURNING m.id, m.epoch
 ),
 noted AS (
@@ -62,7 +66,7 @@ SELECT id FROM moved
 RESOLVE = """
 WITH chosen AS (
     SELECT m.id FROM messages m
-    WHERE m.id = ANY($1::uuid[]) AND m.state = ANY($2::text[]) AND ($3::uuid IS NULL OR m.tenant_id = $3)
+    WHERE m.id = ANY($1::uuid[]) AND m.state || '' = ANY($2::text[]) AND ($3::uuid IS NULL OR m.tenant_id = $3)
     ORDER BY m.id
     FOR NO KEY UPDATE OF m
 ),
@@ -76,7 +80,7 @@ moved AS (
             ELSE $6::jsonb || jsonb_build_object('at', clock_timestamp())
         END
     FROM chosen
-    WHERE m.id = chosen.id AND m.state = ANY($2::text[])
+    WHERE m.id = chosen.id AND m.id = ANY (ARRAY(SELECT id FROM chosen)) AND m.state || '' = ANY($2::text[])
     RETURNING m.id, m.epoch
 ),
 noted AS (

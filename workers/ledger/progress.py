@@ -12,15 +12,17 @@ from workers.ledger.statement import fetch
 
 PROGRESS = """
 WITH word AS (
-    SELECT m.id, w.progress
+    SELECT held.id, w.progress
     FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unhurried
-    CROSS JOIN unnest($1::uuid[], $2::integer[], $3::text[]) AS w(id, epoch, progress)
-    JOIN messages m ON m.id = w.id AND m.epoch = w.epoch
-    WHERE m.state = 'running'
-    ORDER BY m.id
-    FOR NO KEY UPDATE OF m
+    CROSS JOIN (SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS w(id, epoch, progress) ORDER BY id) AS w
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = w.id AND m.epoch = w.epoch AND m.state || '' = 'running'
+        FOR NO KEY UPDATE
+    ) AS held
 )
-UPDATE messages m SET progress = word.progress::jsonb FROM word WHERE m.id = word.id AND m.state = 'running'
+UPDATE messages m SET progress = word.progress::jsonb FROM word
+WHERE m.id = word.id AND m.id = ANY (ARRAY(SELECT id FROM word)) AND m.state || '' = 'running'
 """
 
 

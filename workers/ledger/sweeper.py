@@ -36,6 +36,7 @@ _GATE = f"(SELECT pg_try_advisory_xact_lock({LOCK}))"
 _MESSAGE = "m.id, m.actor, m.queue, m.priority, m.headers::text AS headers, m.tenant_id, m.state"
 
 # An index is bounded by statement_timestamp(): clock_timestamp() is volatile, so it would be read to its end.
+# What a duty found is looked up by its ids, whatever the planner believes: see workers.ledger.claims.
 RING = f"""
 WITH due AS (
     SELECT id, rings AS rung FROM messages
@@ -46,7 +47,7 @@ WITH due AS (
 UPDATE messages m
 SET rings = m.rings + 1,
     ring_at = clock_timestamp() + least({LONGEST_RING}, {FIRST_RING} * 2 ^ least(m.rings, 20)) * interval '1 second'
-FROM due WHERE m.id = due.id AND m.state = 'queued'
+FROM due WHERE m.id = due.id AND m.id = ANY (ARRAY(SELECT id FROM due)) AND m.state || '' = 'queued'
 RETURNING {_MESSAGE}, due.rung, extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS overdue
 """  # noqa: S608 (our own constants)
 
@@ -58,7 +59,7 @@ WITH late AS (
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE messages m SET state = 'expired', finished_at = clock_timestamp()
-FROM late WHERE m.id = late.id AND m.state = 'queued'
+FROM late WHERE m.id = late.id AND m.id = ANY (ARRAY(SELECT id FROM late)) AND m.state || '' = 'queued'
 RETURNING {_MESSAGE}
 """  # noqa: S608 (our own constants)
 
@@ -83,7 +84,9 @@ moved AS (
             jsonb_build_object('type', 'Quarantined', 'reason', 'quarantined', 'at', clock_timestamp(),
                 'message', format('its worker died %s times while it ran', m.crashes + 1))
             ELSE m.error END
-    FROM lapsed WHERE m.id = lapsed.id AND m.state = 'running' AND NOT m.intent AND m.lease_until < clock_timestamp()
+    FROM lapsed
+    WHERE m.id = lapsed.id AND m.id = ANY (ARRAY(SELECT id FROM lapsed)) AND m.state || '' = 'running'
+        AND NOT m.intent AND m.lease_until < clock_timestamp()
     RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker
 ),
 noted AS (
@@ -107,8 +110,8 @@ moved AS (
         error = jsonb_build_object('type', 'Uncertain', 'at', clock_timestamp(),
             'message', 'its worker died past the point of no return')
     FROM lapsed
-    WHERE m.id = lapsed.id AND m.state = 'running' AND m.intent
-        AND m.lease_until < clock_timestamp() - make_interval(secs => $2)
+    WHERE m.id = lapsed.id AND m.id = ANY (ARRAY(SELECT id FROM lapsed)) AND m.state || '' = 'running'
+        AND m.intent AND m.lease_until < clock_timestamp() - make_interval(secs => $2)
     RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker, m.error
 ),
 noted AS (
@@ -135,7 +138,8 @@ moved AS (
     SET state = 'queued', epoch = m.epoch + 1, intent = false, due_at = clock_timestamp(), finished_at = NULL,
         rings = 1, admitted = false,
         ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() + interval '{FIRST_RING} s' ELSE 'infinity' END
-    FROM grace_over WHERE m.id = grace_over.id AND m.state = 'uncertain'
+    FROM grace_over
+    WHERE m.id = grace_over.id AND m.id = ANY (ARRAY(SELECT id FROM grace_over)) AND m.state || '' = 'uncertain'
     RETURNING {_MESSAGE}, m.epoch
 ),
 noted AS (

@@ -20,28 +20,36 @@ WHERE message_keys.until <= clock_timestamp()
 RETURNING message_id
 """
 
-HOLDER = "SELECT message_id FROM message_keys WHERE tenant_id IS NOT DISTINCT FROM $1 AND actor = $2 AND key = $3"
+# A tenant and no tenant are two look-ups, of which one is made: no index is searched by IS NOT DISTINCT FROM.
+HOLDER = """
+SELECT message_id FROM message_keys WHERE tenant_id = $1 AND actor = $2 AND key = $3
+UNION ALL
+SELECT message_id FROM message_keys WHERE $1::uuid IS NULL AND tenant_id IS NULL AND actor = $2 AND key = $3
+"""
 
-REPLACE = """
+STANDING = """
+SELECT id, state, created_at FROM messages
+WHERE tenant_id = $1 AND actor = $2 AND key = $3 AND state IN ('queued', 'running', 'uncertain', 'held')
+UNION ALL
+SELECT id, state, created_at FROM messages
+WHERE $1::uuid IS NULL AND tenant_id IS NULL AND actor = $2 AND key = $3
+    AND state IN ('queued', 'running', 'uncertain', 'held')
+"""
+
+REPLACE = f"""
 UPDATE messages m
 SET args = $4::jsonb, headers = $5::jsonb, request_id = $6, priority = $7, follow = ($8::jsonb) -> 'follow',
     due_at = coalesce(pushed.due_at, m.due_at), ring_at = coalesce(pushed.due_at, m.ring_at)
 FROM (
-    SELECT least(
+    SELECT o.id, least(
         clock_timestamp() + make_interval(secs => $9::float8), o.created_at + make_interval(secs => $10::float8)
     ) AS due_at
-    FROM messages o
-    WHERE o.tenant_id IS NOT DISTINCT FROM $1 AND o.actor = $2 AND o.key = $3 AND o.state = 'queued'
+    FROM ({STANDING}) AS o
+    WHERE o.state || '' = 'queued'
 ) AS pushed
-WHERE m.tenant_id IS NOT DISTINCT FROM $1 AND m.actor = $2 AND m.key = $3 AND m.state = 'queued'
+WHERE m.id = pushed.id AND m.key = $3 AND m.state || '' = 'queued'
 RETURNING m.id
-"""
-
-STANDING = """
-SELECT id FROM messages
-WHERE tenant_id IS NOT DISTINCT FROM $1 AND actor = $2 AND key = $3
-    AND state IN ('queued', 'running', 'uncertain', 'held')
-"""
+"""  # noqa: S608 (our own words)
 
 TRIES = 100
 """How often a row may come and go under our hands."""

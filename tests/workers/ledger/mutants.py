@@ -75,7 +75,7 @@ def _without(name: str, where: str, *texts: str) -> Mutant:
     return Mutant(name, where, tuple((text, "") for text in texts))
 
 
-QUEUED, RUNNING = ("m.state = 'queued'", "true"), ("m.state = 'running'", "true")
+RUNNING = ("m.state || '' = 'running'", "true")
 AGAIN = ("epoch = m.epoch + 1", "epoch = m.epoch")
 ANY_EPOCH = (" AND m.epoch = c.epoch", "")
 
@@ -113,13 +113,10 @@ MUTANTS = (
     _mutant(
         "settle without epoch",
         "settles.SETTLE",
-        (
-            "JOIN messages m ON m.id = i.id AND m.epoch = i.epoch\n    ORDER",
-            "JOIN messages m ON m.id = i.id\n    ORDER",
-        ),
-        ("AND m.id = i.id AND m.epoch = i.epoch AND", "AND m.id = i.id AND"),
+        ("WHERE m.id = i.id AND m.epoch = i.epoch\n", "WHERE m.id = i.id\n"),
+        ("AND m.id = i.id AND m.epoch = i.epoch\n", "AND m.id = i.id\n"),
     ),
-    _mutant("settle what does not run", "settles.SETTLE", ("(m.state = 'running' AND (", "(true AND (")),
+    _mutant("settle what does not run", "settles.SETTLE", ("(m.state || '' = 'running' AND (", "(true AND (")),
     _mutant(
         "settle past the fence without an answer",
         "settles.SETTLE",
@@ -164,7 +161,12 @@ MUTANTS = (
     _mutant("settle and keep the lease", "settles.SETTLE", ("lease_until = NULL", "lease_until = m.lease_until")),
     _mutant("settle and note no definite no", "settles.SETTLE", ("CASE WHEN i.definite THEN", "CASE WHEN false THEN")),
     _without("expire what is not late", "sweeper.EXPIRE", "AND expires_at <= statement_timestamp()"),
-    _mutant("expire what runs", "sweeper.EXPIRE", ("state = 'queued'", "state IN ('queued', 'running')")),
+    _mutant(
+        "expire what runs",
+        "sweeper.EXPIRE",
+        ("state = 'queued'", "state IN ('queued', 'running')"),
+        ("m.state || '' = 'queued'", "true"),
+    ),
     _without("reclaim past the fence", "sweeper.RECLAIM", "AND NOT intent", "AND NOT m.intent"),
     _mutant(
         "reclaim what is alive",
@@ -224,7 +226,7 @@ MUTANTS = (
         AGAIN,
         _elsewhere("requeued"),
     ),
-    _mutant("requeue what has a successor", "operators.REQUEUE", ("m.key IS NOT NULL AND o.key", "false AND o.key")),
+    _mutant("requeue what has a successor", "operators.REQUEUE", ("o.key = m.key", "false")),
     _mutant("requeue and keep counting", "operators.REQUEUE", ("crashes = 0", "crashes = m.crashes")),
     _mutant("requeue and keep intent", "operators.REQUEUE", ("intent = false", "intent = m.intent")),
     _mutant(
@@ -239,7 +241,9 @@ MUTANTS = (
         ("due_at = clock_timestamp()", "due_at = clock_timestamp() + interval '1 h'"),
     ),
     _mutant(
-        "resolve what is not in doubt", "operators.RESOLVE", ("m.state = ANY($2::text[])", "($2::text[] IS NOT NULL)")
+        "resolve what is not in doubt",
+        "operators.RESOLVE",
+        ("m.state || '' = ANY($2::text[])", "($2::text[] IS NOT NULL)"),
     ),
     _mutant(
         "resolve without raising the epoch",
