@@ -15,7 +15,7 @@ from service.emails.batch.routes import send_batch
 from service.emails.bulk.routes import bulk_router
 from service.emails.changes import reschedule, resend
 from service.emails.events import events, story
-from service.emails.files import keep
+from service.emails.files import PATIENCE, keep
 from service.emails.framing import framed
 from service.emails.inbound import api as inbound
 from service.emails.library.routes import templates_router
@@ -202,7 +202,7 @@ async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailO
     made = await Office.of(request.app.state.runtime).desk(principal.tenant_id, principal.mode).draft(data)
     if made.files:
         async with request.app.state.engine.begin() as connection:
-            await keep(connection, principal.tenant_id, made.files)
+            await keep(connection, principal.tenant_id, made.files, PATIENCE)
     submission = Submission(
         records=[row(made, principal.tenant_id, principal.mode, request.request_id)],
         messages=[(made.id, message(made, principal.tenant_id))],

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from service.db import cause
 from service.emails.attachments import Attachment
+from service.errors import Unavailable
 
 YOUNG = "1 hour"
 """How long after its last use a file is not marked anew."""
@@ -22,6 +26,15 @@ STALE = "12 hours"
 DAY = 86_400.0
 """Seconds for which a file stays that nobody names, whatever RECORD_RETENTION says, and beyond it."""
 
+PATIENCE = 1.0
+"""Seconds for which a request waits for a transaction that is just storing the same file."""
+BUSY = (
+    "Another transaction is just storing one of these attachments for the first time and has not ended;"
+    " nothing was accepted. Try again."
+)
+
+WAIT = text("SELECT set_config('lock_timeout', :milliseconds, true)")
+WAIT_AS_BEFORE = text("SET LOCAL lock_timeout TO DEFAULT")
 KNOWN = text(f"""
 SELECT digest, used_at > clock_timestamp() - interval '{YOUNG}' AS young FROM attachment_files
 WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
@@ -68,10 +81,13 @@ LEFT JOIN attachment_files f ON f.tenant_id = e.tenant_id AND f.digest = decode(
 """The bytes of the attachments of a mail `e`, in their order; null for a file that is gone. SQL."""
 
 
-async def keep(where: AsyncConnection | AsyncSession, tenant_id: UUID, files: Sequence[Attachment]) -> None:
+async def keep(
+    where: AsyncConnection | AsyncSession, tenant_id: UUID, files: Sequence[Attachment], patience: float | None = None
+) -> None:
     """Store the files that are not there yet, in the caller's transaction; before the mails that name them.
 
-    For a file in use it waits for nobody; for one that another transaction is just storing it waits until that ends.
+    For a file in use it waits for nobody; for one that another transaction is just storing it waits until that ends, or
+    for `patience` seconds. Raises Unavailable then: the caller's transaction is to be undone.
     """
     if not files:
         return
@@ -81,7 +97,23 @@ async def keep(where: AsyncConnection | AsyncSession, tenant_id: UUID, files: Se
     if old := sorted(digest for digest, young in known.items() if not young):
         await where.execute(MARK, {**values, "digests": old})
     if lacking := sorted(wanted.keys() - known.keys()):
-        await where.execute(KEEP, {**values, "digests": lacking, "contents": [wanted[digest] for digest in lacking]})
+        values |= {"digests": lacking, "contents": [wanted[digest] for digest in lacking]}
+        await (_keep(where, values) if patience is None else _keep_soon(where, values, patience))
+
+
+async def _keep(where: AsyncConnection | AsyncSession, values: dict[str, Any]) -> None:
+    await where.execute(KEEP, values)
+
+
+async def _keep_soon(where: AsyncConnection | AsyncSession, values: dict[str, Any], patience: float) -> None:
+    await where.execute(WAIT, {"milliseconds": str(int(patience * 1000))})
+    try:
+        await where.execute(KEEP, values)
+    except DBAPIError as error:
+        if isinstance(cause(error), asyncpg.LockNotAvailableError):
+            raise Unavailable(BUSY, code="attachment-busy") from error
+        raise
+    await where.execute(WAIT_AS_BEFORE)
 
 
 async def keep_again(where: AsyncConnection | AsyncSession, email_id: UUID) -> None:

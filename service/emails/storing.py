@@ -31,16 +31,22 @@ Mail = tuple[Draft, Message]
 
 
 async def store(
-    connection: AsyncConnection, mails: Sequence[Mail], *, tenant_id: UUID, mode: str, request_id: str | None
+    connection: AsyncConnection,
+    mails: Sequence[Mail],
+    *,
+    tenant_id: UUID,
+    mode: str,
+    request_id: str | None,
+    patience: float | None = None,
 ) -> set[UUID]:
     """Store mails with their messages; the ids that are new.
 
     Left out: a mail whose `dedup_key` another one bears, in the table or before it in the list, or whose recipient
-    its bulk has served. Nothing is rung for: that is the caller's, after its commit.
+    its bulk has served. Nothing is rung for: that is the caller's, after its commit. `patience`: see files.keep.
     """
     if not mails:
         return set()
-    await keep(connection, tenant_id, [file for draft, _ in mails for file in draft.files])
+    await keep(connection, tenant_id, [file for draft, _ in mails for file in draft.files], patience)
     await release(connection, tenant_id, [draft.dedup_key for draft, _ in mails if draft.dedup_key is not None])
     records = [row(draft, tenant_id, mode, request_id) for draft, _ in mails]
     messages = rows.columns([rows.row(message) for _, message in mails])

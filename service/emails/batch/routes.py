@@ -12,6 +12,7 @@ from service.emails.actors import message
 from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
 from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
 from service.emails.draft import Draft
+from service.emails.files import PATIENCE
 from service.emails.models import Status, email_id
 from service.emails.office import Office
 from service.emails.storing import Mail, store
@@ -82,7 +83,12 @@ async def _settle(
     for _ in range(TRIES):
         caller = request.user
         new |= await store(
-            connection, left, tenant_id=caller.tenant_id, mode=caller.mode, request_id=request.request_id
+            connection,
+            left,
+            tenant_id=caller.tenant_id,
+            mode=caller.mode,
+            request_id=request.request_id,
+            patience=PATIENCE,
         )
         lost = [mail for mail in left if mail[0].id not in new]
         earlier |= await _earlier(connection, request, [draft for draft, _ in lost])

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service.emails.actors import forget_files
 from service.emails.attachments import Attachment
@@ -73,6 +74,41 @@ async def test_a_file_in_use_is_marked_by_whoever_can_and_waited_for_by_nobody(p
         await slow.commit()
     (row,) = await post.sql("SELECT used_at > clock_timestamp() - interval '1 minute' AS young FROM attachment_files")
     assert row["young"]
+
+
+@pytest.mark.parametrize("way", ["single", "batch"])
+async def test_a_request_waits_a_moment_for_a_file_that_is_just_being_stored_and_says_so(
+    api: httpx.AsyncClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    mail = {**HELLO, "attachments": FILES[2:]}
+    path, body = ("/v1/emails", mail) if way == "single" else ("/v1/emails/batch", {"emails": [mail]})
+    tenant = (await execute_sql("SELECT id FROM tenants WHERE name = 'tests'"))[0]["id"]
+    async with AsyncSession(engine) as slow:
+        await keep(slow, tenant, [Attachment("hello.txt", b"hello")])
+        async with asyncio.timeout(30):
+            busy = await api.post(path, json=body, headers={"Idempotency-Key": "once"})
+        assert (busy.status_code, busy.json()["code"], busy.headers["retry-after"]) == (503, "attachment-busy", "1")
+        assert (await send(api, attachments=FILES[:1]))["id"], "another file waits for nobody"
+        for place in ("api", "batch.routes"):
+            monkeypatch.setattr(f"service.emails.{place}.PATIENCE", 60.0)
+        waiting = asyncio.create_task(api.post(path, json=body, headers={"Idempotency-Key": "soon"}))
+        await waits_for_a_lock(engine)
+        await slow.commit()
+        assert (await waiting).status_code == 202
+    assert (await api.post(path, json=body, headers={"Idempotency-Key": "once"})).status_code == 202
+    rows = await execute_sql("SELECT count(*) AS mails FROM emails")
+    assert rows[0]["mails"] == 3
+
+
+async def waits_for_a_lock(engine: AsyncEngine) -> None:
+    """Returns once a statement waits for somebody else's transaction."""
+    found = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with asyncio.timeout(20), engine.connect() as connection:
+        while not (await connection.execute(found)).scalar_one():
+            await connection.rollback()
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("wanted", ["file", "copy"])
