@@ -136,7 +136,7 @@ class Mailbox:
         self.mails.append(mail)
         return f"test-{len(self.mails)}"
 
-    async def wait(self, count: int, timeout: float = 10.0) -> list[Received]:
+    async def wait(self, count: int, timeout: float = 60.0) -> list[Received]:
         """Waits until ``count`` mails are there. Raises AssertionError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while len(self.mails) < count:
@@ -146,10 +146,10 @@ class Mailbox:
 
     def start(self) -> None:
         self.thread.start()
-        asyncio.run_coroutine_threadsafe(self.sink.start(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.sink.start(), self.loop).result(60)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.sink.stop(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.sink.stop(), self.loop).result(60)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()

@@ -20,6 +20,8 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret of the journeys only"
+PATIENT = {"DB_CONNECT_TIMEOUT": "20", "DB_POOL_TIMEOUT": "20", "DB_ACCEPT_TIMEOUT": "20", "DB_STATEMENT_TIMEOUT": "20"}
+"""A busy machine is no outage."""
 
 
 class House:
@@ -36,6 +38,7 @@ class House:
             "API_PORT": str(self.port),
             "LOG_FORMAT": "json",
             "MAIL_FROM": "Academy <hello@academy.example>",
+            **PATIENT,
             **environ,
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -61,7 +64,7 @@ class House:
     async def start_api(self) -> None:
         """Starts the API and waits until it is ready."""
         self.start("api", "service", "api")
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=10) as client:
             await self.eventually(lambda: _ready(client, f"{self.url}/health/live"), "the API answers")
 
     async def start_worker(self, name: str = "worker", *arguments: str) -> None:
@@ -81,13 +84,13 @@ class House:
 
     async def key(self, tenant: str = "academy", scopes: Sequence[str] = ("*",), **more: Any) -> str:
         """An API key, with every scope of an app unless others are named."""
-        engine = db.create_engine(Settings.from_env(self.environ | {"DB_CONNECT_TIMEOUT": "30"}))
+        engine = db.create_engine(Settings.from_env(self.environ))
         async with db.transaction(db.sessions(engine)) as session:
             _, text = await keys.create(session, tenant, scopes, **more)
         await engine.dispose()
         return text
 
-    async def eventually(self, condition: Any, what: str, timeout: float = 30.0) -> Any:
+    async def eventually(self, condition: Any, what: str, timeout: float = 60.0) -> Any:
         """Waits until the condition holds and returns what it returned. Raises AssertionError with the logs' ends."""
         deadline = time.monotonic() + timeout
         while not (found := await condition()):
@@ -105,7 +108,7 @@ class House:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def stop(self, name: str, timeout: float = 40.0) -> int:
+    def stop(self, name: str, timeout: float = 60.0) -> int:
         """Asks a process to end (SIGTERM); its exit code."""
         process = self.processes.pop(name)
         process.terminate()

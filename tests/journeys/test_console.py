@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ async def visitor(home: House, key: str, size: Any, scheme: Any) -> AsyncIterato
 
 
 def operator(home: House, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    return httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
 
 async def accept(client: httpx.AsyncClient, path: str, body: Any, method: str = "POST") -> dict[str, Any]:
@@ -136,7 +137,11 @@ async def furnish(client: httpx.AsyncClient, engine: AsyncEngine) -> None:
     hook = {"url": f"https://hooks.example.org/{'long-' * 30}", "events": ["email.bounced", "email.failed"]}
     endpoint = await accept(client, "/v1/webhooks", hook)
     await accept(client, f"/v1/webhooks/{endpoint['id']}/test", {})
-    bulk = {"name": LONG, "template": {"key": "custom"}, "scheduled_at": "2027-01-01T00:00:00Z"}
+    bulk = {
+        "name": LONG,
+        "template": {"key": "custom"},
+        "scheduled_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+    }
     person = {"to": "ada@example.org", "variables": {"subject": "Hello", "message": "Hi."}}
     await accept(client, "/v1/emails/bulk", bulk | {"recipients": [person]})
     error = json.dumps({"type": "Refused", "reason": LONG})

@@ -20,7 +20,7 @@ class Load:
         self.wrong: list[str] = []
         self.running = True
         limits = httpx.Limits(max_keepalive_connections=0)
-        self.client = httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, limits=limits, timeout=30)
+        self.client = httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, limits=limits, timeout=60)
 
     async def post_forever(self) -> None:
         number = 0

@@ -41,7 +41,7 @@ async def test_a_critical_mail_overtakes_the_bulk_that_waits(tmp_path: Path, dat
         async with house(tmp_path, database, redis_url, **mail) as home:
             headers = {"Authorization": f"Bearer {await home.key()}"}
             await home.start_api()
-            async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=60) as client:
                 flood = set(await asyncio.gather(*(post(client, "bulk", n) for n in range(NEWSLETTERS))))
                 await home.start_worker()
 

@@ -53,7 +53,7 @@ class Platform:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def until(self, mail: dict[str, Any], status: str, timeout: float = 30.0) -> dict[str, Any]:
+    async def until(self, mail: dict[str, Any], status: str, timeout: float = 60.0) -> dict[str, Any]:
         """Polls a mail until it has this status, as the app would."""
 
         async def there() -> Any:
@@ -71,7 +71,7 @@ async def platform(tmp_path: Path, database: str, redis_url: str, mailbox: Any) 
         key = await home.key()
         await home.start_api()
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=60) as client:
             yield Platform(home, client)
 
 
@@ -129,7 +129,9 @@ async def test_the_mail_server_goes_away_and_comes_back(tmp_path: Path, database
         key = await home.key()
         await home.start_api()
         await home.start_worker()
-        async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        async with httpx.AsyncClient(
+            base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60
+        ) as client:
             platform = Platform(home, client)
             mail = await platform.send("password_reset")
 
@@ -163,7 +165,9 @@ async def test_a_worker_killed_with_mail_in_its_hands_loses_none_and_sends_none_
             key = await home.key()
             await home.start_api()
             await home.start_worker("doomed")
-            async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}) as client:
+            async with httpx.AsyncClient(
+                base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60
+            ) as client:
                 platform = Platform(home, client)
                 mails = [await platform.send("welcome") for _ in range(5)]
                 await home.eventually(lambda: _all_at_data(sink, 5), "five mails are on the wire")

@@ -81,7 +81,7 @@ async def academy(tmp_path: Path, database: str, redis_url: str, names: NameServ
             await home.start_api()
             await home.start_worker()
             headers = {"Authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=60) as client:
                 yield Academy(home, client, relay)
 
 
@@ -97,7 +97,7 @@ async def test_readers_say_no_in_every_way_there_is(academy: Academy, names: Nam
 
     link = LINK.search(arrived.data.replace(b"\r\n ", b" "))
     assert link
-    async with httpx.AsyncClient() as reader:
+    async with httpx.AsyncClient(timeout=60) as reader:
         shown = await reader.get(link[1].decode(), headers={"Accept": "text/html"})
         assert "Stop getting these mails?" in shown.text
         done = await reader.post(link[1].decode(), content="List-Unsubscribe=One-Click")

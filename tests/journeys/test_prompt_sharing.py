@@ -69,7 +69,7 @@ async def app(tmp_path: Path, database: str, redis_url: str, mailbox: Mailbox) -
         await home.start_api()
         await home.start_worker()
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=60) as client:
             yield App(home, client)
 
 

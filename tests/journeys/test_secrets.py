@@ -59,7 +59,10 @@ async def test_a_run_logs_no_secret_no_address_and_nothing_of_a_mail(
     smtp = {"SMTP_HOST": mailbox.host, "SMTP_PORT": str(mailbox.port), "TASK_SIGNING_KEYS": SIGNING, **KEYS}
     smtp |= {"LLM_BASE_URL": f"{NOBODY}/v1", "OUTBOUND_PRIVATE": "true"}
     postgres = await asyncpg.connect(database)
-    async with house(tmp_path, database, redis_url, **smtp) as home, httpx.AsyncClient(base_url=home.url) as client:
+    async with (
+        house(tmp_path, database, redis_url, **smtp) as home,
+        httpx.AsyncClient(base_url=home.url, timeout=60) as client,
+    ):
         key = await home.key()
         await home.start_api()
         home.environ["LOG_FORMAT"] = "pretty"

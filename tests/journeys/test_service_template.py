@@ -33,7 +33,7 @@ async def test_a_new_slice_works_at_once_by_the_settings_that_celery_has(
         key = await home.key()
         await home.start_api()
         await home.start_worker()
-        async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as api:
+        async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as api:
 
             async def until_done(path: str) -> Any:
                 async def done() -> Any:
@@ -51,7 +51,9 @@ async def test_a_new_slice_works_at_once_by_the_settings_that_celery_has(
         assert task["name"] == "emails.send_email"
         assert [mail.recipients for mail in await mailbox.wait(1, 60)] == [("team@template.example",)]
         stock = stock_client(redis_url, backend=backend)
-        told = await asyncio.to_thread(lambda: stock.control.inspect(timeout=5).registered())
+        told = await asyncio.to_thread(
+            lambda: stock.control.inspect(["worker@journey"], timeout=60, limit=1).registered()
+        )
         assert {"reports.process", "emails.send_email"} <= set(told["worker@journey"])
         swept = await asyncio.to_thread(lambda: stock.send_task("emails.process_queue").get(timeout=60))
         assert set(swept) == {"rung", "reclaimed", "expired"}

@@ -70,7 +70,7 @@ async def app(tmp_path: Path, database: str, redis_url: str, model: Model) -> As
         key = await home.key("teams")
         await home.start_api()
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=home.url, headers=headers, timeout=60) as client:
             found = App(home, client)
             await found.organization("acme", "team", job_limit=5)
             yield found
@@ -165,7 +165,7 @@ async def test_the_broker_is_down_and_the_job_is_accepted_and_done_when_it_is_ba
         key = await home.key("teams")
         await home.start_api()
         async with httpx.AsyncClient(
-            base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=30
+            base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60
         ) as client:
             app = App(home, client)
             await app.organization("acme", "team")
@@ -197,12 +197,19 @@ async def test_a_page_follows_the_job_and_the_api_still_stops_at_once(app: App, 
     assert list(dict.fromkeys(seen))[-1] == "completed"
     model.script = [silence]
     waiting = await app.accepted("acme")
-    cut = asyncio.create_task(app.client.get(f"/v1/jobs/{waiting['id']}/stream"))
-    await model.until(2, 60)
-    await asyncio.sleep(0.5)
-    assert await asyncio.to_thread(app.house.stop, "api", 20) == 0
-    answer = await cut
-    assert "event: processing" in answer.text, "the stream was ended, not torn"
+    processing = asyncio.Event()
+
+    async def follow() -> None:
+        async with app.client.stream("GET", f"/v1/jobs/{waiting['id']}/stream") as stream:
+            async for line in stream.aiter_lines():
+                if line == "event: processing":
+                    processing.set()
+
+    following = asyncio.create_task(follow())
+    async with asyncio.timeout(60):
+        await processing.wait()
+    assert await asyncio.to_thread(app.house.stop, "api") == 0
+    await following  # the stream was ended, not torn
     assert "refused to gracefully stop" not in app.house.log("api")
 
 
@@ -212,7 +219,7 @@ async def test_without_a_model_an_honest_offline_answer(tmp_path: Path, database
         await home.start_api()
         await home.start_worker()
         async with httpx.AsyncClient(
-            base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=30
+            base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60
         ) as client:
             app = App(home, client)
             await app.organization("acme", "team")

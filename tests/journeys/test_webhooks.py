@@ -30,7 +30,7 @@ async def test_a_call_that_a_kill_cut_off_comes_again_with_the_same_id(
     ):
         key = await home.key()
         await home.start_api()
-        async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as api:
+        async with httpx.AsyncClient(base_url=home.url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as api:
             endpoint = (await api.post("/v1/webhooks", json={"url": app.url(), "events": ["email.sent"]})).json()
             mail = (await api.post("/v1/emails", json=MAIL)).json()
             await home.start_worker("first")

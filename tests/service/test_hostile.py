@@ -119,7 +119,7 @@ ATTACKS: list[Attack] = [
             5,
         )
     ),
-    mail(41, scheduled_at="2026-12-02T00:00:00Z", expires_at="2026-12-01T00:00:00Z"),
+    mail(41, scheduled_at="2126-12-02T00:00:00Z", expires_at="2126-12-01T00:00:00Z"),
     *(
         mail(42, template={"key": "welcome", "locale": locale, "variables": {"name": "A"}})
         for locale in ("../../etc", "e\0n")

@@ -32,12 +32,12 @@ def client(url: str, **conf: Any) -> Celery:
     return app
 
 
-def inspect(app: Celery, worker: Worker) -> Any:
+def inspect(app: Celery, worker: Worker, timeout: float = 30.0) -> Any:
     """Remote control of one worker, answered as soon as it answers."""
-    return app.control.inspect([worker.node], timeout=5, limit=1)
+    return app.control.inspect([worker.node], timeout=timeout, limit=1)
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
     """Waits until the condition holds, and returns what it returned."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -95,7 +95,7 @@ class Worker:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def stop(self, timeout: float = 30.0) -> int:
+    def stop(self, timeout: float = 60.0) -> int:
         """SIGTERM, and the exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -116,7 +116,7 @@ class Worker:
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
         return Counter(line.rpartition(" ")[0] for line in lines)
 
-    def wait_for(self, *notes: str, timeout: float = 20.0) -> None:
+    def wait_for(self, *notes: str, timeout: float = 60.0) -> None:
         """Waits until the journal has all of these."""
         missing = f"{notes} in the journal; {self.log}"
         eventually(lambda: all(self.notes()[note] for note in notes), missing, timeout)

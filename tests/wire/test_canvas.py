@@ -55,4 +55,4 @@ def test_a_chord_waits_for_the_member_that_is_retried(worker: Worker, stock: Cel
         step(stock, "demo.flaky", tag, 2), stock.signature("demo.add", (2, 3), queue="default", immutable=True)
     )
     quick = step(stock, "demo.add", 1, 1)
-    assert chord(group(slow, quick), stock.signature("demo.total", queue="default")).apply_async().get(timeout=20) == 7
+    assert chord(group(slow, quick), stock.signature("demo.total", queue="default")).apply_async().get(timeout=60) == 7

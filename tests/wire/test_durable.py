@@ -42,7 +42,7 @@ async def states(engine: AsyncEngine) -> dict[UUID, str]:
         return {row.id: row.state for row in await connection.execute(text("SELECT id, state FROM messages"))}
 
 
-async def all_are(engine: AsyncEngine, state: str, timeout: float = 20.0) -> None:
+async def all_are(engine: AsyncEngine, state: str, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while set((await states(engine)).values()) != {state}:
         assert time.monotonic() < deadline, await states(engine)
@@ -51,7 +51,7 @@ async def all_are(engine: AsyncEngine, state: str, timeout: float = 20.0) -> Non
 
 @pytest.fixture(params=[OURS, STOCK], ids=["our-consumer", "celery-consumer"])
 def options(request: pytest.FixtureRequest) -> dict[str, object]:
-    return dict(request.param)
+    return {**request.param, "lease": STEADY["lease"]}
 
 
 async def test_rows_are_run_once_each(  # noqa: PLR0917 - fixtures
@@ -79,7 +79,7 @@ async def test_rows_survive_the_loss_of_the_broker_and_of_the_worker(
     with redis.Redis.from_url(redis_url) as server:
         server.flushall()
     with Worker(redis_url, tmp_path, name="w2", app="tests.wire.durable", DATABASE_URL=database) as second:
-        await all_are(engine, "done", 40)
+        await all_are(engine, "done")
         assert all(second.notes()[f"end {tag}"] == 1 for tag in tags)
 
 
@@ -152,7 +152,7 @@ async def test_a_row_that_began_again_after_its_lease_lapsed_can_be_revoked(
         [message] = await enqueue(engine, ["a"], 60)
         await noted(worker, "start a")
         worker.signal(signal.SIGSTOP)
-        for _ in range(100):
+        for _ in range(600):
             await asyncio.sleep(0.1)
             if (await runtime.ledger.sweep(runtime.publisher.ring)).reclaimed:
                 break

@@ -61,7 +61,11 @@ def test_a_killed_workers_messages_run_elsewhere_and_only_those_in_flight_run_tw
 
 
 def test_sigterm_under_load_loses_nothing_and_runs_nothing_twice(redis_url: str, stock: Celery, tmp_path: Path) -> None:
-    with Worker(redis_url, tmp_path, CONCURRENCY=20) as first, Worker(redis_url, tmp_path, name="w2") as second:
+    options = {**OURS, "lease": 30.0}
+    with (
+        Worker(redis_url, tmp_path, options=options, CONCURRENCY=20) as first,
+        Worker(redis_url, tmp_path, options=options, name="w2") as second,
+    ):
         tags = send(stock, 300, 0.1)
         eventually(lambda: sum(starts(first, tags)) > 60, "they run")
         assert first.stop() == 0
@@ -75,7 +79,7 @@ def test_shutdown_by_remote_control_is_a_warm_one(redis_url: str, stock: Celery,
         eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
         stock.control.shutdown(destination=[worker.node])
         assert worker.process is not None
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(60) == 0
         assert all_ended(worker, tags)
 
 
@@ -83,7 +87,7 @@ def test_a_key_prefix_is_kept_to(redis_url: str, server: redis.Redis, tmp_path: 
     stock = client(redis_url)
     stock.conf.broker_transport_options = {"global_keyprefix": "p:", "priority_steps": [0, 3, 6, 9]}
     with Worker(redis_url, tmp_path, "-E", PREFIX="p:") as worker:
-        stock.send_task("demo.work", args=["a", 0.5], queue="default")
+        stock.send_task("demo.work", args=["a", 3.0], queue="default")
         stock.send_task("demo.again", args=["b"], queue="default")
         worker.wait_for("start a")
         assert inspect(stock, worker).active()[worker.node]
@@ -105,11 +109,9 @@ def test_what_outlasts_the_grace_is_given_back_at_once(
 ) -> None:
     options = {**OURS, "grace": 0.5, "lease": 60.0}
     with Worker(redis_url, tmp_path, options=options) as first:
-        tags = send(stock, 3, 8.0)
+        tags = send(stock, 3, 600.0)
         eventually(lambda: sum(starts(first, tags)) == 3, "they run")
-        started = time.monotonic()
         assert first.stop() == 0
-        assert time.monotonic() - started < 6
     assert server.llen("default") == 3
     assert not server.keys("workers:unacked:*")
     assert not server.zcard("workers:owners")
@@ -117,11 +119,11 @@ def test_what_outlasts_the_grace_is_given_back_at_once(
 
 def test_sigquit_gives_everything_back(redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path) -> None:
     with Worker(redis_url, tmp_path, options={**OURS, "lease": 60.0}) as worker:
-        tags = send(stock, 3, 30.0)
+        tags = send(stock, 3, 600.0)
         eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
         worker.signal(signal.SIGQUIT)
         assert worker.process is not None
-        worker.process.wait(5)
+        worker.process.wait(60)
     assert server.llen("default") == 3
 
 
@@ -129,14 +131,14 @@ def test_sigquit_cuts_the_grace_of_a_sigterm_short(
     redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path
 ) -> None:
     with Worker(redis_url, tmp_path, options={**OURS, "lease": 60.0, "grace": 60.0}) as worker:
-        tags = send(stock, 3, 30.0)
+        tags = send(stock, 3, 600.0)
         eventually(lambda: sum(starts(worker, tags)) == 3, "they run")
         worker.signal(signal.SIGTERM)
         time.sleep(1)
         assert worker.alive
         worker.signal(signal.SIGQUIT)
         assert worker.process is not None
-        worker.process.wait(10)
+        worker.process.wait(40)  # less than the grace
     assert server.llen("default") == 3
     assert not server.exists("workers:owners")
 
@@ -177,7 +179,7 @@ def test_sockets_killed_with_tasks_running_run_nothing_twice(
 
 def pings(redis_url: str, worker: Worker) -> bool:
     try:
-        return bool(inspect(client(redis_url), worker).ping())
+        return bool(inspect(client(redis_url), worker, 5).ping())
     except client(redis_url).connection().connection_errors:  # our own connections were killed as well
         return False
 
@@ -326,7 +328,7 @@ def test_a_message_that_arrives_while_an_idle_worker_is_frozen_is_not_lost(
         first.process.kill()  # type: ignore[union-attr]
         first.process.wait()  # type: ignore[union-attr]
     with Worker(redis_url, tmp_path, name="w2") as second:
-        eventually(lambda: all_ended(second, tags), "all have ended", 5)
+        eventually(lambda: all_ended(second, tags), "all have ended")
 
 
 def test_a_mixed_fleet_shares_a_queue(redis_url: str, stock: Celery, tmp_path: Path) -> None:

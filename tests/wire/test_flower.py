@@ -30,7 +30,7 @@ def test_flower_lists_the_worker_and_its_task(worker: Worker, redis_url: str, tm
     with (tmp_path / "flower.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
     try:
-        read = lambda path: urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).read().decode()  # noqa: E731
+        read = lambda path: urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30).read().decode()  # noqa: E731
 
         def shows(path: str, text: str) -> bool:
             try:
@@ -38,7 +38,7 @@ def test_flower_lists_the_worker_and_its_task(worker: Worker, redis_url: str, tm
             except OSError:
                 return False
 
-        eventually(lambda: shows("/api/workers?refresh=1", worker.node), "Flower lists the worker", 30)
+        eventually(lambda: shows("/api/workers?refresh=1", worker.node), "Flower lists the worker")
         sent: list[str] = []
 
         def knows_one() -> bool:  # it asks for events when it has found the worker
@@ -46,7 +46,7 @@ def test_flower_lists_the_worker_and_its_task(worker: Worker, redis_url: str, tm
             time.sleep(0.5)
             return any(shows(f"/api/task/info/{id}", "SUCCESS") for id in sent)
 
-        eventually(knows_one, "Flower knows a task", 30)
+        eventually(knows_one, "Flower knows a task")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -27,7 +26,7 @@ SAMPLES = (
 """What a scrape of the worker shows, as regular expressions."""
 
 
-def get(port: int, path: str, timeout: float = 2.0) -> tuple[int, str]:
+def get(port: int, path: str, timeout: float = 20.0) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as answer:
             return answer.status, answer.read().decode()
@@ -51,7 +50,7 @@ def test_a_worker_tells_that_it_is_alive_ready_and_how_much_it_does(
         assert get(port, "/elsewhere")[0] == 404
         stack.valkey.pause()
         try:
-            eventually(lambda: get(port, "/ready", 10)[0] == 503, "without the broker it is not ready", 30)
+            eventually(lambda: get(port, "/ready")[0] == 503, "without the broker it is not ready")
             assert json.loads(get(port, "/ready")[1])["broker"] is False
             assert get(port, "/live")[0] == 200
         finally:
@@ -61,11 +60,9 @@ def test_a_worker_tells_that_it_is_alive_ready_and_how_much_it_does(
 def test_a_loop_that_stands_still_does_not_answer(redis_url: str, tmp_path: Path) -> None:
     port = free_port()
     with Worker(redis_url, tmp_path, options={**OURS, "health_port": port}) as worker:
-        client(redis_url).send_task("demo.block", args=["b", 3.0], queue="default")
+        client(redis_url).send_task("demo.block", args=["b", 5.0], queue="default")
         worker.wait_for("start b")
-        started = time.monotonic()
         with pytest.raises(OSError, match="timed out"):
-            get(port, "/live", 1.0)
-        assert time.monotonic() - started < 3
+            get(port, "/live", 0.5)
         worker.wait_for("end b")
         assert get(port, "/live")[0] == 200

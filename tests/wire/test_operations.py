@@ -51,7 +51,7 @@ def send(stock: Celery, name: str, *args: Any, **options: Any) -> str:
 
 def tell(stock: Celery, worker: Worker, command: str, **arguments: Any) -> Any:
     [answer] = stock.control.broadcast(
-        command, arguments=arguments, destination=[worker.node], reply=True, timeout=20, limit=1
+        command, arguments=arguments, destination=[worker.node], reply=True, timeout=60, limit=1
     )
     return answer[worker.node]
 
@@ -146,12 +146,12 @@ def test_celery_events_shows_them(worker: Worker, stock: Celery, tag: str, tmp_p
     with dump.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=worker.env, stdout=output, stderr=output)
     try:
-        eventually(lambda: "worker-heartbeat" in dump.read_text() or "heartbeat" in dump.read_text(), "it listens", 40)
+        eventually(lambda: "worker-heartbeat" in dump.read_text() or "heartbeat" in dump.read_text(), "it listens")
         sent = send(stock, "demo.work", tag)
         eventually(lambda: sent in dump.read_text() and "succeeded" in dump.read_text(), "it shows the task")
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_stock_worker_runs_our_messages(redis_url: str, tmp_path: Path, tag: str) -> None:
@@ -163,10 +163,10 @@ def test_a_stock_worker_runs_our_messages(redis_url: str, tmp_path: Path, tag: s
             process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
         try:
             found = lambda: (tmp_path / "journal").exists() and tag in (tmp_path / "journal").read_text()  # noqa: E731
-            eventually(found, "Celery's own worker has run it", 40)
+            eventually(found, "Celery's own worker has run it")
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def test_shutdown_by_remote_control_is_warm(redis_url: str, tmp_path: Path) -> None:
@@ -176,5 +176,5 @@ def test_shutdown_by_remote_control_is_warm(redis_url: str, tmp_path: Path) -> N
         worker.wait_for("start w")
         stock.control.shutdown(destination=[worker.node])
         assert worker.process is not None
-        assert worker.process.wait(30) == 0
+        assert worker.process.wait(60) == 0
         assert worker.notes()["end w"] == 1

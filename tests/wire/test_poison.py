@@ -104,7 +104,7 @@ def server(stack: Stack) -> Iterator[redis.Redis]:
 
 def runs_the_next(worker: Worker, stack: Stack, tag: str) -> None:
     client(stack.redis_url).send_task("demo.work", args=[tag], queue="default")
-    worker.wait_for(f"end {tag}", timeout=5)
+    worker.wait_for(f"end {tag}")
     assert worker.alive
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_run_is_buried_with_its_reason(
     case: str, worker: Worker, stack: Stack, server: redis.Redis
 ) -> None:
     server.lpush("default", BURIED[case])
-    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 5)
+    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
     runs_the_next(worker, stack, case.replace(" ", "-"))
     [letter] = inspect(client(stack.redis_url), worker)._request("dead")[worker.node]
     assert letter["reason"]
@@ -129,7 +129,7 @@ def test_what_is_odd_harms_nobody(case: str, worker: Worker, stack: Stack, serve
 
 def test_the_command_line_knows_the_dead_letters(worker: Worker, stack: Stack, server: redis.Redis) -> None:
     server.lpush("default", BURIED["unknown task"])
-    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 5)
+    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
     command = [sys.executable, "-m", "celery", "-A", "tests.wire.demo", "inspect", "-d", worker.node, "dead", "5"]
     answer = subprocess.run(command, cwd=ROOT, env=worker.env, capture_output=True, text=True, check=True)
     assert "demo.nobody" in answer.stdout
@@ -138,9 +138,9 @@ def test_the_command_line_knows_the_dead_letters(worker: Worker, stack: Stack, s
 def test_a_dead_letter_can_be_put_back(worker: Worker, stack: Stack, server: redis.Redis) -> None:
     control = client(stack.redis_url).control
     server.lpush("default", BURIED["unknown task"])
-    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 5)
+    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
     [answer] = control.broadcast(
-        "requeue_dead", arguments={"limit": 1}, destination=[worker.node], reply=True, timeout=3
+        "requeue_dead", arguments={"limit": 1}, destination=[worker.node], reply=True, timeout=60, limit=1
     )
     assert answer[worker.node] == {"ok": "1 put back"}
-    eventually(lambda: server.llen("workers:dead") == 1, "it was tried again", 5)
+    eventually(lambda: server.llen("workers:dead") == 1, "it was tried again")

@@ -48,13 +48,13 @@ def key(id: str) -> str:
 
 def test_many_results_each_reach_who_asked(worker: Worker, stock: Celery) -> None:
     sent = [send(stock, "demo.add", n, n) for n in range(200)]
-    assert [result.get(timeout=30) for result in sent] == [n + n for n in range(200)]
+    assert [result.get(timeout=60) for result in sent] == [n + n for n in range(200)]
 
 
 def test_a_result_is_what_celery_would_have_stored(worker: Worker, stock: Celery, store: redis.Redis) -> None:
     ours = send(stock, "demo.add", 2, 3)
     theirs = send(stock, "demo.plain_add", 2, 3)  # a plain task: Celery's own tracer and backend store it
-    assert ours.get(timeout=30) == theirs.get(timeout=30) == 5
+    assert ours.get(timeout=60) == theirs.get(timeout=60) == 5
     mine, its = json.loads(store.get(key(ours.id)) or ""), json.loads(store.get(key(theirs.id)) or "")
     assert list(mine) == list(its)
     changing = ("task_id", "date_done")
@@ -64,13 +64,13 @@ def test_a_result_is_what_celery_would_have_stored(worker: Worker, stock: Celery
 
 def test_results_are_kept_for_as_long_as_the_actor_says(worker: Worker, stock: Celery, store: redis.Redis) -> None:
     kept, usual = send(stock, "demo.add", 1, 1), send(stock, "demo.plain_add", 1, 1)
-    kept.get(timeout=30), usual.get(timeout=30)
+    kept.get(timeout=60), usual.get(timeout=60)
     assert 0 < store.ttl(key(kept.id)) <= 60
     assert 60 < store.ttl(key(usual.id)) <= 7200  # result_expires
 
 
 def test_values_json_lacks_come_back_as_they_were(worker: Worker, stock: Celery) -> None:
-    values = send(stock, "demo.values").get(timeout=30)
+    values = send(stock, "demo.values").get(timeout=60)
     assert (str(values["id"]), values["at"].year, str(values["price"])) == (
         "00000000-0000-0000-0000-000000000001",
         2026,
@@ -80,19 +80,19 @@ def test_values_json_lacks_come_back_as_they_were(worker: Worker, stock: Celery)
 
 def test_a_result_nobody_can_write_down_is_a_failure_that_says_so(worker: Worker, stock: Celery) -> None:
     with pytest.raises(Exception, match="cannot be stored"):
-        send(stock, "demo.unstorable").get(timeout=30)
+        send(stock, "demo.unstorable").get(timeout=60)
 
 
 def test_a_failure_and_a_retry_are_seen(worker: Worker, stock: Celery) -> None:
     with pytest.raises(Exception, match="arguments do not fit"):
-        send(stock, "demo.add", 2, "x").get(timeout=30)
+        send(stock, "demo.add", 2, "x").get(timeout=60)
     trying = send(stock, "demo.trying", f"t{uuid4().hex[:6]}")
     eventually(lambda: trying.state == "RETRY", "it is to be retried")
 
 
 def test_what_expired_is_told_as_revoked(worker: Worker, stock: Celery) -> None:
     with pytest.raises(TaskRevokedError):
-        send(stock, "demo.add", 2, 2, countdown=0.5, expires=0.1).get(timeout=30)
+        send(stock, "demo.add", 2, 2, countdown=0.5, expires=0.1).get(timeout=60)
 
 
 def test_what_is_revoked_while_it_runs_is_told_as_revoked(worker: Worker, stock: Celery) -> None:
@@ -101,7 +101,7 @@ def test_what_is_revoked_while_it_runs_is_told_as_revoked(worker: Worker, stock:
     worker.wait_for(f"start {tag}")
     running.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
-        running.get(timeout=30)
+        running.get(timeout=60)
 
 
 def test_nothing_is_stored_for_who_does_not_want_it(worker: Worker, stock: Celery, store: redis.Redis) -> None:
@@ -109,29 +109,29 @@ def test_nothing_is_stored_for_who_does_not_want_it(worker: Worker, stock: Celer
     without = send(stock, "demo.work", tag)  # the actor declares no result
     ignored = send(stock, "demo.add", 1, 2, ignore_result=True)
     worker.wait_for(f"end {tag}")
-    send(stock, "demo.add", 1, 2).get(timeout=30)
+    send(stock, "demo.add", 1, 2).get(timeout=60)
     assert not store.exists(key(without.id))
     assert not store.exists(key(ignored.id))
     asked = send(stock, "demo.work", f"{tag}a", ignore_result=False)
-    assert asked.get(timeout=30) is None
+    assert asked.get(timeout=60) is None
 
 
 def test_a_stored_success_is_never_overwritten(worker: Worker, stock: Celery, store: redis.Redis) -> None:
     first = send(stock, "demo.add", 2, 3)
-    assert first.get(timeout=30) == 5
+    assert first.get(timeout=60) == 5
     before = store.get(key(first.id))
     send(stock, "demo.add", 40, 2, task_id=first.id)
     send(stock, "demo.add", 2, "x", task_id=first.id)
-    assert send(stock, "demo.add", 0, 0).get(timeout=30) == 0  # results are stored in the order they came
+    assert send(stock, "demo.add", 0, 0).get(timeout=60) == 0  # results are stored in the order they came
     assert store.get(key(first.id)) == before
 
 
 def test_groups_and_chords_gather_results(worker: Worker, stock: Celery) -> None:
     add = stock.signature("demo.add", queue="default")
     many = group(add.clone([n, 1]) for n in range(20)).apply_async()
-    assert many.get(timeout=30) == [n + 1 for n in range(20)]
+    assert many.get(timeout=60) == [n + 1 for n in range(20)]
     total = stock.signature("demo.total", queue="default")
-    assert chord([add.clone([n, n]) for n in range(20)], total).apply_async().get(timeout=30) == 380
+    assert chord([add.clone([n, n]) for n in range(20)], total).apply_async().get(timeout=60) == 380
 
 
 def test_started_is_told_where_the_task_tracks_it(worker: Worker, stock: Celery) -> None:
@@ -152,7 +152,7 @@ def test_results_wait_for_a_backend_that_is_full_and_the_message_with_them(
         with redis.Redis.from_url(str(stock.conf.broker_url)) as broker:
             sent = stock.AsyncResult(str(uuid4()))
             broker.config_set("maxmemory", 0)
-            stock.send_task("demo.trying", args=[tag, 1.0], queue="default", task_id=sent.id)
+            stock.send_task("demo.trying", args=[tag, 4.0], queue="default", task_id=sent.id)
             worker.wait_for(f"start {tag}")
             broker.config_set("maxmemory", 1)
             eventually(lambda: "results_delayed" in worker.log.read_text(), "it waits")
@@ -160,4 +160,4 @@ def test_results_wait_for_a_backend_that_is_full_and_the_message_with_them(
             assert held
     finally:
         store.config_set("maxmemory", 0)
-    assert sent.get(timeout=30) == tag
+    assert sent.get(timeout=60) == tag

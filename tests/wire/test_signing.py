@@ -103,7 +103,7 @@ def test_a_forgery_is_a_dead_letter_and_never_runs(
     envelope = signed(tag, key, delay=0.01)
     change(envelope)
     server.lpush("default", json.dumps(envelope))
-    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters", 10)
+    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
     [letter] = inspect(client(stack.redis_url), worker)._request("dead")[worker.node]
     assert "TASK_SIGNING_KEYS" in letter["reason"]
     server.lpush("default", json.dumps(signed(f"after-{tag}")))
@@ -126,9 +126,9 @@ def test_a_stock_client_signs_as_the_document_says(worker: Worker, stack: Stack)
 def test_a_verb_that_is_not_allowed_does_nothing(worker: Worker, stack: Stack) -> None:
     control = client(stack.redis_url).control
     for verb in ("shutdown", "pool_restart", "revoke"):
-        [answer] = control.broadcast(verb, destination=[worker.node], reply=True, timeout=5)
+        [answer] = control.broadcast(verb, destination=[worker.node], reply=True, timeout=60, limit=1)
         assert "WORKER_CONTROL_VERBS" in answer[worker.node]["error"]
-    assert control.ping([worker.node], timeout=5)
+    assert control.ping([worker.node], timeout=60, limit=1)
     assert worker.alive
 
 

@@ -70,22 +70,22 @@ def test_a_snooze_counts_no_attempt_and_retries_have_an_end(worker: Worker, stoc
 
 
 def test_results_reach_a_stock_client(worker: Worker, stock: Celery) -> None:
-    assert stock.send_task("demo.add", args=[2, 3], queue="default").get(timeout=10) == 5
+    assert stock.send_task("demo.add", args=[2, 3], queue="default").get(timeout=60) == 5
     with pytest.raises(Exception, match="arguments do not fit"):
-        stock.send_task("demo.add", args=[2, "x"], queue="default").get(timeout=10)
+        stock.send_task("demo.add", args=[2, "x"], queue="default").get(timeout=60)
 
 
 def test_canvas_is_celerys_own(worker: Worker, stock: Celery) -> None:
     add = stock.signature("demo.add", queue="default")
-    assert chain(add.clone([1, 2]), add.clone([10])).apply_async().get(timeout=10) == 13
+    assert chain(add.clone([1, 2]), add.clone([10])).apply_async().get(timeout=60) == 13
     total = stock.signature("demo.total", queue="default")
-    assert chord([add.clone([n, n]) for n in range(3)], total).apply_async().get(timeout=10) == 6
-    assert group(add.clone([n, 1]) for n in range(3)).apply_async().get(timeout=10) == [1, 2, 3]
+    assert chord([add.clone([n, n]) for n in range(3)], total).apply_async().get(timeout=60) == 6
+    assert group(add.clone([n, 1]) for n in range(3)).apply_async().get(timeout=60) == [1, 2, 3]
 
 
 def test_a_plain_async_task_keeps_its_own_request(worker: Worker, stock: Celery, tag: str) -> None:
     sent = [stock.send_task("demo.chatty", args=[f"{tag}{n}"], queue="default") for n in range(10)]
-    assert [result.get(timeout=10) for result in sent] == [result.id for result in sent]
+    assert [result.get(timeout=60) for result in sent] == [result.id for result in sent]
 
 
 def test_autoretry_sees_what_an_async_task_raises(worker: Worker, stock: Celery, tag: str) -> None:
@@ -104,15 +104,15 @@ def test_the_soft_limit_cancels_and_the_hard_limit_frees_the_slot(worker: Worker
     softly = stock.send_task("demo.soft", args=[tag], queue="default")
     hardly = stock.send_task("demo.hard", args=[f"{tag}h"], queue="default")
     with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
-        softly.get(timeout=10)
+        softly.get(timeout=60)
     with pytest.raises(Exception, match="TimeLimitExceeded"):
-        hardly.get(timeout=10)
+        hardly.get(timeout=60)
     worker.wait_for(f"cancelled {tag}")
     eventually(lambda: not inspect(stock, worker).active()[worker.node], "nothing runs")
 
 
 def test_inspect_answers(worker: Worker, stock: Celery, tag: str) -> None:
-    sent = stock.send_task("demo.work", args=[tag, 5.0], queue="default")
+    sent = stock.send_task("demo.work", args=[tag, 60.0], queue="default")
     worker.wait_for(f"start {tag}")
     ask = inspect(stock, worker)
     assert ask.ping() == {worker.node: {"ok": "pong"}}
@@ -147,16 +147,16 @@ def test_a_scheduled_task_is_listed(worker: Worker, stock: Celery, tag: str) -> 
 
 
 def test_queues_come_and_go_by_remote_control(worker: Worker, stock: Celery, tag: str) -> None:
-    stock.control.add_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=5, limit=1)
+    stock.control.add_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=30, limit=1)
     stock.send_task("demo.work", args=[tag], queue=f"extra{tag}")
     worker.wait_for(f"end {tag}")
-    stock.control.cancel_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=5, limit=1)
+    stock.control.cancel_consumer(f"extra{tag}", destination=[worker.node], reply=True, timeout=30, limit=1)
     names = lambda: {q["name"] for q in inspect(stock, worker).active_queues()[worker.node]}  # noqa: E731
     eventually(lambda: f"extra{tag}" not in names(), "the queue is gone")
 
 
 def test_a_rate_limit_set_by_remote_control_holds(worker: Worker, stock: Celery, tag: str) -> None:
-    stock.control.rate_limit("demo.work", "2/s", destination=[worker.node], reply=True, timeout=5, limit=1)
+    stock.control.rate_limit("demo.work", "2/s", destination=[worker.node], reply=True, timeout=30, limit=1)
     try:
         started = time.monotonic()
         for n in range(5):
@@ -164,14 +164,14 @@ def test_a_rate_limit_set_by_remote_control_holds(worker: Worker, stock: Celery,
         worker.wait_for(*(f"end {tag}{n}" for n in range(5)))
         assert time.monotonic() - started > 1.5
     finally:
-        stock.control.rate_limit("demo.work", 0, destination=[worker.node], reply=True, timeout=5, limit=1)
+        stock.control.rate_limit("demo.work", 0, destination=[worker.node], reply=True, timeout=30, limit=1)
 
 
 def test_the_pool_grows_and_shrinks_by_remote_control(worker: Worker, stock: Celery) -> None:
     size = lambda: inspect(stock, worker).stats()[worker.node]["pool"]["max-concurrency"]  # noqa: E731
-    stock.control.pool_grow(3, destination=[worker.node], reply=True, timeout=5, limit=1)
+    stock.control.pool_grow(3, destination=[worker.node], reply=True, timeout=30, limit=1)
     assert size() == 53
-    stock.control.pool_shrink(3, destination=[worker.node], reply=True, timeout=5, limit=1)
+    stock.control.pool_shrink(3, destination=[worker.node], reply=True, timeout=30, limit=1)
     assert size() == 50
 
 
@@ -183,4 +183,4 @@ def test_beat_fires_and_the_worker_runs_it(worker: Worker, stock: Celery, tmp_pa
         eventually(lambda: worker.notes()["end tick"] > before + 1, "two ticks have run")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

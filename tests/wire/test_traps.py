@@ -12,10 +12,11 @@ from celery import Celery
 
 from service.dev.stack import Stack
 from tests.faults.test_clocks import off_by
-from tests.wire.process import ROOT, Worker, client, eventually, inspect
+from tests.wire.process import OURS, ROOT, Worker, client, eventually, inspect
 from workers.celery.keys import Keys
 
 KEYS = Keys()
+PATIENT = {**OURS, "lease": 30.0}
 
 
 def send(stock: Celery, tags: list[str], seconds: float = 0.0, **options: object) -> None:
@@ -53,10 +54,10 @@ def test_what_is_put_off_for_longer_than_a_lease_runs_once_and_waits_in_no_worke
 
 def test_a_clock_that_is_hours_ahead_takes_nobodys_work(redis_url: str, tmp_path: Path) -> None:
     stock = client(redis_url)
-    with Worker(redis_url, tmp_path) as right:
+    with Worker(redis_url, tmp_path, options=PATIENT) as right:
         send(stock, ["long"], 4.0)
         right.wait_for("start long")
-        with Worker(redis_url, tmp_path, name="w2", **off_by("+2h")) as wrong:
+        with Worker(redis_url, tmp_path, name="w2", options=PATIENT, **off_by("+2h")) as wrong:
             send(stock, ["put_off"], countdown=600)
             with redis.Redis.from_url(redis_url) as server:
                 eventually(lambda: server.zcard(KEYS.delayed), "it is put off")

@@ -32,6 +32,13 @@ def message_id(number: int = 1) -> str:
     return f"<{number}@callboard.test>"
 
 
+async def until(true: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(60):
+        while not true():  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.005)
+
+
 class Fence:
     """A `before_dot` that counts, and may refuse."""
 

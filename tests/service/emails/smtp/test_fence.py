@@ -7,7 +7,7 @@ import pytest
 from service.emails.smtp import Kind, Phase, SmtpError
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import LINE, Fence, MakeTransport, mail, message_id
+from tests.service.emails.smtp.conftest import LINE, Fence, MakeTransport, mail, message_id, until
 
 
 class Lost(Exception):
@@ -20,7 +20,8 @@ async def test_the_server_has_everything_but_the_dot_when_the_fence_is_asked(tra
     async with Sink() as sink:
 
         async def look() -> None:
-            await asyncio.sleep(0.3)
+            await until(lambda: sink.sessions[0].body_bytes == len(data))
+            await asyncio.sleep(0.05)
             seen.append((sink.sessions[0].body_bytes, len(sink.mails)))
 
         await transport_to(sink).send("from@example.org", ["to@example.org"], data, look)
@@ -48,10 +49,14 @@ async def test_a_refused_fence_leaves_nothing_behind_and_comes_out_unchanged(
 async def test_a_fence_that_is_cancelled_leaves_nothing_behind(transport_to: MakeTransport) -> None:
     async with Sink() as sink:
         transport = transport_to(sink)
-        sending = asyncio.create_task(
-            transport.send("from@example.org", ["to@example.org"], mail(), lambda: asyncio.sleep(60))
-        )
-        await asyncio.sleep(0.1)
+        asked = asyncio.Event()
+
+        async def think() -> None:
+            asked.set()
+            await asyncio.sleep(60)
+
+        sending = asyncio.create_task(transport.send("from@example.org", ["to@example.org"], mail(), think))
+        await asked.wait()
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -62,10 +67,10 @@ async def test_a_fence_that_is_cancelled_leaves_nothing_behind(transport_to: Mak
 
 async def test_a_mail_cancelled_in_mid_conversation_takes_its_connection_with_it(transport_to: MakeTransport) -> None:
     """The replies it did not wait for must not be taken for those of the next mail."""
-    async with Sink({"mail": [Rule(delay=0.2, times=1)]}) as sink:
+    async with Sink({"mail": [Rule(delay=0.5, times=1)]}) as sink:
         transport = transport_to(sink)
         sending = asyncio.create_task(transport.send("from@example.org", ["to@example.org"], mail(1), Fence()))
-        await asyncio.sleep(0.1)
+        await until(lambda: sink.sessions and "MAIL" in sink.sessions[0].verbs)
         sending.cancel()
         await asyncio.wait({sending})
         await transport.send("from@example.org", ["to@example.org"], mail(2), Fence())

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 
 import pytest
 
@@ -10,7 +9,7 @@ from service.emails.smtp import Backoff, Kind, Phase, SmtpError
 from service.emails.smtp.phases import Timeouts
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import LINE, Fence, MakeTransport, hasty, mail, message_id
+from tests.service.emails.smtp.conftest import LINE, PATIENT, Fence, MakeTransport, hasty, mail, message_id
 
 LONG = LINE * 32_000  # more than all the buffers on the way hold
 BEFORE = ["banner", "ehlo", "mail", "rcpt", "data"]
@@ -57,7 +56,8 @@ async def test_silence_and_hanging_up_are_ambiguous_after_the_dot_only(
 ) -> None:
     options = {} if extensions is None else {"extensions": extensions}
     async with Sink({phase: [Rule(then=then)]}, **options) as sink:
-        error = await refused(transport_to(sink, timeouts=hasty(phase)), fence)
+        patience = hasty(phase) if then == "hang" else PATIENT
+        error = await refused(transport_to(sink, timeouts=patience), fence)
     assert error.phase == Phase(phase)
     assert error.kind is (Kind.AMBIGUOUS if phase == "dot" else Kind.TEMPORARY)
     assert error.backoff is (Backoff.NEVER if phase == "dot" else Backoff.SHORT)
@@ -171,11 +171,9 @@ async def test_a_body_that_nobody_reads_times_out_before_the_fence(transport_to:
 
 
 async def test_the_total_deadline_bounds_what_no_phase_does(transport_to: MakeTransport, fence: Fence) -> None:
-    started = time.monotonic()
     async with Sink(delay=0.2, extensions=BARE) as sink:
         error = await refused(transport_to(sink, timeouts=hasty("total", 0.5)), fence)
     assert (error.kind, error.reason) == (Kind.TEMPORARY, "timeout")
-    assert time.monotonic() - started < 5
     assert fence.calls == 0
 
 

@@ -9,7 +9,7 @@ from service.emails.smtp.breaker import Breaker
 from service.emails.smtp.pool import Bounds
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
-from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail, message_id
+from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail, message_id, until
 
 
 async def send(transport: Transport, number: int = 1):
@@ -54,8 +54,7 @@ async def test_an_idle_connection_is_closed_after_a_while(transport_to: MakeTran
         transport = transport_to(sink, bounds=Bounds(size=2, idle=0.1))
         await send(transport)
         assert transport.load.idle == 1
-        await asyncio.sleep(0.3)
-        assert transport.load.open == 0
+        await until(lambda: transport.load.open == 0)
         assert sink.sessions[0].verbs[-1] == "QUIT"
         await send(transport)
     assert len(sink.sessions) == 2
@@ -66,8 +65,7 @@ async def test_a_kept_connection_that_the_server_closed_is_replaced_unseen(trans
         transport = transport_to(sink, pool_size=3)
         await flood(transport, 3)
         sink.cut()
-        await asyncio.sleep(0.05)
-        assert transport.load.open == 0, "the dead are noticed while they are idle"
+        await until(lambda: transport.load.open == 0)  # the dead are noticed while they are idle
         assert [answer.code for answer in await flood(transport, 3)] == [250] * 3
 
 
@@ -159,8 +157,8 @@ async def test_the_queue_is_bounded_and_says_so(transport_to: MakeTransport) -> 
 
 
 async def test_waiting_ends_at_the_deadline(transport_to: MakeTransport) -> None:
-    async with Sink({"dot": [Rule(delay=1.0, times=1)]}) as sink:
-        transport = transport_to(sink, pool_size=1, timeouts=hasty("total", 0.5))
+    async with Sink({"dot": [Rule(delay=2.0, times=1)]}) as sink:
+        transport = transport_to(sink, pool_size=1, timeouts=hasty("total", 1.5))
         first, second = await flood(transport, 2)
         assert (second.reason, second.kind) == ("pool_exhausted", Kind.TEMPORARY)
         assert first.code == 250
@@ -215,7 +213,7 @@ async def test_a_scout_that_is_called_off_lets_another_go(transport_to: MakeTran
             await send(transport)
         now[0] = 11
         scout = asyncio.create_task(send(transport))
-        await asyncio.sleep(0.1)
+        await until(lambda: len(sink.sessions) == 2)
         scout.cancel()
         await asyncio.wait({scout})
         assert (await send(transport)).code == 250
@@ -243,8 +241,8 @@ async def test_closing_waits_for_what_is_under_way(transport_to: MakeTransport) 
     async with Sink({"dot": [Rule(delay=0.2)]}) as sink:
         transport = transport_to(sink, pool_size=1)
         sending = [asyncio.create_task(send(transport, n)) for n in range(2)]
-        await asyncio.sleep(0.1)
-        await transport.close(grace=2)
+        await until(lambda: sink.sessions and transport.load.waiting == 1)
+        await transport.close(grace=20)
         done, waiting = await asyncio.gather(*sending, return_exceptions=True)
     assert done.code == 250
     assert (waiting.reason, waiting.kind) == ("closing", Kind.TEMPORARY)
@@ -255,8 +253,9 @@ async def test_closing_ends_in_bounded_time_whatever_the_server_does(transport_t
     async with Sink({phase: [Rule(then="hang")]}) as sink:
         transport = transport_to(sink)
         sending = asyncio.create_task(send(transport))
+        await until(lambda: sink.sessions and (phase.upper() if phase == "mail" else "DATA") in sink.sessions[0].verbs)
         await asyncio.sleep(0.1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await transport.close(grace=0.1)
             answer = (await asyncio.gather(sending, return_exceptions=True))[0]
     if phase == "quit":
@@ -271,8 +270,7 @@ async def test_nothing_a_server_says_between_mails_is_taken_for_a_reply(transpor
         await send(transport, 1)
         for writer in sink._writers:
             writer.write(b"250 2.0.0 Ok: queued as LIE\r\n")
-        await asyncio.sleep(0.05)
-        assert transport.load.open == 0
+        await until(lambda: transport.load.open == 0)
         sink.rules["dot"] = [Rule("554 5.6.0 no")]
         with pytest.raises(SmtpError):
             await send(transport, 2)
