@@ -29,7 +29,7 @@ async def started(made: House, *, times: int) -> None:
     async def ready() -> bool:
         return made.log("fleet").count("ready.") >= times
 
-    await made.eventually(ready, f"{times} workers are ready", timeout=60)
+    await made.eventually(ready, f"{times} workers are ready")
 
 
 async def test_a_killed_worker_comes_back_and_a_signal_stops_them_all(
@@ -71,7 +71,7 @@ async def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path, databas
 async def test_a_name_for_all_is_refused(tmp_path: Path, database: str, redis_url: str) -> None:
     async with house(tmp_path, database, redis_url) as made:
         made.start("fleet", "service", "worker", "--processes", "2", "-n", "mine@here")
-        assert made.processes.pop("fleet").wait(30) == 2
+        assert made.processes.pop("fleet").wait(60) == 2
         assert "leave out -n" in made.log("fleet")
 
 

@@ -62,9 +62,11 @@ async def test_a_revoked_key_is_refused_within_five_seconds(
         key_id = (await session.execute(text("SELECT id FROM api_keys"))).scalar_one()
         assert await keys.revoke(session, key_id)
     deadline = time.monotonic() + 5
+    asked = time.monotonic()
     while await status_of(client, key) != 401:
-        assert time.monotonic() < deadline
+        assert asked < deadline
         await asyncio.sleep(0.1)
+        asked = time.monotonic()
     async with db.transaction(db.sessions(engine)) as session:
         assert not await keys.revoke(session, key_id)
 

@@ -33,7 +33,7 @@ async def http(box: Mailbox) -> AsyncIterator[httpx.AsyncClient]:
 
 async def talk(box: Mailbox, conversation: Callable[[smtplib.SMTP], object]) -> object:
     def run() -> object:
-        with smtplib.SMTP("127.0.0.1", box.sink.port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", box.sink.port, timeout=60) as client:
             client.ehlo()
             return conversation(client)
 
@@ -292,9 +292,9 @@ async def test_pipelined_commands_are_answered_in_order(box: Mailbox, http: http
     writer.write(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
     codes = []
     while not codes or codes[-1] != b"354":
-        codes.append((await asyncio.wait_for(reader.readline(), 5))[:3])
+        codes.append((await asyncio.wait_for(reader.readline(), 60))[:3])
     writer.write(b"Subject: piped\r\n\r\nx\r\n.\r\nQUIT\r\n")
-    rest = [line[:3] for line in (await asyncio.wait_for(reader.read(), 5)).splitlines()]
+    rest = [line[:3] for line in (await asyncio.wait_for(reader.read(), 60)).splitlines()]
     assert rest == [b"250", b"221"]
     writer.close()
     assert (await get(http, "/api/v1/message/latest"))["Subject"] == "piped"
@@ -332,5 +332,5 @@ async def test_it_stops_while_clients_hold_on(tmp_path: Path) -> None:
         await client.get("/livez")
         reader, _ = await asyncio.open_connection("127.0.0.1", mailbox.sink.port)
         await reader.readline()
-        await asyncio.wait_for(mailbox.stop(), 5)
+        await asyncio.wait_for(mailbox.stop(), 30)
         assert await reader.read() == b""

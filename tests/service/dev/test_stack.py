@@ -47,7 +47,7 @@ def execute(url: str, statement: str) -> object:
     return asyncio.run(run())
 
 
-def until_gone(*pids: int, timeout: float = 15.0) -> None:
+def until_gone(*pids: int, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"{alive} still run"

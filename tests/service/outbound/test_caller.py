@@ -1,6 +1,7 @@
 """A call to a hostile server ends, soon, with little in memory, and goes nowhere else."""
 
 import gzip
+import socket
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from tests.service.outbound.scripted import Play, endless, reply, say, scripted,
 
 @asynccontextmanager
 async def caller_of(
-    within: float = 10.0, private: bool = True, tls: ssl.SSLContext | None = None
+    within: float = 60.0, private: bool = True, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Caller]:
     caller = Caller(Guard(private=private), within=within, tls=tls)
     try:
@@ -25,7 +26,7 @@ async def caller_of(
         await caller.close()
 
 
-async def failed(play: Play, within: float = 10.0) -> str:
+async def failed(play: Play, within: float = 60.0) -> str:
     async with scripted(play) as server, caller_of(within) as caller:
         with pytest.raises(CallFailed) as error:
             await caller.post(server.url(), b"{}", {})
@@ -138,9 +139,16 @@ async def test_tls_is_of_the_name_and_never_unverified() -> None:
     assert (wrong_name.value.code, unknown.value.code) == ("tls", "tls")
 
 
-async def test_nobody_there_is_a_failure_to_connect() -> None:
+async def test_nobody_there_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted(reply(200)) as server:
         url = server.url()
+
+    def resolve(host: str, port: int) -> list[str]:
+        if host == "nothing.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [host]
+
+    monkeypatch.setattr("service.outbound.guard._resolve", resolve)
     async with caller_of() as caller:
         for each in (url, "http://nothing.invalid:8080/"):
             with pytest.raises(CallFailed) as error:

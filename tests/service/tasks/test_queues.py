@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -78,9 +79,10 @@ async def test_what_ended_since_the_look_before_is_the_rate(
     assert told.due == 2
 
 
-async def test_an_answer_is_given_again_for_a_second(
-    api: httpx.AsyncClient, engine: AsyncEngine, make_key: MakeKey
+async def test_an_answer_is_given_again_for_a_while(
+    api: httpx.AsyncClient, engine: AsyncEngine, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.tasks.queues.FRESH", 600.0)
     operating = await operator(make_key)
     first = (await api.get("/v1/queues", headers=operating)).json()
     await store(engine, queue="email")

@@ -81,13 +81,24 @@ async def test_many_at_once_are_one(shelf: httpx.AsyncClient, engine: AsyncEngin
     assert len(bodies) == 1
 
 
-async def test_one_in_progress_is_409_with_retry_after(shelf: httpx.AsyncClient) -> None:
+async def test_one_in_progress_is_409_with_retry_after(
+    shelf: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await go.wait()
+
+    monkeypatch.setattr("tests.service.web.shelf.slow", slow)
     headers = {"Idempotency-Key": "k"}
     first = asyncio.create_task(shelf.post("/v1/notes", json={"title": "slow"}, headers=headers))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        await begun.wait()
     second = await shelf.post("/v1/notes", json={"title": "slow"}, headers=headers)
     assert problem(second, 409)["code"] == "idempotency-in-progress"
     assert second.headers["retry-after"] == "1"
+    go.set()
     assert (await first).status_code == 201
 
 

@@ -190,7 +190,7 @@ async def test_a_connection_rings_once_its_commit_was_answered(engine: AsyncEngi
     async with engine.begin() as connection:
         await connection.exec_driver_sql(
             "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END$$"
+            " $$BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END$$"
         )
         await connection.exec_driver_sql(
             "CREATE CONSTRAINT TRIGGER slowly AFTER INSERT ON messages DEFERRABLE INITIALLY DEFERRED"
