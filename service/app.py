@@ -103,8 +103,8 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         state.engine, state.sessions = engine, db.sessions(engine)
         state.publisher, state.runtime = publisher, runtime
         state.keyring = Keyring(engine, settings.db_accept_timeout, settings.db_connect_timeout)
-        if (limiter := Limiter.of(settings, state.registry)) is not None:
-            state.limiter = limiter
+        state.limiter = limiter = Limiter.of(settings, state.registry)
+        if limiter is not None:
             stack.push_async_callback(limiter.close)
         state.schema_head = migrate.head()
         state.stories = slices.stories()

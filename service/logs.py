@@ -190,8 +190,7 @@ class Lean:
         if self.writer is None:
             structlog.get_logger().info(event, **fields)
             return
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line = {"at": now, "level": "info", "event": event, "component": self.component, **fields}
+        line = {"at": datetime.now(UTC), "level": "info", "event": event, "component": self.component, **fields}
         self.writer.write(_encode(line).decode())
 
 

@@ -29,7 +29,7 @@ _acting: ContextVar[frozenset[UUID] | None] = ContextVar("acting", default=None)
 
 def array(tenants: Iterable[UUID | None]) -> str:
     """Write tenants as `app.tenants` holds them: a uuid[] literal."""
-    return "{" + ",".join(sorted({str(tenant) for tenant in tenants if tenant is not None})) + "}"
+    return "{" + ",".join(sorted(map(str, {tenant for tenant in tenants if tenant is not None}))) + "}"
 
 
 @contextlib.contextmanager

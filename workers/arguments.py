@@ -45,15 +45,16 @@ class Parameters:
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Check a call against the signature and make its values plain JSON ones; TypeError names what does not fit."""
-        if kwargs or len(args) != self._count:
-            self.signature.bind(*args, **kwargs)
-        return tuple(_plain(value) for value in args), {name: _plain(value) for name, value in kwargs.items()}
+        if not kwargs and len(args) == self._count:
+            return tuple(map(_plain, args)), {}
+        self.signature.bind(*args, **kwargs)
+        return tuple(map(_plain, args)), {name: _plain(value) for name, value in kwargs.items()}
 
     def encode_partly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """As `encode`, for a call that lacks its last positional argument as yet."""
         if not self.takes(*args, None, **kwargs):
             self.signature.bind(*args, **kwargs)
-        return tuple(_plain(value) for value in args), {name: _plain(value) for name, value in kwargs.items()}
+        return tuple(map(_plain, args)), {name: _plain(value) for name, value in kwargs.items()}
 
     def takes(self, *args: Any, **kwargs: Any) -> bool:
         """Whether the function can be called so, whatever the types."""
@@ -97,11 +98,14 @@ class Parameters:
         return msgspec.convert(value, wanted, str_keys=True)
 
 
+_TEXTS = (str, UUID)
+
+
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str | UUID):
+    if isinstance(value, _TEXTS):
         return str(value)
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value} has no JSON form: a message cannot carry it")
     return msgspec.to_builtins(value, str_keys=True)

@@ -315,10 +315,16 @@ def of_nobody() -> contextvars.Context:
 
 
 def attempt_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: every line logged inside an attempt bears its ids. Nothing is bound for it."""
-    if (context := running.get()) is not None:
+    """A structlog processor: every line logged inside an attempt, or for a request, bears its ids; nothing is bound."""
+    context, origin = running.get(), _origin.get()
+    if context is not None:
         for name, value in context.ids().items():
             event.setdefault(name, value)
+    else:
+        if origin.request_id is not None:
+            event.setdefault("request_id", origin.request_id)
+        if origin.tenant_id is not None:
+            event.setdefault("tenant", str(origin.tenant_id))
     return event
 
 

@@ -67,7 +67,7 @@ class Sender(Generic[P]):
         sending = Sending(
             delay=_seconds(delay),
             at=at,
-            priority=None if priority is None else Priority(priority),
+            priority=priority if priority is None or isinstance(priority, Priority) else Priority(priority),
             queue=queue,
             expires=_seconds(expires),
             key=key,
@@ -159,7 +159,8 @@ def _check(name: str, how: Sending, usual: float | None) -> None:
     faults: list[str] = []
     if how.delay is not None and how.at is not None:
         faults.append("give either delay or at")
-    left = (END - dt.datetime.now(dt.UTC)).total_seconds()
+    seconds = how.delay is not None or how.expires is not None
+    left = (END - dt.datetime.now(dt.UTC)).total_seconds() if seconds else 0.0
     if how.delay is not None and not 0 <= how.delay < left:
         faults.append(f"delay={how.delay!r} is not from 0 to {left:.0f} seconds")
     if how.at is not None and how.at.tzinfo is None:

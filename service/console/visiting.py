@@ -82,7 +82,6 @@ async def _look(engine: AsyncEngine, session: Session) -> tuple[Principal, str]:
 def act_for(tenant_id: UUID) -> None:
     """Bind the tenant to what this request does."""
     correlation.set(msgspec.structs.replace(correlation.get(), tenant_id=tenant_id))
-    structlog.contextvars.bind_contextvars(tenant=str(tenant_id))
 
 
 def principal(key_id: UUID, tenant_id: UUID, scopes: frozenset[str], mode: Any) -> Principal:

@@ -149,7 +149,8 @@ def message(made: Draft, tenant_id: UUID) -> Message:
         expires=expires,
         tenant_id=tenant_id,
     )
-    return msgspec.structs.replace(how.message(made.id), uncertain=made.uncertain)
+    found = how.message(made.id)
+    return found if found.uncertain == made.uncertain else msgspec.structs.replace(found, uncertain=made.uncertain)
 
 
 @actor(name="emails.end_bulks", cron=Cron("* * * * *"), time_limit=300)

@@ -24,9 +24,10 @@ def describe(character: str) -> str:
 
 def problem(text: str) -> tuple[str, str] | None:
     """Return (code, message) for the first thing that must not stand in a header, or None."""
-    if found := CONTROL.search(text):
+    usual = text.isascii() and text.isprintable()  # two looks instead of a search
+    if not usual and (found := CONTROL.search(text)):
         return "control_character", f"holds the control character {describe(found.group())}; remove it"
-    if ENCODED_WORD.search(text):
+    if "=?" in text and ENCODED_WORD.search(text):
         return "encoded_word", "holds an encoded-word (=?charset?…?=); give the plain text, it is encoded when sent"
     return None
 

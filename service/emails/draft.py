@@ -86,7 +86,8 @@ def draft(request: EmailRequest, house: House, id: UUID | None = None, *, pinned
     now = moment(id)
     faults: list[Fault] = []
     sender = house.sender if request.sender is None else _address(request.sender, "/from", faults, private=True)
-    to, cc, bcc, reply_to = (_addresses(request, name, faults) for name in ("to", "cc", "bcc", "reply_to"))
+    to, cc = _addresses(request.to, "/to", faults), _addresses(request.cc, "/cc", faults)
+    bcc, reply_to = _addresses(request.bcc, "/bcc", faults), _addresses(request.reply_to, "/reply_to", faults)
     files = [Attachment(f.filename, f.content, f.content_type, f.content_id) for f in request.attachments]
     recipients = len(to) if not cc and not bcc else len(unique([*to, *cc, *bcc]))
     faults += rules.request_faults(request, files, now)
@@ -161,16 +162,15 @@ def _address(text: str, pointer: str, faults: list[Fault], *, private: bool = Fa
         return None
 
 
-def _addresses(request: EmailRequest, name: str, faults: list[Fault]) -> list[Address]:
-    given = getattr(request, name)
+def _addresses(given: Any, pointer: str, faults: list[Fault]) -> list[Address]:
     if not given and given != "":
         return []
     if isinstance(given, str):
-        one = _address(given, f"/{name}", faults)
+        one = _address(given, pointer, faults)
         return [] if one is None else [one]
     # Reading one costs about 50 µs: a list far over the limit is refused by its length, not read to its end.
     few = given[: 2 * rules.MAX_RECIPIENTS]
-    found = [_address(text, f"/{name}/{index}", faults) for index, text in enumerate(few)]
+    found = [_address(text, f"{pointer}/{index}", faults) for index, text in enumerate(few)]
     return unique(address for address in found if address is not None)
 
 

@@ -76,7 +76,10 @@ class Lane(StrEnum):
     @property
     def priority(self) -> Priority:
         """The priority of the lane's messages."""
-        return {Lane.CRITICAL: Priority.CRITICAL, Lane.DEFAULT: Priority.NORMAL, Lane.BULK: Priority.LOW}[self]
+        return _PRIORITIES[self]
+
+
+_PRIORITIES = {Lane.CRITICAL: Priority.CRITICAL, Lane.DEFAULT: Priority.NORMAL, Lane.BULK: Priority.LOW}
 
 
 def _texts(name: str, comment: str | None = None) -> Column[list[str]]:

@@ -72,16 +72,20 @@ def _holds_nul(value: Any) -> bool:
 def _recipient_faults(request: EmailRequest) -> Iterator[Fault]:
     if request.to == []:
         yield Fault("/to", "is empty; name at least one recipient.")
-    total = sum(len(given) if isinstance(given, list) else 1 for given in (request.to, request.cc, request.bcc))
+    total = _count(request.to) + _count(request.cc) + _count(request.bcc)
     if total > MAX_RECIPIENTS:
         yield Fault("/to", f"{total} recipients in to, cc and bcc; one mail takes at most {MAX_RECIPIENTS}.")
 
 
+def _count(given: Any) -> int:
+    return len(given) if isinstance(given, list) else 1
+
+
 def _content_faults(request: EmailRequest) -> Iterator[Fault]:
-    own = [name for name in ("subject", "html", "text") if getattr(request, name) is not None]
     if request.template is not None:
-        for name in own:
-            yield Fault(f"/{name}", "a template brings its own; leave this field or `template` away.")
+        for name in ("subject", "html", "text"):
+            if getattr(request, name) is not None:
+                yield Fault(f"/{name}", "a template brings its own; leave this field or `template` away.")
     else:
         if request.subject is None:
             yield Fault("/subject", "is missing; give a subject with html or text, or a template.")
@@ -89,15 +93,15 @@ def _content_faults(request: EmailRequest) -> Iterator[Fault]:
             yield Fault("/html", "is missing, and so is text; give one of them, or a template.")
     if request.subject is not None:
         yield from pointed("", subject_faults(request.subject))
-    for name in ("html", "text"):
-        yield from _body_faults(name, getattr(request, name))
+    if request.html is not None:
+        yield from _body_faults("html", request.html)
+    if request.text is not None:
+        yield from _body_faults("text", request.text)
     if request.headers:
         yield from pointed("/headers", header_faults(request.headers))
 
 
-def _body_faults(name: str, body: str | None) -> Iterator[Fault]:
-    if body is None:
-        return
+def _body_faults(name: str, body: str) -> Iterator[Fault]:
     if found := unsendable(body):
         yield Fault(f"/{name}", f"holds {describe(found)}; remove it.")
     elif len(body) > MAX_BODY or len(body.encode()) > MAX_BODY:

@@ -23,10 +23,8 @@ from workers.ledger import rows
 from workers.ledger.batcher import Batcher
 from workers.message import Message
 
-KEY_NAMES = [name for name, _ in statements.KEY_COLUMNS]
 MAX_WEIGHT = 8 * 1024 * 1024
 """Bytes of the requests of one batch: it is written on the loop, as one JSON document."""
-MESSAGE_NAMES = [name for name, _ in rows.COLUMNS]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -187,13 +185,14 @@ class Intake:
             await raw.execute(statements.FORGET_KEYS, [once.tenant_id for once in lost], [once.key for once in lost])
 
     def _records(self, items: list[_Item]) -> str:
-        """The records as a JSON array, each with the marks of its request's key; what is null is left out."""
-        names, found = [name for name, _ in self._table.columns], []
+        """The records as a JSON array, each with the marks of its request's key."""
+        shape, width, found = statements.record_shape(self._table), len(self._table.columns), []
         for item in items:
-            marks = {"key_tenant": item.once.tenant_id, "key_text": item.once.key} if item.once else {}
+            marks = (item.once.tenant_id, item.once.key) if item.once else (None, None)
             for record in item.submission.records:
-                named = {name: value for name, value in zip(names, record, strict=True) if value is not None}
-                found.append(named | marks)
+                if len(record) != width:
+                    raise ValueError(f"a record of {self._table.name} has {width} values, this one {len(record)}")
+                found.append(shape(*marks, *record))
         return _json(found)
 
     def _result(self, item: _Item, leaders: dict[object, _Item], stored: "_Stored") -> Accepted | Exception:
@@ -281,22 +280,21 @@ def _keys(keyed: list[_Item]) -> str:
     for item in keyed:
         once, answer = cast("Once", item.once), item.submission.answer
         values = (once.tenant_id, once.key, once.fingerprint, answer.status, answer.body, answer.headers, once.ttl)
-        found.append(dict(zip(KEY_NAMES, values, strict=True)))
+        found.append(statements.KEY_SHAPE(*values))
     return _json(found)
 
 
 def _messages(items: list[_Item]) -> str:
-    found = []
-    for item in items:
-        for owner, message in item.submission.messages:
-            values = zip(MESSAGE_NAMES, rows.row(message), strict=True)
-            named = {name: value for name, value in values if value is not None}
-            named["owner"] = owner
-            found.append(named)
-    return _json(found)
+    return _json(
+        [
+            statements.MESSAGE_SHAPE(owner, *rows.row(message))
+            for item in items
+            for owner, message in item.submission.messages
+        ]
+    )
 
 
-def _json(rows: list[dict[str, Any]]) -> str:
+def _json(rows: list[msgspec.Struct]) -> str:
     return _encode(rows).decode()
 
 

@@ -8,11 +8,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from service.errors import BadRequest, NotFound, ServiceError, Unauthenticated
 from service.logs import lean, redact
@@ -26,8 +24,6 @@ TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 PRINTABLE = re.compile(rb"[\x20-\x7e]{1,2048}")
 QUERY_KEY = re.compile(rb"cb(?:_|%5f)(?:live|test)(?:_|%5f)", re.IGNORECASE)
 MAX_PATH = 200  # characters of a path in the log
-
-log = structlog.get_logger("service.web")
 
 
 class Edge:
@@ -46,12 +42,9 @@ class Edge:
             return
         origin = identify(scope)
         mark = correlation.set(origin)
-        bound = bind_contextvars(request_id=origin.request_id)
         try:
             await self._serve(scope, receive, send, cast("str", origin.request_id))
         finally:
-            structlog.contextvars.unbind_contextvars("tenant")
-            reset_contextvars(**bound)
             correlation.reset(mark)
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send, request_id: str) -> None:

@@ -38,26 +38,31 @@ class Express:
 
     def __init__(self, app: Litestar) -> None:
         self.app = app
-        self.lanes = {(method, path): handler for path, method, handler in _short_ways(app)}
+        self.lanes = {
+            (method, path): (handler, "data" in handler.parsed_fn_signature.parameters)
+            for path, method, handler in _short_ways(app)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == ScopeType.HTTP:
-            handler = self.lanes.get((scope["method"], scope["path"]))
-            if handler is not None and HOST.fullmatch(_host(scope)):
-                answer = await self._answer(handler, scope, receive, send)
+            lane = self.lanes.get((scope["method"], scope["path"]))
+            if lane is not None and HOST.fullmatch(_host(scope)):
+                answer = await self._answer(*lane, scope, receive, send)
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    async def _answer(self, handler: HTTPRouteHandler, scope: HTTPScope, receive: Receive, send: Send) -> ASGIApp:
+    async def _answer(
+        self, handler: HTTPRouteHandler, takes_body: bool, scope: HTTPScope, receive: Receive, send: Send
+    ) -> ASGIApp:
         raw = cast("dict[str, Any]", scope)
         raw["app"] = raw["litestar_app"] = self.app
         raw["route_handler"], raw["path_template"], raw["path_params"] = handler, scope["path"], {}
         raw.setdefault("state", {})
         request = Request(scope, receive, send)
         try:
-            answer = await _call(handler, request)
+            answer = await _call(handler, takes_body, request)
         except Exception as error:
             answer = problems.respond(request, error)
         if isinstance(answer, Quick):
@@ -70,11 +75,11 @@ def _host(scope: HTTPScope) -> bytes:
     return headers.get(b"host", b"")
 
 
-async def _call(handler: HTTPRouteHandler, request: Request) -> Any:
+async def _call(handler: HTTPRouteHandler, takes_body: bool, request: Request) -> Any:
     refused = await admit(request)
     if refused is not None:
         return refused
-    if "data" in handler.parsed_fn_signature.parameters:
+    if takes_body:
         return await handler.fn(request=request, data=await request.json())
     return await handler.fn(request=request)
 

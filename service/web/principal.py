@@ -5,7 +5,6 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
-import structlog
 from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
@@ -147,5 +146,4 @@ async def authenticate(connection: Connection) -> Principal:
         raise Unauthenticated("The key is unknown, expired or revoked.", code="key-refused")
     connection.scope["user"] = caller
     correlation.set(msgspec.structs.replace(correlation.get(), tenant_id=caller.tenant_id))
-    structlog.contextvars.bind_contextvars(tenant=caller.tenant)
     return caller

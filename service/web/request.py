@@ -84,6 +84,9 @@ class Request(LitestarRequest[Principal, Any, State]):
 
     def check_media(self) -> None:
         """Refuse what is not plain `application/json`: another type (415), an encoded body (415), another charset."""
+        headers = cast("dict[str, Any]", self.scope)["plain_headers"]
+        if headers.get(b"content-type") == b"application/json" and b"content-encoding" not in headers:
+            return
         media, _, parameters = plain_header(self, b"content-type").partition(";")
         if media.strip().lower() != "application/json":
             raise UnsupportedMedia("Send `Content-Type: application/json`.")

@@ -3,6 +3,9 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from service.arrays import Table
 from workers.ledger import rows
@@ -21,6 +24,7 @@ KEY_COLUMNS = (
 )
 
 MARKS = (("key_tenant", "uuid"), ("key_text", "text"))
+OWNED = (("owner", "uuid"), *rows.COLUMNS)
 
 FIND_KEYS = (
     "SELECT e.tenant_id, e.key, e.fingerprint, e.status, e.response::text AS response, e.headers::text AS headers"
@@ -32,6 +36,21 @@ FORGET_KEYS = (
     "DELETE FROM idempotency_keys e USING unnest($1::uuid[], $2::text[]) AS q(tenant_id, key)"
     " WHERE e.tenant_id = q.tenant_id AND e.key = q.key"
 )
+
+
+def _shape(columns: Sequence[tuple[str, str]]) -> type[msgspec.Struct]:
+    """Make the type of one object of a parameter, its values in the order of `columns`; what is None is left out."""
+    return msgspec.defstruct("Row", [(name, Any, None) for name, _ in columns], omit_defaults=True, gc=False)
+
+
+KEY_SHAPE = _shape(KEY_COLUMNS)
+MESSAGE_SHAPE = _shape(OWNED)
+
+
+@functools.cache
+def record_shape(table: Table) -> type[msgspec.Struct]:
+    """Make the type of one record: its MARKS, then the table's columns."""
+    return _shape([*MARKS, *table.columns])
 
 
 @functools.cache
@@ -85,7 +104,7 @@ def _records(table: Table, first: int, keyed: bool) -> str:
 def _messages(number: int) -> str:
     """Ledger rows of the stored records."""
     return (
-        f"{rows.INSERT} {rows.SELECT} FROM {_rows(number, 'm', [('owner', 'uuid'), *rows.COLUMNS])}"
+        f"{rows.INSERT} {rows.SELECT} FROM {_rows(number, 'm', OWNED)}"
         " CROSS JOIN acting WHERE m.owner IN (SELECT id FROM stored) RETURNING id"
     )
 
