@@ -196,6 +196,30 @@ def test_a_frozen_redis_is_waited_for(stack: Stack, redis_url: str, stock: Celer
         assert worker.alive
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_worker_without_its_redis_ends_within_its_grace_and_loses_nothing(
+    stack: Stack, stock: Celery, server: redis.Redis, tmp_path: Path, frozen: bool
+) -> None:
+    """Celery's main thread would wait for a frozen one for minutes, one socket timeout after the other."""
+    with Worker(stack.redis_url, tmp_path, options={**OURS, "grace": 1.0}) as worker:
+        tags = send(stock, 5, 60.0)
+        eventually(lambda: sum(starts(worker, tags)) == 5, "they run")
+        if not frozen:
+            time.sleep(1.2)  # the append-only file is written every second
+        (stack.valkey.pause if frozen else stack.valkey.kill)()
+        try:
+            assert worker.stop(timeout=20) == 0
+        finally:
+            (stack.valkey.resume if frozen else stack.valkey.start)()
+        assert ("celery_stands_still" in worker.log.read_text()) is frozen
+
+    def kept() -> int:
+        held = [field for key in server.keys("workers:unacked:*") for field in server.hkeys(key)]
+        return server.llen("default") + sum(not field.startswith(b"s:") for field in held)
+
+    eventually(lambda: kept() == 5, "they are given back, or run again when the lease is over")
+
+
 def test_an_emptied_redis_is_worked_on(redis_url: str, stock: Celery, server: redis.Redis, tmp_path: Path) -> None:
     with Worker(redis_url, tmp_path) as worker:
         tags = send(stock, 5, 1.5)

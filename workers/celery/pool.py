@@ -104,8 +104,9 @@ class Pool(BasePool):
         """Called whenever Celery's consumer (re)connects."""
         self.letters.hub = hub
 
-    def _wake(self, **_: Any) -> None:
+    def _wake(self, how: str = "Warm", **_: Any) -> None:
         self.letters.wake()
+        self._shutdown.expect(self.options.grace if how == "Warm" else 0.0)
 
     def tell(self, function: Callable[..., Any], *args: Any) -> None:
         """Calls a function on Celery's main thread, after everything told before; from any thread."""

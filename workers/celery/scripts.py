@@ -82,7 +82,7 @@ return 1
 TAKE = Script(
     _NOW
     + """
--- KEYS: owners, mine   ARGV: me, prefix of unacked keys, prefix of taken keys, seconds to remember
+-- KEYS: owners, mine   ARGV: me, prefix of unacked keys, prefix of taken keys, seconds to remember, lease ms
 -- answers {owner, field, list key and envelope, ...} or nothing
 for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 5)) do
   if owner ~= ARGV[1] then
@@ -104,6 +104,7 @@ for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT'
       end
     end
     redis.call('DEL', ARGV[2] .. owner)
+    redis.pcall('ZADD', KEYS[1], 'NX', now + ARGV[5], ARGV[1])
     return answer
   end
 end
@@ -111,6 +112,7 @@ return {}
 """
 )
 """Takes over what one dead owner held. The taker holds it until it has put every message back: it may die too.
+It is an owner from then on, even if it signed off meanwhile: what it was sent before its end may be run after it.
 
 The name of a field ends in `:s` when its message had begun to run: it was marked, or there was no other that its worker
 could have died of, be it only of reading it.

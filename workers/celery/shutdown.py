@@ -1,8 +1,17 @@
-"""The end of a worker process: wait, cancel, give back, settle, close; each step bounded."""
+"""The end of a worker process: wait, cancel, give back, settle, close; each step bounded.
+
+Celery's main thread brings it about, after it has taken leave of the broker. A broker that is frozen holds it up for
+minutes, one socket timeout after the other: then a thread of our own does without it.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +22,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+AWAITED = 2.0
+"""Seconds after a signal within which Celery's main thread is to begin the end."""
+LAST = 2.0
+"""Seconds it may take to leave when everything is settled."""
+
+
 class Shutdown:
     """Ends a pool, once. Main thread; also from within a signal handler that interrupts it."""
 
@@ -20,13 +35,55 @@ class Shutdown:
         self.begun = False
         self._pool = pool
         self._hurry = False
+        self._first = threading.Lock()
+        """Who has it, has begun: nobody gives it back."""
+        self._over = threading.Event()
+        self._runner: threading.Thread | None = None
+        self._signalled = False
+
+    def expect(self, grace: float) -> None:
+        """Signal handler: the process is to end, whether Celery's main thread comes to it or not."""
+        if self._pool.front is None:  # Celery's own consumer takes its time, and is given it
+            return
+        self._signalled = True
+        with suppress(RuntimeError):  # the loop is closed: all is done
+            self._pool.thread.call_soon(self._watch, grace)
 
     def run(self, grace: float) -> None:
         """Fetches nothing more, waits `grace` seconds for what runs, cancels the rest, closes everything."""
-        if self.begun:  # a second signal, in the middle of the first one's wait: that one hurries up
-            self._hurry = True
+        if not self._first.acquire(blocking=False):
+            if threading.current_thread() is self._runner:
+                self._hurry = True  # a second signal, in the middle of the first one's wait
+            else:
+                self._look_on(grace)
             return
+        self._runner = threading.current_thread()
         self.begun = True
+        try:
+            self._run(grace)
+        finally:
+            self._over.set()
+            if self._signalled:
+                threading.Thread(target=_leave_after, args=(LAST,), name="last", daemon=True).start()
+
+    def _look_on(self, grace: float) -> None:
+        """Main thread, late: what Celery has to be told is told as long as the other one is about it."""
+        self._hurry = self._hurry or grace == 0
+        while not self._over.wait(0.01):
+            self._pool.letters.read_all()
+
+    def _watch(self, grace: float) -> None:
+        """Loop thread."""
+        loop = self._pool.thread.loop
+        loop.call_later(AWAITED, self._do_without, grace)
+        loop.call_later(AWAITED + grace + 4 * self._pool.options.farewell, _leave)
+
+    def _do_without(self, grace: float) -> None:
+        if not self.begun:
+            log.warning("celery_stands_still", seconds=AWAITED, hint="its main thread waits for the broker, we do not")
+            threading.Thread(target=self.run, args=(grace,), name="shutdown", daemon=True).start()
+
+    def _run(self, grace: float) -> None:
         pool = self._pool
         log.info("worker_stopping", running=pool.running, grace=grace)
         if pool.front is not None:
@@ -41,9 +98,14 @@ class Shutdown:
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self._pool.busy and time.monotonic() < deadline and not self._hurry:
-            self._pool.letters.read_all()
+            self._read()
             time.sleep(0.01)
-        self._pool.letters.read_all()
+        self._read()
+
+    def _read(self) -> None:
+        """Only on the main thread: what Celery is told may wait for the broker."""
+        if threading.current_thread() is threading.main_thread():
+            self._pool.letters.read_all()
 
     def _cancel(self) -> None:
         pool = self._pool
@@ -75,3 +137,16 @@ class Shutdown:
     def _close_health(self) -> None:
         if self._pool.health is not None:
             self._pool.thread.run(self._pool.health.stop(), timeout=1)
+
+
+def _leave_after(seconds: float) -> None:
+    time.sleep(seconds)  # the end of the process ends this thread
+    _leave()
+
+
+def _leave() -> None:
+    """End the process here and now: all that could be told to the broker is told, and Celery still waits for it."""
+    log.warning("celery_left_behind", hint="what the broker was not told runs again when the lease is over")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

@@ -35,6 +35,8 @@ INHERITED = b"r:"
 """How the fields begin that TAKE puts into our hands."""
 BEGUN = b":s"
 """How they end when the message had begun to run: only against those the crash counts."""
+FAREWELL = 0.5
+"""Seconds for which a broker that does not answer is waited for at the end."""
 STALL = 1.0
 """Seconds without an answer from the loop after which its stack is logged."""
 
@@ -77,9 +79,12 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; bounded by one socket timeout."""
+        """Ends the thread; what it still waits for is not waited for long."""
         self._over.set()
-        self._thread.join(self._lease)
+        self._thread.join(FAREWELL)
+        if self._thread.is_alive():
+            self._redis.connection_pool.disconnect()  # from under it: it hears of a lost connection at once
+            self._thread.join(FAREWELL)
         self._redis.close()
 
     def _run(self) -> None:
@@ -112,7 +117,9 @@ class Watchdog:
             me = self._owner()
             mine = self._keys.unacked(me)
             taken = self._call(
-                TAKE, [self._keys.owners, mine], [me, self._keys.unacked(""), self._keys.taken(""), REMEMBER]
+                TAKE,
+                [self._keys.owners, mine],
+                [me, self._keys.unacked(""), self._keys.taken(""), REMEMBER, int(self._lease * 1000)],
             )
             if not taken:
                 return
