@@ -31,7 +31,10 @@ ERRORS: dict[int, tuple[str, str]] = {
     403: ("scope-missing", "The key may not do this."),
     404: ("not-found", "No such thing, or it belongs to another tenant."),
     409: ("conflict", "The object's state forbids this, or the first request with this key is in progress."),
-    413: ("body-too-large", "The body is larger than the service takes."),
+    413: (
+        "body-too-large",
+        "The body is larger than the service takes. Far above that the connection ends before all is sent.",
+    ),
     415: ("unsupported-media-type", "The body is not plain `application/json`."),
     422: ("invalid", "The request breaks its rules; `errors` names every fault."),
     429: ("rate-limited", "Too many requests; see `Retry-After`."),

@@ -1,6 +1,7 @@
 """The request as handlers see it: its body is decoded strictly into the struct that the handler declares."""
 
 import asyncio
+import contextlib
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from service.web.decoding import decode, read
 from service.web.principal import Principal, plain_header
 
 BODY_WITHIN = 30.0  # seconds
+LINGER = 1.0  # seconds for which the rest of a refused body is read
+LINGER_BYTES = 4 * 1024 * 1024
 
 
 class Request(LitestarRequest[Principal, Any, State]):
@@ -55,6 +58,8 @@ class Request(LitestarRequest[Principal, Any, State]):
         limit: int = self.app.state.settings.body_limit
         declared = plain_header(self, b"content-length")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            if len(declared) <= 18 and int(declared) <= limit + LINGER_BYTES:
+                await self._linger()
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
@@ -64,10 +69,27 @@ class Request(LitestarRequest[Principal, Any, State]):
                 raise BadRequest("The caller left before the body was whole.", code="body-cut")
             size += len(part := event["body"])
             if size > limit:
+                parts.clear()
+                if event.get("more_body"):
+                    await self._linger()
                 raise _too_large(limit)
             parts.append(part)
             if not event.get("more_body"):
                 return part if len(parts) == 1 else b"".join(parts)
+
+    async def _linger(self) -> None:
+        """Discard the rest of a body that is refused, if that is little and comes soon (RFC 9112, 9.6).
+
+        Who is cut off in the middle of a write may never read the answer; and the server hangs up on what is not read.
+        """
+        size = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while size < LINGER_BYTES:
+                    event = await self.receive()
+                    if event["type"] != "http.request" or not event.get("more_body"):
+                        return
+                    size += len(event["body"])
 
     async def json(self) -> Any:
         """Decode the body into what the handler declares. Raises UnsupportedMedia (415), BadRequest, Invalid."""
