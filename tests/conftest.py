@@ -15,6 +15,7 @@ from typing import NoReturn
 import hypothesis
 import pytest
 import redis
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import service.migrate
@@ -26,7 +27,10 @@ from service.settings import Settings
 
 pytest_plugins = ["workers.testing.plugin"]
 
-TEMPLATE = "template_migrated"
+POSTGRES = os.environ.get("TEST_POSTGRES_URL")
+"""Another server for the databases of tests, as its superuser: postgresql://user:password@host:port/postgres."""
+OWN = f"_{os.getpid()}" if POSTGRES else ""  # that server may serve several runs
+TEMPLATE = f"template_migrated{OWN}"
 
 # A busy machine is slow at everything, at making examples too.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -52,16 +56,25 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def databases(stack: Stack) -> Iterator[Databases]:
     """Makes and drops databases on the stack."""
-    found = Databases(stack.postgres.url("postgres"))
+    found = Databases(place(stack, "postgres"))
     yield found
+    if POSTGRES:
+        found.drop(TEMPLATE)
     found.close()
+
+
+def place(stack: Stack, name: str) -> str:
+    """The URL of a database of the tests."""
+    if POSTGRES is None:
+        return stack.postgres.url(name)
+    return make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
 def template(stack: Stack, databases: Databases) -> str:
     """The name of a migrated, empty database to copy."""
     databases.create(TEMPLATE)
-    migrate(stack.postgres.url(TEMPLATE))
+    migrate(place(stack, TEMPLATE))
     return TEMPLATE
 
 
@@ -78,9 +91,9 @@ def migrate(url: str) -> None:
 
 
 def fresh(stack: Stack, databases: Databases, template: str) -> Iterator[str]:
-    name = f"test_{next(numbers)}"
+    name = f"test_{next(numbers)}{OWN}"
     databases.create(name, template)
-    yield stack.postgres.url(name)
+    yield place(stack, name)
     databases.drop(name)
 
 

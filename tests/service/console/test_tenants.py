@@ -132,7 +132,7 @@ async def test_the_database_tells_of_tenants_only_to_a_good_key_of_an_admin(
 
 LETTERS = """
 INSERT INTO messages (id, tenant_id, actor, queue, priority, args, state, finished_at)
-SELECT uuidv7(), (SELECT id FROM tenants WHERE name = :tenant), 'demo.work', 'default', 6, '[[], {}]',
+SELECT webhooks_new_id(), (SELECT id FROM tenants WHERE name = :tenant), 'demo.work', 'default', 6, '[[], {}]',
     (ARRAY['dead', 'held'])[1 + n % 2], now()
 FROM generate_series(1, :rows) AS n
 """

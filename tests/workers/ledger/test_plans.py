@@ -27,7 +27,7 @@ TENANT = UUID(int=7)
 LEVELS = 2.0
 """How many times as many pages may be touched among the many: their indexes are higher, by a level or two."""
 
-NEW = "uuidv7(), 'demo.work', 'default', 6, '[[], {}]'"
+NEW = "webhooks_new_id(), 'demo.work', 'default', 6, '[[], {}]'"
 WAITING = f"""
 INSERT INTO messages (id, actor, queue, priority, args, due_at, ring_at, expires_at)
 SELECT {NEW}, now() + interval '1 day', now() + interval '1 day', now() + interval '2 days'
@@ -58,7 +58,7 @@ KEYED = (
     f"""
     INSERT INTO messages (id, actor, queue, priority, args, tenant_id, key)
     SELECT {NEW}, tenant, key FROM (
-        SELECT uuidv7(), n::text FROM generate_series(1, :rows) AS n
+        SELECT webhooks_new_id(), n::text FROM generate_series(1, :rows) AS n
         UNION ALL SELECT unnest(ARRAY[NULL, '{TENANT}'::uuid]), 'mine'
     ) AS bearers (tenant, key)
     """,

@@ -114,7 +114,7 @@ async def test_a_result_goes_when_its_time_is_over_and_its_row_stays(engine: Asy
 
 async def test_a_pass_reads_only_what_is_old(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        values = "uuidv7(), 't.x', 'default', 6, '[[], {}]', 'done', now()"
+        values = "webhooks_new_id(), 't.x', 'default', 6, '[[], {}]', 'done', now()"
         columns = "id, actor, queue, priority, args, state, finished_at"
         await connection.execute(
             sa.text(f"INSERT INTO messages ({columns}) SELECT {values} FROM generate_series(1, 5000)")
