@@ -33,7 +33,7 @@ ERRORS: dict[int, tuple[str, str]] = {
     409: ("conflict", "The object's state forbids this, or the first request with this key is in progress."),
     413: (
         "body-too-large",
-        "The body is larger than the service takes. Far above that the connection ends before all is sent.",
+        "The body is larger than the service takes; one far larger is cut off.",
     ),
     415: ("unsupported-media-type", "The body is not plain `application/json`."),
     422: ("invalid", "The request breaks its rules; `errors` names every fault."),
