@@ -250,12 +250,13 @@ class Up:
         try:
             async with asyncio.timeout(2):
                 reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
-                writer.write(b"GET /health/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-                status = await reader.readline()
-                writer.close()
+                try:
+                    writer.write(b"GET /health/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.close()
         except (OSError, TimeoutError):
             return False
-        return b" 200 " in status
 
     async def _start_mailbox(self, smtp_port: int, http_port: int) -> None:
         from service.dev.mailbox.mailbox import Mailbox  # noqa: PLC0415 - loads while the children do

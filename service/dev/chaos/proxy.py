@@ -83,6 +83,9 @@ class Proxy:
         down = asyncio.create_task(self._pump(upstream_reader, writer, pair, upward=False))
         self._tasks |= {up, down}
         await asyncio.wait({up, down})
+        for each in pair:
+            if not each.is_closing():  # it swallowed the end, too
+                each.transport.abort()
         self._writers -= pair
         self._tasks -= {up, down}
 

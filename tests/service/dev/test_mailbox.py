@@ -330,7 +330,8 @@ async def test_it_stops_while_clients_hold_on(tmp_path: Path) -> None:
     await mailbox.start()
     async with httpx.AsyncClient(base_url=mailbox.url, transport=httpx.AsyncHTTPTransport(retries=5)) as client:
         await client.get("/livez")
-        reader, _ = await asyncio.open_connection("127.0.0.1", mailbox.sink.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", mailbox.sink.port)
         await reader.readline()
         await asyncio.wait_for(mailbox.stop(), 30)
         assert await reader.read() == b""
+        writer.close()
