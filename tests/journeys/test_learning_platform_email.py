@@ -208,7 +208,7 @@ async def test_the_self_test_sends_one_mail_all_the_way(platform: Platform, mail
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env={"PATH": "", **platform.house.environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0, said.decode()
     assert [mail.recipients for mail in await mailbox.wait(1)] == [("ops@example.org",)]
 

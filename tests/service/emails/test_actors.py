@@ -211,7 +211,7 @@ async def test_while_the_mail_server_is_away_mail_waits_a_bounded_time_and_says_
 
 
 async def test_a_mail_canceled_while_its_body_is_on_the_wire_is_not_sent(post_to: MakePost) -> None:
-    async with Sink({"data": [Rule(delay=0.3)]}) as sink, post_to(sink) as post:
+    async with Sink({"data": [Rule(delay=1.5)]}) as sink, post_to(sink) as post:
         id = await post.enqueue()
         working = asyncio.create_task(post.work(id))
         while not sink.sessions or "DATA" not in sink.sessions[0].verbs:  # noqa: ASYNC110

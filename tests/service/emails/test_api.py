@@ -296,7 +296,7 @@ async def test_send_test_email_answers_with_a_message_and_the_task_id(api: httpx
 
 
 async def test_prefer_wait_holds_the_answer_until_the_mail_is_sent(api: httpx.AsyncClient, mailbox: Any) -> None:
-    sending = asyncio.create_task(api.post("/v1/emails", json=HELLO, headers={"Prefer": "wait=10"}))
+    sending = asyncio.create_task(api.post("/v1/emails", json=HELLO, headers={"Prefer": "wait=50"}))
     while not (found := await execute_sql("SELECT id FROM messages")):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await work({"task_id": str(found[0]["id"])})

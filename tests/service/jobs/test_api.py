@@ -166,7 +166,7 @@ async def test_an_unchanged_job_is_304_and_a_changed_one_is_not(
         same = await api.get(path, headers={"If-None-Match": known})
         assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
     assert (await api.get(path, headers={"If-None-Match": '"other"'})).status_code == 200
-    waiting = asyncio.create_task(api.get(path, headers={"If-None-Match": tag, "Prefer": "wait=20"}))
+    waiting = asyncio.create_task(api.get(path, headers={"If-None-Match": tag, "Prefer": "wait=50"}))
     async with bench_of() as bench:
         await bench.work(job["task_id"])
     changed = await waiting
@@ -176,7 +176,7 @@ async def test_an_unchanged_job_is_304_and_a_changed_one_is_not(
 async def test_prefer_wait_holds_the_answer_until_the_job_has_ended(
     api: httpx.AsyncClient, acme: str, bench_of: MakeBench, sql: Sql
 ) -> None:
-    asked = asyncio.create_task(api.post("/v1/jobs", json=REQUEST, headers={"Prefer": "wait=20"}))
+    asked = asyncio.create_task(api.post("/v1/jobs", json=REQUEST, headers={"Prefer": "wait=50"}))
     while not (found := await sql("SELECT id FROM messages")):  # noqa: ASYNC110 (Postgres need not tell)
         await asyncio.sleep(0.01)
     async with bench_of() as bench:

@@ -76,8 +76,8 @@ import sys
 from celery import Celery
 app = Celery(broker=sys.argv[1], backend=sys.argv[1])
 app.send_task("generate_custom_activities_task", args=[sys.argv[2]])
-print(app.send_task("reset_quotas_task").get(timeout=30))
-print(app.send_task("activities.generate", args=[{"team_size": 4}], queue="jobs").get(timeout=30)["provider"])
+print(app.send_task("reset_quotas_task").get(timeout=60))
+print(app.send_task("activities.generate", args=[{"team_size": 4}], queue="jobs").get(timeout=60)["provider"])
 """
 
 
@@ -103,7 +103,7 @@ async def test_a_stock_celery_client_calls_the_old_names(  # noqa: PLR0917 (fixt
 
 async def _run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    said, wrong = await asyncio.wait_for(process.communicate(), 60)
+    said, wrong = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0, wrong.decode()
     return said.decode()
 

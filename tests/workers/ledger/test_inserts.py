@@ -202,7 +202,7 @@ async def test_a_connection_rings_once_its_commit_was_answered(engine: AsyncEngi
         await asyncio.sleep(0.1)
         assert (commit.done(), bell.heard) == (False, []), "rung while Postgres was still committing"
         await commit
-        for _ in range(200):
+        for _ in range(6_000):
             if bell.heard:
                 break
             await asyncio.sleep(0.005)
