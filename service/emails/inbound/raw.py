@@ -7,8 +7,9 @@ servers word a bounce, but tells addresses only, so the mail is found by the Mes
 
 import email
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.message import Message
+from email.policy import Compat32
 from email.utils import parseaddr
 
 from flufl.bounce import all_failures
@@ -16,7 +17,9 @@ from flufl.bounce import all_failures
 from service.emails.inbound.report import STATUS, Action, Report, key_of
 
 MAX_RAW = 1024 * 1024  # bytes: a report quotes headers, or at most one mail
+MAX_LINES = 40_000  # more than a mail of MAX_RAW has in lines of 78 characters; each costs the guessing some µs
 MAX_PARTS = 200
+MAX_HEADER = 8_000  # characters of a header that are read: the parser of parameters takes their square
 MAX_REPORTS = 100
 MAX_TEXT = 1000  # characters of a server's words that are kept
 
@@ -35,12 +38,23 @@ class NotAReport(ValueError):
     """A mail that reports nothing we could read."""
 
 
+class _Short(Compat32):
+    """Reads headers as the standard library does, and no more of each than MAX_HEADER."""
+
+    def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
+        """The name and the value of a header."""
+        name, value = super().header_source_parse(list(sourcelines))
+        return name, value[:MAX_HEADER]
+
+
 def read(raw: bytes) -> list[Report]:
     """Read every report in a mail, at most a hundred. Takes a thread's time, not a loop's. Raises NotAReport."""
     if len(raw) > MAX_RAW:
         raise NotAReport(f"has {len(raw):,} bytes; a report has at most {MAX_RAW:,}")
+    if (lines := raw.count(b"\n")) > MAX_LINES:
+        raise NotAReport(f"has {lines:,} lines; a report has at most {MAX_LINES:,}")
     try:
-        message = email.message_from_bytes(raw)
+        message = email.message_from_bytes(raw, policy=_Short())
         parts = _parts(message)
         found = [*_delivery_reports(message, parts), *_abuse_reports(message, parts)] or list(_guessed(message, raw))
     except NotAReport:

@@ -106,3 +106,22 @@ def test_damaged_reports_never_raise_anything_else() -> None:
                 raw[at : at + chance.randrange(4)] = chance.randbytes(chance.randrange(4))
             with contextlib.suppress(NotAReport):
                 assert read(bytes(raw))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b";" * 1_000_000,
+        b'; a="\\";' * 100_000,
+        b"".join(b";\r\n a%d*0=x" % number for number in range(30_000)),
+    ],
+    ids=["empty", "quoted", "continued"],
+)
+def test_a_header_without_end_is_read_as_far_as_is_sensible(header: bytes) -> None:
+    with pytest.raises(NotAReport):
+        read(b"From: mx@example.org\r\nContent-Type: multipart/report" + header + b"\r\n\r\nno report")
+
+
+def test_a_mail_of_nothing_but_lines_is_refused_before_it_is_read() -> None:
+    with pytest.raises(NotAReport, match="1,000,004 lines"):
+        read(b"From: mx@example.org\r\nTo: b@example.org\r\nSubject: failed\r\n\r\n" + b"\n" * 1_000_000)
