@@ -46,6 +46,8 @@ def child_environment(
         "OUTBOUND_PRIVATE": "true",  # an app under development listens on this machine
         "LOG_FORMAT": "json",  # made readable here, with every component's lines alike
     }
+    if External.of(environ).redis_url is None:
+        ours["CELERY_RESULT_BACKEND"] = redis_url  # a Celery client's `get()` finds what it waits for
     if smtp_port is not None:
         mailbox = {"SMTP_HOST": LOOPBACK, "SMTP_PORT": str(smtp_port), "SMTP_TLS": "none", "SMTP_MAILBOX": "true"}
         ours |= mailbox | {"MAIL_DOMAINS": "*"}

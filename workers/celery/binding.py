@@ -136,7 +136,8 @@ def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Can
 
 def failure(outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> Exception:
     """The exception that stands for an outcome where Celery shows or stores one."""
-    text = ": ".join(part for part in (outcome.reason, (outcome.error or {}).get("message", "")) if part)
+    said = dict.fromkeys((outcome.reason, (outcome.error or {}).get("message", "")))  # often the same
+    text = ": ".join(filter(None, said))
     return Uncertain(text) if isinstance(outcome, Unknown) else Dead(text)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from celery import Celery
 
 from service.dev.ports import free_port
 from service.dev.stack import temporary_parent
@@ -176,6 +177,14 @@ def another(up: Up, port: int, data: Path) -> str:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def test_a_celery_client_gets_its_result(up: Up) -> None:
+    where = up.facts()["redis_url"]
+    with Celery("shop", broker=where, backend=where) as client:
+        assert client.send_task("reset_quotas_task").get(timeout=60)["forgotten"] == 0
+        with pytest.raises(Exception, match="^there is no job nope$"):
+            client.send_task("generate_custom_activities_task", ["nope"]).get(timeout=60)
 
 
 def test_a_second_one_on_the_same_data_is_refused_by_name(up: Up) -> None:
