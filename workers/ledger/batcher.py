@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import asyncpg
 
@@ -30,8 +31,10 @@ def poisoned(error: Exception) -> bool:
 class Batcher(Generic[T, R]):
     """Collects items while earlier batches are on their way and hands them to `flush` together.
 
-    There is no linger: an item waits only while `in_flight` batches are being flushed. `flush` is atomic (one
-    statement or one transaction) and answers with one result, or exception, per item, in order. A batch that fails
+    An item waits only while `in_flight` batches are being flushed, or `head_start` holds it back: beside one batch
+    another leaves when it is full or the first has been away for so many seconds. Fewer, larger batches cost less for
+    each item, and one that hangs holds nobody up for longer than that. `flush` is atomic (one statement or one
+    transaction) and answers with one result, or exception, per item, in order. A batch that fails
     because of an item's data is halved until the culprit is alone. A waiter cancelled before its flush is never
     flushed; of one cancelled during it, `orphaned` gets the result. More than `limit` items waiting: Overloaded.
     With `patience` (seconds) a waiter gets TimeoutError after so long, and counts as cancelled. A batch holds at most
@@ -50,6 +53,7 @@ class Batcher(Generic[T, R]):
         patience: float | None = None,
         weigh: Callable[[T], int] | None = None,
         max_weight: int = 0,
+        head_start: float = 0.0,
     ) -> None:
         self._flush = flush
         self._max_batch = max_batch
@@ -61,7 +65,10 @@ class Batcher(Generic[T, R]):
         self._weigh = weigh
         self._max_weight = max_weight
         self._waiting: deque[Waiting[T, R]] = deque()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._head_start = head_start
+        self._flushes: dict[asyncio.Task[None], float] = {}
+        """Who flushes, and since when (the loop's time)."""
+        self._relief: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def submit(self, item: T) -> R:
@@ -82,19 +89,41 @@ class Batcher(Generic[T, R]):
             await asyncio.wait(self._flushes)
 
     def _start(self) -> None:
-        if len(self._flushes) < self._in_flight:
+        if len(self._flushes) >= self._in_flight:
+            return
+        loop = asyncio.get_running_loop()
+        ahead = self._ahead(loop.time())
+        if ahead <= 0:
             task = asyncio.create_task(self._drain(), context=of_nobody())
-            self._flushes.add(task)
-            task.add_done_callback(self._flushes.discard)
+            self._flushes[task] = loop.time()
+            task.add_done_callback(lambda done: self._flushes.pop(done, None))
+        elif self._relief is None:
+            self._relief = loop.call_later(ahead, self._relieve, context=contextvars.Context())
+
+    def _relieve(self) -> None:
+        self._relief = None
+        if self._waiting:
+            self._start()
+
+    def _ahead(self, now: float, but: asyncio.Task[None] | None = None) -> float:
+        """The seconds for which the batches on their way, `but` one, hold back what waits; 0 for nothing."""
+        if not self._head_start or len(self._waiting) >= self._max_batch:
+            return 0.0
+        since = [left for task, left in self._flushes.items() if task is not but]
+        return max(0.0, min(since) + self._head_start - now) if since else 0.0
 
     async def _drain(self) -> None:
-        """Flush until nothing waits. It stops counting in the very step that finds so, not when its callbacks run:
-        whoever hands something in after that starts another."""
+        """Flush until nothing waits, or another does it for all. It stops counting in the very step that finds so, not
+        when its callbacks run: whoever hands something in after that starts another."""
+        me, loop = cast("asyncio.Task[None]", asyncio.current_task()), asyncio.get_running_loop()
         try:
-            while batch := self._take():
+            while not self._ahead(now := loop.time(), me) and (batch := self._take()):
+                self._flushes[me] = now
                 await self._answer(batch)
         finally:
-            self._flushes.discard(asyncio.current_task())
+            self._flushes.pop(me, None)
+        if self._waiting:
+            self._start()
 
     def _take(self) -> list[Waiting[T, R]]:
         batch: list[Waiting[T, R]] = []

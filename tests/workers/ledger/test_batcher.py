@@ -71,6 +71,56 @@ async def test_what_comes_while_batches_are_away_goes_together_in_order() -> Non
     assert len(flush.batches) <= 4
 
 
+async def test_with_a_head_start_a_second_batch_leaves_only_when_it_is_full() -> None:
+    flush = Flushes()
+    flush.gate.clear()
+    batcher = Batcher(flush, max_batch=3, in_flight=2, head_start=600)
+    waiters = [asyncio.create_task(batcher.submit(0))]
+    await asyncio.sleep(0.01)
+    waiters += [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
+    await asyncio.sleep(0.01)
+    assert flush.batches == [[0]]
+    waiters += [asyncio.create_task(batcher.submit(n)) for n in (3, 4)]
+    await asyncio.sleep(0.01)
+    assert flush.batches == [[0], [1, 2, 3]]
+    flush.gate.set()
+    assert await asyncio.gather(*waiters) == [0, 2, 4, 6, 8]
+    assert flush.batches == [[0], [1, 2, 3], [4]]
+
+
+async def test_a_batch_that_hangs_holds_up_no_other_for_longer_than_its_head_start() -> None:
+    stuck = asyncio.Event()
+
+    async def flush(items: list[int]) -> Sequence[int]:
+        if 0 in items:
+            await stuck.wait()
+        return items
+
+    batcher = Batcher(flush, in_flight=2, head_start=0.05)
+    async with asyncio.timeout(30):
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(*(batcher.submit(n) for n in (1, 2))) == [1, 2]
+        assert [await batcher.submit(n) for n in (3, 4)] == [3, 4]
+        stuck.set()
+        assert await first == 0
+        await batcher.close()
+
+
+@pytest.mark.parametrize("head_start", [1e-9, 0.001, 600])
+async def test_with_a_head_start_everybody_is_answered(head_start: float) -> None:
+    flush = Flushes()
+    batcher = Batcher(flush, max_batch=5, in_flight=2, head_start=head_start)
+
+    async def ask_on(first: int) -> list[int]:
+        return [await batcher.submit(number) for number in range(first, first + 50)]
+
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(ask_on(100 * n) for n in range(12)))
+    assert answers == [[2 * number for number in range(100 * n, 100 * n + 50)] for n in range(12)]
+    assert sorted(itertools.chain(*flush.batches)) == sorted(100 * n + m for n in range(12) for m in range(50))
+
+
 async def test_a_batch_ends_at_its_weight_and_what_is_heavier_goes_alone() -> None:
     flush = Flushes()
     flush.gate.clear()
