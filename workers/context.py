@@ -17,7 +17,7 @@ import structlog
 from workers.errors import FenceUnheard, WorkersError
 
 
-class Correlation(msgspec.Struct, frozen=True, kw_only=True):
+class Correlation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What ties an action to its origin, and what the messages it makes inherit.
 
     Set for each request by the API, for each attempt by the worker.
@@ -33,9 +33,7 @@ class Correlation(msgspec.Struct, frozen=True, kw_only=True):
 
     def headers(self) -> dict[str, str]:
         """As flat message headers; what is unset is left out."""
-        found = {name: value for name in _TEXTS if (value := getattr(self, name)) is not None}
-        if self.tenant_id is not None:
-            found["tenant_id"] = str(self.tenant_id)
+        found: dict[str, str] = msgspec.to_builtins(self)
         return found
 
     @classmethod
