@@ -52,9 +52,14 @@ class Guard:
         task = self._looking.get(key)
         if task is None:  # whoever asks for the same name meanwhile gets the same answer
             task = self._looking[key] = asyncio.create_task(self._look(key))
-            task.add_done_callback(lambda _: self._looking.pop(key, None))
+            task.add_done_callback(lambda found: self._over(key, found))
         async with asyncio.timeout(RESOLVE_WITHIN):
             return await asyncio.shield(task)
+
+    def _over(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
+        self._looking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone: then nobody else hears what was wrong
 
     async def _look(self, key: tuple[str, int]) -> list[str]:
         found = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, *key)

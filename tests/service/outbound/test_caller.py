@@ -1,8 +1,11 @@
 """A call to a hostile server ends, soon, with little in memory, and goes nowhere else."""
 
+import asyncio
+import gc
 import gzip
 import socket
 import ssl
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -154,3 +157,34 @@ async def test_nobody_there_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPa
             with pytest.raises(CallFailed) as error:
                 await caller.post(each, b"", {})
             assert error.value.code == "connect"
+
+
+async def test_a_name_that_fails_when_nobody_waits_any_more_complains_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def hang(host: str, port: int) -> list[str]:
+        asked.set()
+        go.wait(60)
+        raise socket.gaierror("the name servers do not answer")
+
+    monkeypatch.setattr("service.outbound.guard._resolve", hang)
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    guard = Guard()
+    try:
+        asking = asyncio.create_task(guard.resolve("example.org", 443))
+        await asyncio.to_thread(asked.wait, 60)
+        [looking] = guard._looking.values()
+        asking.cancel()
+        go.set()
+        await asyncio.wait([asking, looking], timeout=60)
+        del asking, looking
+        gc.collect()
+        await asyncio.sleep(0)
+        assert (complaints, guard._looking) == ([], {})
+    finally:
+        loop.set_exception_handler(None)
+        guard.close()
