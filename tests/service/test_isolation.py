@@ -16,7 +16,6 @@ from uuid_utils.compat import uuid7
 
 from service import db, migrate
 from service.dev.databases import Databases
-from service.dev.stack import Stack
 from service.settings import Settings
 from service.tenancy import API, WORKER, acting_for
 
@@ -113,11 +112,11 @@ async def test_a_role_that_is_missing_says_to_migrate(settings: Settings) -> Non
 
 
 @pytest.fixture
-def ordinary(stack: Stack, databases: Databases) -> Iterator[str]:
+def ordinary(databases: Databases) -> Iterator[str]:
     """The URL of a database that belongs to a user who may do nothing else on its server."""
     databases.execute("CREATE ROLE ordinary LOGIN PASSWORD 'ordinary' NOSUPERUSER NOBYPASSRLS")
     databases.execute("CREATE DATABASE ordinary OWNER ordinary")
-    url = make_url(stack.postgres.url("ordinary")).set(username="ordinary", password="ordinary")
+    url = make_url(databases.url).set(database="ordinary", username="ordinary", password="ordinary")
     yield url.render_as_string(hide_password=False)
     databases.drop("ordinary")
     databases.execute("DROP ROLE ordinary")
