@@ -19,6 +19,7 @@ from service.faults import faults, step
 T = TypeVar("T")
 
 MAX_FAULTS = 100
+MAX_DEPTH = 100  # objects and arrays inside one another
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -47,16 +48,37 @@ def read(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadRequest(f"The body is not UTF-8 (byte {error.start}).", code="malformed-json") from None
     except RecursionError:
-        raise BadRequest("The body is nested too deeply.", code="malformed-json") from None
+        raise _too_deep() from None
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error.msg} (character {error.pos}).", code="malformed-json") from None
     except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}.", code="malformed-json") from None
     if not isinstance(plain, dict):
         raise BadRequest("The body must be a JSON object.", code="malformed-json")
+    if len(body) > 2 * MAX_DEPTH and not _is_shallow(plain):
+        raise _too_deep()
     if SURROGATE.search(body):
         _refuse_lone_surrogates(body)
     return plain
+
+
+def _is_shallow(plain: Any) -> bool:
+    """Whether no value lies deeper than MAX_DEPTH; how deep Python itself reads differs from version to version."""
+    level = [plain]
+    for _ in range(MAX_DEPTH):
+        level = [
+            value
+            for each in level
+            for value in (each.values() if type(each) is dict else each)
+            if type(value) is dict or type(value) is list
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The body is nested too deeply: at most {MAX_DEPTH} levels.", code="malformed-json")
 
 
 def decode_plain(plain: Any, kind: type[T], pointer: str = "") -> T | list[Fault]:

@@ -80,7 +80,10 @@ ATTACKS: list[Attack] = [
     raw(26, 413, b"[" + b"1," * 15_000_000),
     raw(27, 400, b"[" * 100_000),
     raw(27, 400, b'{"a":' * 100_000),
-    raw(27, 400, body(metadata={"x": 1}).replace(b"1}", b"[" * 5_000 + b"]" * 5_000 + b"}")),
+    *(
+        raw(27, 400, body(metadata={"x": 1}).replace(b"1}", b"[" * depth + b"]" * depth + b"}"))
+        for depth in (99, 500, 5_000)
+    ),
     raw(28, 400, body().replace(b"Hello", b"\xff\xfe")),
     *(
         raw(29, 400, body(metadata={"x": 1}).replace(b"1}", word + b"}"))

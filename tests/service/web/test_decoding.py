@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadRequest, Invalid
-from service.web.decoding import Body, decode
+from service.web.decoding import MAX_DEPTH, Body, decode
 
 
 class Template(Body):
@@ -150,3 +150,19 @@ def test_a_refusal_of_the_type_always_names_a_fault(value: dict[str, Any]) -> No
         except Invalid as error:
             refusals.append(error)
     assert all(refusal.errors for refusal in refusals)
+
+
+@pytest.mark.parametrize("kind", [b"[%s]", b'{"a":%s}'], ids=["arrays", "objects"])
+@pytest.mark.parametrize("around", [0, 100])
+def test_a_body_is_so_deep_and_no_deeper_whatever_python_would_read(kind: bytes, around: int) -> None:
+    def nested(levels: int) -> bytes:
+        value = b"1"
+        for _ in range(levels - 3):  # the body, `template` and `variables` are the others
+            value = kind % value
+        pad = b'"pad": "%s", ' % (b"[" * around)
+        return b'{"to": ["abc"], "template": {"key": "k", "variables": {%s"x": %s}}}' % (pad, value)
+
+    decode(nested(MAX_DEPTH), Mail)
+    for levels in (MAX_DEPTH + 1, 400, 20_000):
+        with pytest.raises(BadRequest, match="nested too deeply: at most 100 levels"):
+            decode(nested(levels), Mail)
