@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from service import logs
 from service.access.secrets import new_key
 from service.settings import Settings
+from workers.context import Correlation, correlation
 
 
 @pytest.fixture
@@ -53,6 +55,23 @@ def test_structlog_stdlib_and_lean_lines_are_one_stream() -> None:
         "r-1",
     )
     assert (three["event"], three["status"], three["level"]) == ("request_done", 200, "info")
+
+
+@pytest.mark.usefixtures("restored")
+def test_every_line_for_a_request_bears_its_ids_and_none_after_it() -> None:
+    stream, writer = told()
+    tenant_id = uuid4()
+    mark = correlation.set(Correlation(request_id="r-1", tenant_id=tenant_id))
+    structlog.get_logger("a").info("thing_done")
+    logging.getLogger("a").warning("thing lost")
+    structlog.get_logger("a").info("thing_shown", tenant="another")
+    correlation.reset(mark)
+    structlog.get_logger("a").info("thing_left")
+    writer.flush()
+    *during, shown, after = lines(stream)
+    assert [(line["request_id"], line["tenant"]) for line in during] == [("r-1", str(tenant_id))] * 2
+    assert (shown["request_id"], shown["tenant"]) == ("r-1", "another")
+    assert not {"request_id", "tenant"} & after.keys()
 
 
 @pytest.mark.usefixtures("restored")
