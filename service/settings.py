@@ -18,6 +18,7 @@ from service.spellings import (
     ports,
     seconds,
     secret,
+    sender,
     text,
     url,
     words,
@@ -137,7 +138,7 @@ class Settings:
         "SMTP_POOL_SIZE", doc="Connections of one worker to the mail server.", default=20, parse=count(1, 1000)
     )
     mail_from: str = setting(
-        "MAIL_FROM", doc="The sender where a mail names none.", default="Callboard <callboard@localhost>"
+        "MAIL_FROM", doc="The sender where a mail names none.", default="Callboard <callboard@localhost>", parse=sender
     )
     mail_send: bool = setting(
         "MAIL_SEND",

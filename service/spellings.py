@@ -38,10 +38,14 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 
     def parse(value: str) -> float:
         if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value) or not low <= float(value) <= high:
-            raise ValueError(f"seconds from {low:g} to {high:g} are expected")
+            raise ValueError(f"seconds from {_plain(low)} to {_plain(high)} are expected")
         return float(value)
 
     return parse
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.6f}".rstrip("0").rstrip(".")
 
 
 def flag(value: str) -> bool:
@@ -116,6 +120,14 @@ def mailbox(value: str) -> str:
     """Parse one plain `local@domain` whose local part leaves room for an id."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,30}@[A-Za-z0-9.-]{1,200}", value):
         raise ValueError("one plain address is expected, such as bounces@mail.example.org")
+    return value
+
+
+def sender(value: str) -> str:
+    """Parse what looks like one `local@domain` or `Name <local@domain>`; `service.emails.addresses` looks closer."""
+    one = r'[^\s<>(),:;"\\]+@[^\s<>(),;"\\]+'
+    if not re.fullmatch(rf'{one}|(?:"(?:[^"\\]|\\.)*"|[^<>"@]*)\s*<{one}>', value):
+        raise ValueError("one address is expected, such as Your app <hello@example.org>")
     return value
 
 

@@ -25,6 +25,35 @@ def test_every_fault_is_named_at_once() -> None:
     assert "short" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "good",
+    [
+        "hello@example.org",
+        "Your app <hello@example.org>",
+        '"Ada, of \\"Academy\\" @ work" <ada@academy.example>',
+        "<hello@example.org>",
+        "Jörg <jörg@bücher.example>",
+        "root@localhost",
+        "Callboard<a+b@[192.0.2.1]>",
+    ],
+)
+def test_a_sender_is_an_address_with_or_without_a_name(good: str) -> None:
+    assert Settings.from_env({"MAIL_FROM": good}).mail_from == good
+
+
+@pytest.mark.parametrize(
+    "bad", ["hello", "Your app hello@example.org", "a@b.example, c@d.example", "Your app <hello>", "<a@b> <c@d>", "a@"]
+)
+def test_what_is_no_sender_is_refused_before_anything_is_served(bad: str) -> None:
+    with pytest.raises(SettingsError, match="MAIL_FROM: one address is expected"):
+        Settings.from_env({"MAIL_FROM": bad})
+
+
+def test_a_bound_is_written_as_people_write_it() -> None:
+    with pytest.raises(SettingsError, match=r"RECORD_RETENTION: seconds from 0 to 316,224,000 are expected"):
+        Settings.from_env({"RECORD_RETENTION": "for ever"})
+
+
 def test_aliases_and_words_are_understood() -> None:
     made = Settings.from_env(
         {"CELERY_BROKER_URL": "redis://r/1", "EMAIL_ENABLED": "off", "QUEUES": "a, b,", "LOG_LEVEL": "debug"}
