@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 AWAITED = 2.0
 """Seconds after a signal within which Celery's main thread is to begin the end."""
-LAST = 2.0
-"""Seconds it may take to leave when everything is settled."""
+LAST = 5.0
+"""Seconds it may take to leave when everything is settled, with what an app does at its exit."""
 
 
 class Shutdown:
