@@ -76,6 +76,7 @@ class Up:
         self._check_port()
         self.terminal = Terminal(sys.stdout, ["postgres", "mailbox", *self._worker_names()], has_colour(sys.stdout))
         self._listen_to_signals()
+        self.terminal.say("starting everything, which takes some seconds")
         try:
             await self._start_unless_stopped()
             await self.stopped.wait()
