@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from service.emails.actors import send_email
+from service.emails.characters import BIDI, CONTROL
 from service.emails.drafting import Desk
 from service.emails.models import Lane
 from service.emails.rows import row
@@ -101,5 +102,8 @@ def words(type: str) -> str:
 
 
 def one_line(given: object) -> str:
-    """A title as one short line; empty where there is none."""
-    return " ".join(given.split())[:200] if isinstance(given, str) else ""
+    """A title as one short line that may be a subject, whatever people wrote into it; empty where there is none."""
+    if not isinstance(given, str):
+        return ""
+    plain = BIDI.sub("", CONTROL.sub(" ", given)).replace("=?", "= ?")  # no encoded-word (RFC 2047) begins there
+    return " ".join(plain.split())[:200]
