@@ -45,6 +45,10 @@ def judge(what: str, detail: str, mend: str, *, good: bool, otherwise: Mark = Ma
     return Finding(what=what, mark=Mark.WELL if good else otherwise, detail=detail, mend="" if good else mend)
 
 
+class Wrong(Exception):
+    """What a step found to be wrong, in words that are shown as they are."""
+
+
 async def look(
     findings: list[Finding], what: str, mend: str, ask: Callable[[], Awaitable[str]], *, patience: float = PATIENCE
 ) -> bool:
@@ -66,5 +70,7 @@ def first_line(error: BaseException) -> str:
     """Return what an error says, in one line without the address of its documentation."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
+    if isinstance(error, Wrong):
+        return str(error)
     text = str(getattr(error, "orig", None) or error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__

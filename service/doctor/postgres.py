@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db, migrate
-from service.doctor.finding import Finding, Mark, Section, judge, look
+from service.doctor.finding import Finding, Mark, Section, Wrong, judge, look
 from service.settings import Settings
 
 OLDEST = 150000  # server_version_num
@@ -97,7 +97,7 @@ async def _schema(settings: Settings, engine: AsyncEngine, findings: list[Findin
     async def revision() -> str:
         has, needs = await migrate.current(engine), migrate.head()
         if has != needs:
-            raise LookupError(f"the database is at {has or 'nothing'}, this version needs {needs}")
+            raise Wrong(f"the database is at {has or 'nothing'}, this version needs {needs}")
         return f"at {has}"
 
     async def rights() -> str:
@@ -108,7 +108,7 @@ async def _schema(settings: Settings, engine: AsyncEngine, findings: list[Findin
         finally:
             await acting.dispose()
         if row.missing:
-            raise PermissionError(f"no right to read and write {row.missing} of {row.tables} tables")
+            raise Wrong(f"no right to read and write {row.missing} of {row.tables} tables")
         return f"may read and write {row.tables} tables, as {row.role}"
 
     if await look(findings, "migrations", "Run `callboard migrate`.", revision):

@@ -96,6 +96,7 @@ async def test_a_database_without_tables_wants_migrating(empty_database: str, re
         sections = await doctor.examine(settings_of(empty_database, redis_url, sink))
     assert wrong(sections) == ["Postgres migrations"]
     assert "callboard migrate" in sections[0].findings[-1].mend
+    assert sections[0].findings[-1].detail.startswith("the database is at nothing, this version needs 2")
 
 
 async def test_a_redis_that_evicts_is_wrong_and_one_without_a_log_doubtful(database: str, redis_url: str) -> None:
