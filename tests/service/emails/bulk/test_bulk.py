@@ -6,7 +6,9 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.emails.bulk import keeping
 from service.settings import Settings
 from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql
@@ -84,16 +86,28 @@ async def _send_admitted(runtime: Runtime, bulk: dict[str, Any], most: int) -> i
     return sent
 
 
-async def test_a_list_is_mailed_each_address_once_and_counted(api: httpx.AsyncClient, mailbox: Any) -> None:
+async def ended(engine: AsyncEngine) -> list[UUID]:
+    """The bulks that are seen only now to have nothing that waits."""
+    async with engine.begin() as connection:
+        return await keeping.ended(connection)
+
+
+async def test_a_list_is_mailed_each_address_once_and_counted(
+    api: httpx.AsyncClient, mailbox: Any, engine: AsyncEngine
+) -> None:
     recipients = [*people(20), {"to": "USER3@example.org", "variables": {"name": "again"}}]
     bulk = await ask(api, recipients=recipients, name="hello", tags=["term"])
     assert bulk["id"] == "bk_" + bulk["task_id"].replace("-", "")
     assert (bulk["status"], bulk["total"], bulk["counts"]) == ("running", bulk["total"], {"pending": bulk["total"]})
     assert isinstance(await expand(bulk), Done)
     assert (await look(api, bulk))["counts"] == {"queued": bulk["total"]}
+    assert await ended(engine) == []
+    await send_admitted(bulk, most=bulk["total"] - 1)
+    assert await ended(engine) == []
     await send_admitted(bulk)
     told = await look(api, bulk)
     assert (told["status"], told["counts"]) == ("completed", {"sent": bulk["total"]})
+    assert [await ended(engine), await ended(engine)] == [[UUID(bulk["task_id"])], []]
     recipients_of = [mail.recipients[0] for mail in mailbox.mails]
     assert len(recipients_of) == len(set(recipients_of)) == bulk["total"]
     listed = (await api.get("/v1/bulk")).json()["items"]
