@@ -58,20 +58,25 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
         command = [sys.executable, "-m", "service", "api", "--port", str(port)]
         process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
     made = Server(process, port, log)
+    try:
+        wait_for(made)
+        yield made
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def wait_for(server: Server) -> None:
+    """Wait until it answers; fails with its log."""
     deadline = time.monotonic() + 90
     while True:
-        try:
-            if httpx.get(f"{made.url}/health/live", timeout=5).status_code == 200:
-                break
-        except httpx.HTTPError:
-            pass
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{server.url}/health/live", timeout=5).status_code == 200:
+                return
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
-    yield made
-    if process.poll() is None:
-        process.terminate()
-        process.wait(60)
 
 
 async def test_it_serves_logs_json_and_stops_soon(server: Server, make_key: MakeKey) -> None:
