@@ -18,7 +18,6 @@ from uuid_utils.compat import uuid7
 
 from workers.actor import Actor, registry
 from workers.errors import DurableOnly
-from workers.ledger.inserts import insert_group
 from workers.ledger.rows import spec
 from workers.message import Message, piped
 from workers.runtime import Runtime
@@ -89,6 +88,8 @@ class Group:
         id, callback = uuid7(), self.then.head()
         heads = [member.head({"group": str(id)}) for member in self.members]
         encoded = spec(callback, takes=_takes(callback), step=True)
+        from workers.ledger.inserts import insert_group  # noqa: PLC0415 - loads SQLAlchemy
+
         await insert_group(where, id, [member.last.id for member in self.members], encoded)
         await Runtime.enqueue_from_loop(where, *heads)
         return [*(member.last for member in self.members), *self.then.steps]

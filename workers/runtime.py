@@ -10,24 +10,25 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import msgspec
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from workers.context import Context
 from workers.errors import NoRuntime
 from workers.keeper import Held, Keeper
 from workers.ledger import Claim, Ledger
-from workers.ledger.inserts import after_commit, insert, place, standing
 from workers.ledger.sweeper import Depth
 from workers.message import Message
 from workers.middleware import Execute, Middleware, defaults, onion, sending
 from workers.middleware.metrics import STUCK
 from workers.policy import Outcome
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 log = structlog.stdlib.get_logger("workers.runtime")
 
@@ -290,6 +291,8 @@ def _collect(outgoing: list[Message]) -> Any:
 async def _enqueue(
     where: AsyncSession | AsyncConnection, messages: Sequence[Message], runtime: Runtime | None
 ) -> list[Message]:
+    from workers.ledger.inserts import after_commit, insert, place, standing  # noqa: PLC0415 - loads SQLAlchemy
+
     new = await insert(where, [message for message in messages if message.once is None])
     stand: dict[UUID, UUID] = {}
     for message in messages:

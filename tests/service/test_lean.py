@@ -14,6 +14,19 @@ print([name for name in {UNWANTED!r} if name in sys.modules])
 for name in lean.UNUSED:
     importlib.import_module(name)
 """
+BARE = """
+import sys
+from service import lean
+lean.load()
+import workers, workers.celery.command, workers.celery.consumer, workers.celery.front, workers.celery.pool
+print([name for name in ("sqlalchemy", "asyncpg", "service.settings") if name in sys.modules])
+"""
+
+
+def test_a_worker_of_actors_without_a_database_loads_nothing_of_one() -> None:
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_worker_loads_nothing_that_only_happens_to_be_installed_and_actors_may_import_it() -> None:

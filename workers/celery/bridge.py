@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
-from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from workers.celery.job import current_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -47,10 +47,22 @@ def bridged(fun: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Any]:
     return run
 
 
+def in_greenlet() -> bool:
+    """Whether Celery's tracer runs here; a worker that never ran it has not loaded what tells."""
+    tells = getattr(sys.modules.get("sqlalchemy.util.concurrency"), "in_greenlet", None)  # it may be half loaded
+    return tells is not None and tells()
+
+
+def _await(awaitable: Awaitable[T]) -> T:
+    from sqlalchemy.util.concurrency import await_  # noqa: PLC0415 - a worker of actors needs none
+
+    return await_(awaitable)
+
+
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> Any:
     """The coroutine's value, or the coroutine where only its caller can wait for it."""
     if in_greenlet():
-        return await_(within_soft_limit(coroutine))
+        return _await(within_soft_limit(coroutine))
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -61,7 +73,7 @@ def wait_for(coroutine: Coroutine[Any, Any, T]) -> Any:
 def offload(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Calls something blocking: on a thread while the loop goes on, when called from within a job's greenlet."""
     if in_greenlet():
-        return await_(asyncio.to_thread(function, *args, **kwargs))
+        return _await(asyncio.to_thread(function, *args, **kwargs))
     return function(*args, **kwargs)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,7 +88,7 @@ class Health:
             return True
         try:
             async with asyncio.timeout(REQUEST), runtime.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                await connection.exec_driver_sql("SELECT 1")
         except Exception as error:
             log.warning("database_unready", error=repr(error)[:200])
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ import structlog
 from celery import signals
 from celery.concurrency.base import BasePool
 from celery.worker import state
-from sqlalchemy.util.concurrency import greenlet_spawn
 
 from workers.celery.health import Health
 from workers.celery.job import Job, current_job
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 MAX_THREADS = 32
 """Plain `def` tasks of Celery run on at most this many threads."""
+BRIDGE = "sqlalchemy.util.concurrency"
+"""What runs Celery's tracer on the loop (workers.celery.bridge)."""
 START = 60.0
 """Seconds the Runtime may take to be built."""
 
@@ -66,6 +68,7 @@ class Pool(BasePool):
         self.front: Front | None = None
         """Our own intake, where the broker is Redis; made by our consumer."""
         self._shutdown = Shutdown(self)
+        self._bridge: Any = None
 
     @property
     def running(self) -> int:
@@ -177,7 +180,9 @@ class Pool(BasePool):
 
     async def _call(self, job: Job) -> Any:
         if self._runs_on_loop(job):
-            return await greenlet_spawn(job.target, *job.args, **job.kwargs)
+            # a worker of actors without a database never loads it; the first time, the loop does not wait for it
+            self._bridge = self._bridge or await asyncio.to_thread(importlib.import_module, BRIDGE)
+            return await self._bridge.greenlet_spawn(job.target, *job.args, **job.kwargs)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, lambda: context.run(job.target, *job.args, **job.kwargs))

@@ -6,9 +6,8 @@ from typing import Any
 
 from celery import Task as StockTask
 from celery.backends.base import DisabledBackend
-from sqlalchemy.util.concurrency import in_greenlet
 
-from workers.celery.bridge import offload
+from workers.celery.bridge import in_greenlet, offload
 from workers.celery.scope import keep_apart
 
 _BLOCKING = frozenset(

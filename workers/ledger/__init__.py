@@ -4,7 +4,7 @@ from workers.ledger.batcher import Batcher
 from workers.ledger.claims import Claim
 from workers.ledger.ledger import Ledger
 from workers.ledger.operators import Canceling
-from workers.ledger.schema import State
+from workers.ledger.states import State
 from workers.ledger.sweeper import Swept
 
 __all__ = ["Batcher", "Canceling", "Claim", "Ledger", "State", "Swept"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
-
-import asyncpg
 
 from workers.context import of_nobody
 from workers.errors import Overloaded
@@ -22,8 +21,9 @@ Waiting = tuple[T, "asyncio.Future[R]"]
 
 def poisoned(error: Exception) -> bool:
     """Whether one bad item can have failed the whole batch: its data or a constraint, never the connection."""
-    if isinstance(error, asyncpg.PostgresError):
-        return str(error.sqlstate or "")[:2] in {"22", "23"}
+    refusal = getattr(sys.modules.get("asyncpg"), "PostgresError", None)  # a process without a database loads none
+    if refusal is not None and isinstance(error, refusal):
+        return str(getattr(error, "sqlstate", "") or "")[:2] in {"22", "23"}
     # asyncpg refuses to encode a value: DataError, itself a ValueError
     return isinstance(error, TypeError | ValueError | OverflowError)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from typing import TYPE_CHECKING
 
 from workers.errors import LeaseLost
 from workers.ledger.claims import Claim
 from workers.ledger.statement import fetch
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 MARGIN = 2.0
 """Seconds of lease that must be left: the time between Postgres' answer and the act itself."""

@@ -6,29 +6,30 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 import structlog
-from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from workers.cron import Scheduled
 from workers.errors import FenceUnheard, Overloaded
-from workers.ledger import claims, fences, inserts, leases, operators, progress, settles, sweeper, ticks
+from workers.ledger import claims, fences, leases, operators, progress, settles, sweeper, ticks
 from workers.ledger.batcher import Batcher, poisoned
 from workers.ledger.claims import Bell, Claim
 from workers.ledger.leases import Renewal
 from workers.ledger.operators import Canceling
 from workers.ledger.progress import Progress
 from workers.ledger.pruning import Pruner
-from workers.ledger.schema import State
 from workers.ledger.settles import Settlement, settlement
 from workers.ledger.statement import unanswered
+from workers.ledger.states import State
 from workers.ledger.sweeper import Depth, Ring, Swept
 from workers.message import Message
 from workers.policy import Outcome
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 log = structlog.stdlib.get_logger("workers.ledger")
 
@@ -44,6 +45,9 @@ class Ledger:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        from sqlalchemy.engine import Engine  # noqa: PLC0415 - a worker without a database loads none
+        from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: PLC0415
+
         self._engine = engine = AsyncEngine(
             Engine(engine.sync_engine.pool.recreate(), engine.sync_engine.dialect, engine.sync_engine.url)
         )
@@ -55,6 +59,8 @@ class Ledger:
 
     async def insert(self, where: AsyncSession | AsyncConnection, messages: Sequence[Message]) -> set[UUID]:
         """Write messages in the caller's transaction; the ids that are new. Nothing is rung."""
+        from workers.ledger import inserts  # noqa: PLC0415 - as above
+
         return await inserts.insert(where, messages)
 
     async def claim(self, id: UUID, worker: str, lease: float = 30.0) -> Claim | None:

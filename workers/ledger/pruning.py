@@ -7,12 +7,15 @@ pays nothing for it. Dead, held and uncertain messages stay: they wait for a per
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from workers.ledger.statement import LOCK, fetch
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 BATCH = 1_000
 """Rows looked at in one statement."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from workers.ledger.claims import Claim
 from workers.ledger.json import storable
-from workers.ledger.schema import State
 from workers.ledger.statement import fetch
+from workers.ledger.states import State
 from workers.policy import (
     Canceled,
     DeadLetter,
@@ -24,6 +23,9 @@ from workers.policy import (
     Unknown,
     word,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 HORIZON = 400 * 86_400.0
 """The furthest a message is put off, in seconds."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+if TYPE_CHECKING:
+    import asyncpg
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 
 TIMEOUT = 10.0
 """Seconds a batch may take."""
@@ -67,6 +68,9 @@ async def _fetch_acting(
 
 def unanswered(error: BaseException) -> bool:
     """Whether Postgres may answer the same statement later: gone, starting, full, locked, out of time."""
+    import asyncpg  # noqa: PLC0415 - a worker without a database loads none
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
     if isinstance(error, asyncpg.PostgresError):
         # connection, rollback, resources, locks, shutdown, system, internal; 25006: a replica, read-only
         state = str(error.sqlstate or "")

@@ -7,15 +7,17 @@ others hold. One sweeper of the fleet works at a time (an advisory lock); any nu
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from workers.ledger.rows import FIRST_RING
 from workers.ledger.statement import LOCK, fetch
 from workers.message import Message, Priority
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 log = structlog.stdlib.get_logger("workers.sweeper")
 
