@@ -157,10 +157,11 @@ def _error(row: RowMapping, status: Status) -> ErrorOut | None:
     error: dict[str, Any] | None = row["error"]
     if not error:
         return None
-    kind = error.get("type", "error")
-    code = (row["outcome"] or {}).get("reason") if kind in SPOKEN else error.get("reason")
-    code = str(code or kind)
-    return ErrorOut(code=code, detail=str(error.get("message") or code), retryable=not status.terminal)
+    kind = str(error.get("type", "error"))
+    told = (row["outcome"] or {}) if kind in SPOKEN else {}
+    code = str(told.get("reason") or kind)
+    detail = str(error.get("message") or error.get("reason") or code)
+    return ErrorOut(code=code, detail=detail, retryable=not status.terminal)
 
 
 def _progress(row: RowMapping) -> ProgressOut | None:
