@@ -1,15 +1,15 @@
 """The `callboard` command. Every command imports what it needs when it runs, so that the command starts at once."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.arguments import Line
+from service.hints import hinting, nothing_near
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -27,11 +27,6 @@ DATA = click.option(
 PORT = click.IntRange(1, 65_535)
 NAME = Line(100, least=1)
 WORDS = Line(1000)
-
-NOTHING_NEAR = (
-    "`callboard up` does not run in {data}, and DATABASE_URL is not set. "
-    "Start `callboard up` here, name the folder of one with --data, or set DATABASE_URL."
-)
 
 
 def settings(data: Path | None = None) -> "Settings":
@@ -312,7 +307,7 @@ def status(data: Path) -> None:
     """
     from service.status import run  # noqa: PLC0415
 
-    with _hinting():
+    with hinting():
         _run(run, settings(data))
 
 
@@ -345,7 +340,7 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
     """
     from service.doctor import run  # noqa: PLC0415
 
-    with _hinting():
+    with hinting():
         _end(run(settings(data), as_json=as_json, send_to=send_to))
 
 
@@ -374,27 +369,6 @@ def _run(command: Callable[..., Any], *arguments: object, **named: object) -> No
             raise
         hint = nothing_near() or "Postgres does not answer: is it running, and does DATABASE_URL name it?"
         raise click.ClickException(f"{hint} ({type(error).__name__})") from None
-
-
-@contextlib.contextmanager
-def _hinting() -> Iterator[None]:
-    """Say what to do, where a command ends badly that had no servers to ask."""
-    try:
-        yield
-    except SystemExit:
-        if hint := nothing_near():
-            click.echo(hint, err=True)
-        raise
-
-
-def nothing_near() -> str:
-    """What to do where neither the environment nor the folder of the running command names servers; else empty."""
-    from service.nearby import running  # noqa: PLC0415
-
-    data = click.get_current_context().params.get("data")
-    if data is None or "DATABASE_URL" in os.environ or running(data):
-        return ""
-    return NOTHING_NEAR.format(data=data)
 
 
 def _end(code: int | None) -> None:

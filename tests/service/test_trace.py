@@ -13,7 +13,8 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import status, trace
-from service.cli import callboard, nothing_near
+from service.cli import callboard
+from service.hints import nothing_near
 from service.settings import Settings
 from tests.service.tasks.test_api import change, run_and_fail, store
 
