@@ -39,6 +39,7 @@ class Shutdown:
         """Who has it, has begun: nobody gives it back."""
         self._over = threading.Event()
         self._runner: threading.Thread | None = None
+        self._attended = False
         self._signalled = False
 
     def expect(self, grace: float) -> None:
@@ -64,10 +65,15 @@ class Shutdown:
         finally:
             self._over.set()
             if self._signalled:
-                threading.Thread(target=_leave_after, args=(LAST,), name="last", daemon=True).start()
+                threading.Thread(target=_leave_after, args=(self._patience(),), name="last", daemon=True).start()
+
+    def _patience(self) -> float:
+        """Seconds for Celery's main thread to leave by itself; none where it never came."""
+        return LAST if self._attended or self._runner is threading.main_thread() else 0.0
 
     def _look_on(self, grace: float) -> None:
         """Main thread, late: what Celery has to be told is told as long as the other one is about it."""
+        self._attended = True
         self._hurry = self._hurry or grace == 0
         while not self._over.wait(0.01):
             self._pool.letters.read_all()

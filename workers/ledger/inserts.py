@@ -9,7 +9,6 @@ from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -17,20 +16,12 @@ from sqlalchemy.orm import Session
 
 from workers.ledger import rows, uniques
 from workers.ledger.schema import groups
-from workers.ledger.schema import messages as table
 from workers.message import Message
 
 CHUNK = 1_000
 """Rows per statement."""
 
 Ring = Callable[[Sequence[Message]], None]
-
-STANDING = (
-    sa.select(table.c.id)
-    .where(table.c.key == sa.bindparam("key"), table.c.actor == sa.bindparam("actor"))
-    .where(table.c.tenant_id.is_not_distinct_from(sa.bindparam("tenant_id", type_=sa.Uuid)))
-    .where(table.c.state.in_(["queued", "running", "uncertain", "held"]))
-)
 
 
 async def insert(where: AsyncSession | AsyncConnection, messages: Sequence[Message]) -> set[UUID]:
@@ -66,8 +57,8 @@ async def standing(where: AsyncSession | AsyncConnection, message: Message) -> U
     if message.key is None:
         return None
     connection = await _connection(where)
-    values = {"key": message.key, "actor": message.actor, "tenant_id": message.tenant_id}
-    found: UUID | None = await connection.scalar(STANDING, values)
+    bearer = (message.tenant_id, message.actor, message.key)
+    found: UUID | None = (await connection.exec_driver_sql(uniques.STANDING, bearer)).scalar()
     return found
 
 
