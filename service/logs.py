@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -325,3 +326,19 @@ def _one_line(_logger: Any, _method: str, event: Event) -> Event:
         if isinstance(value, str) and key not in {"exception", "stack"} and CONTROL.search(value):
             event[key] = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
     return event
+
+
+class Seldom:
+    """Tells whether it is time to log something again: `if seldom.due(): log.warning(…)`, once in `every` seconds."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every = every
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether nothing was logged for so long; the caller logs now."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._every
+        return True

@@ -12,6 +12,7 @@ from service.db import is_away
 from service.errors import TooManyRequests
 from service.jobs.schemas import JobOut
 from service.jobs.views import etag
+from service.logs import Seldom
 from service.web.stopping import when_stopping
 from workers.runtime import Runtime
 
@@ -32,6 +33,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._open: dict[UUID, int] = {}
+        self.away = Seldom()
         self._stopping = asyncio.Event()
 
     @classmethod
@@ -98,7 +100,7 @@ async def follow(
     with streams.one(tenant_id):
         pause, quiet = SOONEST, 0.0
         while True:
-            job = await runtime.to_the_end(_look(look))
+            job = await runtime.to_the_end(_look(look, streams.away))
             if job is not None and (tag := event_id(job)) != seen:
                 seen, pause, quiet = tag, SOONEST, 0.0
                 yield frame(job, tag)
@@ -111,13 +113,14 @@ async def follow(
             pause = min(pause * 1.25, LATEST)
 
 
-async def _look(look: Look) -> JobOut | None:
+async def _look(look: Look, away: Seldom) -> JobOut | None:
     try:
         return await look()
     except Exception as error:
         if not is_away(error):
             raise
-        log.warning("job_away", error=type(error).__name__)
+        if away.due():
+            log.warning("job_away", error=type(error).__name__, hint="streams of jobs stay open and look again")
         return None
 
 

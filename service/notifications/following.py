@@ -9,15 +9,12 @@ from time import monotonic
 from typing import Any
 
 import msgspec
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.db import is_away
 from service.notifications import feed
 from service.notifications.feed import FeedCounts, Slice
 from service.notifications.live import Live, Seat
-
-log = structlog.get_logger("service.notifications")
 
 PAGE = 20  # items read at once: what a reader that does not read keeps in memory
 BEHIND = 1_000  # items that may wait for somebody who had them all before
@@ -53,7 +50,7 @@ async def follow(live: Live, seat: Seat, seq: int, *, age: float = AGE) -> Async
         except Exception as error:
             if not is_away(error):
                 raise
-            log.warning("feed_away", error=type(error).__name__, again_in=pause)
+            live.missed(error)
             await seat.wait(pause)
             pause = min(2 * pause, AGAIN[1])
         else:

@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from service.errors import TooManyRequests
+from service.logs import Seldom
 from service.notifications.wakeups import Word, channel, read
 from service.settings import Settings
 from service.web.stopping import when_stopping
@@ -77,6 +78,7 @@ class Live:
         self.runtime = runtime
         self.stopping = False
         self.looks = asyncio.Semaphore(LOOKS)
+        self._away = Seldom()
         self._settings = settings
         self._seats: dict[int, set[Seat]] = {}
         self._keys: dict[UUID, int] = {}
@@ -122,6 +124,11 @@ class Live:
             self._seats[no].discard(seat)
             if not self._seats[no]:
                 del self._seats[no]
+
+    def missed(self, error: Exception) -> None:
+        """Log that Postgres was away when a stream looked; once, though thousands miss it together."""
+        if self._away.due():
+            log.warning("feed_away", error=type(error).__name__, hint="live streams stay open and look again")
 
     def stop(self) -> None:
         """Tell every stream to end."""

@@ -178,7 +178,7 @@ async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
             await following.next("pending")
             with structlog.testing.capture_logs() as logs:
                 async with every_connection(few, state_of(other).engine):
-                    await until_logged(logs, "job_away", 2)
+                    await until_logged(logs, "job_away")
             assert (await cancel(api, job)).status_code == 200
             await following.next("canceled")
 

@@ -146,7 +146,7 @@ async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
             with structlog.testing.capture_logs() as logs:
                 async with every_connection(few, state_of(api).engine):
                     await desk.work(told)
-                    await until_logged(logs, "feed_away", 2)
+                    await until_logged(logs, "feed_away")
             assert not ada.over.is_set()
             assert [event.id for event in await ada.several(1)] == ["1"]
 
