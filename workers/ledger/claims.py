@@ -30,14 +30,15 @@ SET state = 'running', epoch = m.epoch + 1, intent = false, worker = bell.worker
     error = m.error - 'definite', progress = NULL, finished_at = NULL,
     key = CASE WHEN m.frees_key THEN NULL ELSE m.key END
 FROM bell
-WHERE m.id = bell.id AND m.id = ANY (ARRAY(SELECT id FROM bell)) AND m.state || '' = 'queued'
+WHERE m.id = bell.id AND m.state || '' = 'queued'
 RETURNING m.id, m.epoch, m.actor, m.queue, m.priority, m.args::text AS args, m.headers::text AS headers, m.tenant_id,
     m.attempts, m.crashes, m.snoozes, m.follow::text AS follow, m.gate,
     extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS waited
 """
 # Rows are locked in the order of their ids, here and in every other batch, so that two batches never deadlock.
 # `state || ''`, and a look-up for each id: the index of what is queued must not tempt the planner. Statistics made
-# while the queue was empty, or none, say that it is short, and then each claim would read the whole backlog.
+# while the queue was empty, or none, say that it is short, and then each claim would read the whole backlog. A plan for
+# any values takes a batch for ten rows: what joins it otherwise than by such a look-up compares each row with each.
 
 _json = msgspec.json.Decoder()
 

@@ -26,7 +26,7 @@ WITH mine AS (
     ) AS held
 )
 UPDATE messages m SET intent = true FROM mine
-WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine))
+WHERE m.id = mine.id
     AND m.state || '' = 'running' AND NOT m.cancel_requested
 RETURNING m.id
 """

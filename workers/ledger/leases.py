@@ -25,7 +25,7 @@ WITH mine AS (
     ) AS held
 )
 UPDATE messages m SET lease_until = clock_timestamp() + make_interval(secs => $3) FROM mine
-WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine)) AND m.state || '' = 'running'
+WHERE m.id = mine.id AND m.state || '' = 'running'
 RETURNING m.id, m.cancel_requested AND NOT m.intent AS cancel
 """
 
@@ -55,7 +55,7 @@ SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
     ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() ELSE 'infinity' END,
     error = CASE WHEN m.intent THEN coalesce(m.error, '{}') || '{"definite": true}' ELSE m.error END
 FROM mine
-WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine)) AND m.state || '' = 'running'
+WHERE m.id = mine.id AND m.state || '' = 'running'
 RETURNING m.id
 """
 # A fence that was asked for and whose answer nobody heard was not passed: its intent is taken back, as a definite no.

@@ -144,6 +144,8 @@ class Ledger:
         reason: str = "",
     ) -> set[UUID]:
         """Settle doubts, in the caller's transaction; see operators.resolve."""
+        from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - as above
+
         connection = await where.connection() if isinstance(where, AsyncSession) else where
         return await operators.resolve(connection, ids, to, by=by, tenant_id=tenant_id, reason=reason)
 

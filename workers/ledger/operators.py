@@ -53,7 +53,7 @@ moved AS (
         ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() ELSE 'infinity' END, admitted = false, rings = 0,
         expires_at = NULL, cancel_requested = false, finished_at = NULL
     FROM chosen
-    WHERE m.id = chosen.id AND m.id = ANY (ARRAY(SELECT id FROM chosen))
+    WHERE m.id = chosen.id
         AND m.state || '' IN ('dead', 'held', 'uncertain')
     RETURNING m.id, m.epoch
 ),
@@ -82,7 +82,7 @@ moved AS (
             ELSE $6::jsonb || jsonb_build_object('at', clock_timestamp())
         END
     FROM chosen
-    WHERE m.id = chosen.id AND m.id = ANY (ARRAY(SELECT id FROM chosen)) AND m.state || '' = ANY($2::text[])
+    WHERE m.id = chosen.id AND m.state || '' = ANY($2::text[])
     RETURNING m.id, m.epoch
 ),
 noted AS (

@@ -25,7 +25,7 @@ WITH word AS (
     ) AS held
 )
 UPDATE messages m SET progress = word.progress::jsonb FROM word
-WHERE m.id = word.id AND m.id = ANY (ARRAY(SELECT id FROM word)) AND m.state || '' = 'running'
+WHERE m.id = word.id AND m.state || '' = 'running'
 """
 
 

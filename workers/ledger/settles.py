@@ -73,8 +73,8 @@ _names = ", ".join(name for name, _ in FIELDS)
 SETTLE = f"""
 WITH item AS (SELECT * FROM unnest({_arrays}) AS i({_names})),
 mine AS (
-    SELECT held.id, held.member_of
-    FROM (SELECT id, epoch FROM item ORDER BY id) AS i
+    SELECT i.*, held.member_of
+    FROM (SELECT * FROM item ORDER BY id) AS i
     CROSS JOIN LATERAL (
         SELECT m.id, m.follow ->> 'group' AS member_of FROM messages m
         WHERE m.id = i.id AND m.epoch = i.epoch
@@ -114,8 +114,8 @@ moved AS (
         result = i.result::jsonb,
         result_until = CASE WHEN i.result IS NOT NULL THEN clock_timestamp() + make_interval(secs => i.keep_for) END,
         finished_at = CASE WHEN i.state = 'queued' AND NOT m.cancel_requested THEN NULL ELSE clock_timestamp() END
-    FROM item i, mine
-    WHERE m.id = mine.id AND m.id = ANY (ARRAY(SELECT id FROM mine)) AND m.id = i.id AND m.epoch = i.epoch
+    FROM mine i
+    WHERE m.id = i.id AND m.epoch = i.epoch
         AND (SELECT count(*) FROM counted) >= 0
         AND (
             (m.state || '' = 'running' AND (NOT m.intent OR i.definite OR i.state IN ('done', 'uncertain')))
@@ -134,8 +134,10 @@ noted AS (
 )
 SELECT id, state FROM moved
 UNION ALL
-SELECT m.id, m.state FROM item i JOIN messages m ON m.id = i.id AND m.epoch = i.epoch
-WHERE i.again AND m.id = ANY (ARRAY(SELECT id FROM item WHERE again)) AND m.state || '' = i.state
+SELECT m.id, m.state FROM item i CROSS JOIN LATERAL (
+    SELECT m.id, m.state FROM messages m WHERE m.id = i.id AND m.epoch = i.epoch AND m.state || '' = i.state OFFSET 0
+) AS m
+WHERE i.again
 """  # noqa: S608 (names of our own columns)
 # The groups whose members end are locked in the order of their ids before any of them is counted down, so that two
 # batches never deadlock over them. The last part reads the rows as they were before: it answers for a settle that was

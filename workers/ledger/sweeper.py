@@ -49,7 +49,7 @@ WITH due AS (
 UPDATE messages m
 SET rings = m.rings + 1,
     ring_at = clock_timestamp() + least({LONGEST_RING}, {FIRST_RING} * 2 ^ least(m.rings, 20)) * interval '1 second'
-FROM due WHERE m.id = due.id AND m.id = ANY (ARRAY(SELECT id FROM due)) AND m.state || '' = 'queued'
+FROM due WHERE m.id = due.id AND m.state || '' = 'queued'
 RETURNING {_MESSAGE}, due.rung, extract(epoch FROM clock_timestamp() - m.due_at)::float8 AS overdue
 """  # noqa: S608 (our own constants)
 
@@ -61,7 +61,7 @@ WITH late AS (
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE messages m SET state = 'expired', finished_at = clock_timestamp()
-FROM late WHERE m.id = late.id AND m.id = ANY (ARRAY(SELECT id FROM late)) AND m.state || '' = 'queued'
+FROM late WHERE m.id = late.id AND m.state || '' = 'queued'
 RETURNING {_MESSAGE}
 """  # noqa: S608 (our own constants)
 
@@ -87,7 +87,7 @@ moved AS (
                 'message', format('its worker died %s times while it ran', m.crashes + 1))
             ELSE m.error END
     FROM lapsed
-    WHERE m.id = lapsed.id AND m.id = ANY (ARRAY(SELECT id FROM lapsed)) AND m.state || '' = 'running'
+    WHERE m.id = lapsed.id AND m.state || '' = 'running'
         AND NOT m.intent AND m.lease_until < clock_timestamp()
     RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker
 ),
@@ -112,7 +112,7 @@ moved AS (
         error = jsonb_build_object('type', 'Uncertain', 'at', clock_timestamp(),
             'message', 'its worker died past the point of no return')
     FROM lapsed
-    WHERE m.id = lapsed.id AND m.id = ANY (ARRAY(SELECT id FROM lapsed)) AND m.state || '' = 'running'
+    WHERE m.id = lapsed.id AND m.state || '' = 'running'
         AND m.intent AND m.lease_until < clock_timestamp() - make_interval(secs => $2)
     RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker, m.error
 ),
@@ -141,7 +141,7 @@ moved AS (
         rings = 1, admitted = false,
         ring_at = CASE WHEN m.gate IS NULL THEN clock_timestamp() + interval '{FIRST_RING} s' ELSE 'infinity' END
     FROM grace_over
-    WHERE m.id = grace_over.id AND m.id = ANY (ARRAY(SELECT id FROM grace_over)) AND m.state || '' = 'uncertain'
+    WHERE m.id = grace_over.id AND m.state || '' = 'uncertain'
     RETURNING {_MESSAGE}, m.epoch
 ),
 noted AS (

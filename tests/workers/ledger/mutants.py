@@ -114,7 +114,6 @@ MUTANTS = (
         "settle without epoch",
         "settles.SETTLE",
         ("WHERE m.id = i.id AND m.epoch = i.epoch\n", "WHERE m.id = i.id\n"),
-        ("AND m.id = i.id AND m.epoch = i.epoch\n", "AND m.id = i.id\n"),
     ),
     _mutant("settle what does not run", "settles.SETTLE", ("(m.state || '' = 'running' AND (", "(true AND (")),
     _mutant(
