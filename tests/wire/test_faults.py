@@ -196,11 +196,19 @@ def test_a_frozen_redis_is_waited_for(stack: Stack, redis_url: str, stock: Celer
         assert worker.alive
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+ENDINGS = {
+    "frozen, SIGTERM": (True, signal.SIGTERM),
+    "frozen, SIGQUIT": (True, signal.SIGQUIT),
+    "killed, SIGTERM": (False, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_worker_without_its_redis_ends_within_its_grace_and_loses_nothing(
-    stack: Stack, stock: Celery, server: redis.Redis, tmp_path: Path, frozen: bool
+    stack: Stack, stock: Celery, server: redis.Redis, tmp_path: Path, ending: str
 ) -> None:
     """Celery's main thread would wait for a frozen one for minutes, one socket timeout after the other."""
+    frozen, how = ENDINGS[ending]
     with Worker(stack.redis_url, tmp_path, options={**OURS, "grace": 1.0}) as worker:
         tags = send(stock, 5, 60.0)
         eventually(lambda: sum(starts(worker, tags)) == 5, "they run")
@@ -208,10 +216,12 @@ def test_a_worker_without_its_redis_ends_within_its_grace_and_loses_nothing(
             time.sleep(1.2)  # the append-only file is written every second
         (stack.valkey.pause if frozen else stack.valkey.kill)()
         try:
-            assert worker.stop(timeout=20) == 0
+            worker.signal(how)
+            assert worker.process is not None
+            assert worker.process.wait(30) == (how == signal.SIGQUIT)
         finally:
             (stack.valkey.resume if frozen else stack.valkey.start)()
-        assert ("celery_stands_still" in worker.log.read_text()) is frozen
+        assert ("celery_left_behind" in worker.log.read_text()) is frozen
 
     def kept() -> int:
         held = [field for key in server.keys("workers:unacked:*") for field in server.hkeys(key)]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
+from celery.worker import state
 
 if TYPE_CHECKING:
     from workers.celery.pool import Pool
@@ -26,19 +27,26 @@ AWAITED = 2.0
 """Seconds after a signal within which Celery's main thread is to begin the end."""
 LAST = 5.0
 """Seconds it may take to leave when everything is settled, with what an app does at its exit."""
+BRIEF = 1.0
+"""Seconds it may take where it has not come to the end of the pool at all."""
+STEPS = 8
+"""How often `farewell` is waited for at most, once the grace is over: attempts, results, messages, links, Runtime."""
 
 
 class Shutdown:
-    """Ends a pool, once. Main thread; also from within a signal handler that interrupts it."""
+    """Ends a pool, once. The thread that Celery runs on, also from within a signal handler that interrupts it.
+
+    No lock and no Event: a handler that came while this very thread holds one would wait for itself.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self.begun = False
+        self._ended = False
         self._pool = pool
         self._hurry = False
-        self._first = threading.Lock()
-        """Who has it, has begun: nobody gives it back."""
-        self._over = threading.Event()
-        self._runner: threading.Thread | None = None
+        self._runner: dict[str, threading.Thread] = {}
+        """Who ends the pool, once that is settled: a dict settles it in one step."""
+        self._stand_in: threading.Thread | None = None
         self._attended = False
         self._signalled = False
 
@@ -47,47 +55,54 @@ class Shutdown:
         if self._pool.front is None:  # Celery's own consumer takes its time, and is given it
             return
         self._signalled = True
+        if self._ended:  # a cold shutdown stops the pool before it tells of the signal
+            _leave_soon(LAST)
+            return
         with suppress(RuntimeError):  # the loop is closed: all is done
             self._pool.thread.call_soon(self._watch, grace)
 
     def run(self, grace: float) -> None:
         """Fetches nothing more, waits `grace` seconds for what runs, cancels the rest, closes everything."""
-        if not self._first.acquire(blocking=False):
-            if threading.current_thread() is self._runner:
-                self._hurry = True  # a second signal, in the middle of the first one's wait
-            else:
+        me = threading.current_thread()
+        if self._runner.setdefault("first", me) is not me:
+            if me is not self._stand_in:  # which may come too late: Celery is about it
                 self._look_on(grace)
             return
-        self._runner = threading.current_thread()
+        if self.begun:  # a second signal, in the middle of the first one's wait
+            self._hurry = True
+            return
         self.begun = True
         try:
             self._run(grace)
         finally:
-            self._over.set()
+            self._ended = True
             if self._signalled:
-                threading.Thread(target=_leave_after, args=(self._patience(),), name="last", daemon=True).start()
+                _leave_soon(self._patience())
 
     def _patience(self) -> float:
-        """Seconds for Celery's main thread to leave by itself; none where it never came."""
-        return LAST if self._attended or self._runner is threading.main_thread() else 0.0
+        """Seconds for Celery's main thread to leave by itself."""
+        return LAST if self._attended or self._runner["first"] is not self._stand_in else BRIEF
 
     def _look_on(self, grace: float) -> None:
-        """Main thread, late: what Celery has to be told is told as long as the other one is about it."""
+        """Celery's thread, late: what it has to be told is told as long as the other one is about it."""
         self._attended = True
         self._hurry = self._hurry or grace == 0
-        while not self._over.wait(0.01):
+        while not self._ended:
             self._pool.letters.read_all()
+            time.sleep(0.01)
+        self._pool.letters.read_all()
 
     def _watch(self, grace: float) -> None:
         """Loop thread."""
         loop = self._pool.thread.loop
         loop.call_later(AWAITED, self._do_without, grace)
-        loop.call_later(AWAITED + grace + 4 * self._pool.options.farewell, _leave)
+        loop.call_later(AWAITED + grace + STEPS * self._pool.options.farewell + LAST, _leave)
 
     def _do_without(self, grace: float) -> None:
         if not self.begun:
             log.warning("celery_stands_still", seconds=AWAITED, hint="its main thread waits for the broker, we do not")
-            threading.Thread(target=self.run, args=(grace,), name="shutdown", daemon=True).start()
+            self._stand_in = threading.Thread(target=self.run, args=(grace,), name="shutdown", daemon=True)
+            self._stand_in.start()
 
     def _run(self, grace: float) -> None:
         pool = self._pool
@@ -109,8 +124,8 @@ class Shutdown:
         self._read()
 
     def _read(self) -> None:
-        """Only on the main thread: what Celery is told may wait for the broker."""
-        if threading.current_thread() is threading.main_thread():
+        """Only on Celery's thread: what it is told may wait for the broker."""
+        if threading.current_thread() is not self._stand_in:
             self._pool.letters.read_all()
 
     def _cancel(self) -> None:
@@ -145,6 +160,10 @@ class Shutdown:
             self._pool.thread.run(self._pool.health.stop(), timeout=1)
 
 
+def _leave_soon(seconds: float) -> None:
+    threading.Thread(target=_leave_after, args=(seconds,), name="last", daemon=True).start()
+
+
 def _leave_after(seconds: float) -> None:
     time.sleep(seconds)  # the end of the process ends this thread
     _leave()
@@ -152,7 +171,15 @@ def _leave_after(seconds: float) -> None:
 
 def _leave() -> None:
     """End the process here and now: all that could be told to the broker is told, and Celery still waits for it."""
+    try:
+        teller = threading.Thread(target=_tell, daemon=True)  # who reads the log may stand still as well
+        teller.start()
+        teller.join(BRIEF)
+    finally:
+        os._exit(int(state.should_terminate or 0))
+
+
+def _tell() -> None:
     log.warning("celery_left_behind", hint="what the broker was not told runs again when the lease is over")
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(0)
