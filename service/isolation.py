@@ -99,6 +99,13 @@ def sees_all(function: str) -> None:
     op.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM {WORKER}")
 
 
+def as_worker(statement: str) -> None:
+    """Execute a statement on rows of every tenant; an owner who is no superuser sees and changes none of its own."""
+    op.execute(f"SET LOCAL ROLE {WORKER}")
+    op.execute(statement)
+    op.execute("RESET ROLE")
+
+
 def _force(table: str) -> None:
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")

@@ -6,6 +6,8 @@ Revises: 20261122_letters
 
 from alembic import op
 
+from service.isolation import as_worker
+
 revision = "20261122_endings"
 down_revision = "20261122_letters"
 branch_labels = None
@@ -14,15 +16,16 @@ depends_on = None
 COLUMNS = (
     "ALTER TABLE bulks ADD COLUMN ended_at timestamptz",
     "COMMENT ON COLUMN bulks.ended_at IS 'when it was seen first that nothing of it waits any more'",
-    # What ended before there was such an event is not told now.
-    """
-    UPDATE bulks b SET ended_at = clock_timestamp() WHERE total = expanded
-        AND NOT EXISTS (SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND NOT m.admitted AND m.state = 'queued')
-        AND NOT EXISTS (
-            SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND m.admitted AND m.state IN ('queued', 'running'))
-    """,
-    "CREATE INDEX bulks_running ON bulks (id) WHERE ended_at IS NULL AND status = 'running'",
 )
+# What ended before there was such an event is not told now.
+ENDED = """
+UPDATE bulks b SET ended_at = clock_timestamp() WHERE status <> 'open' AND total = expanded
+    AND (scheduled_at IS NULL OR scheduled_at <= clock_timestamp())
+    AND NOT EXISTS (SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND NOT m.admitted AND m.state = 'queued')
+    AND NOT EXISTS (
+        SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND m.admitted AND m.state IN ('queued', 'running'))
+"""
+INDEX = "CREATE INDEX bulks_running ON bulks (id) WHERE ended_at IS NULL AND status = 'running'"
 
 ERROR = """
 CREATE FUNCTION webhooks_error(m messages) RETURNS jsonb STABLE LANGUAGE sql AS $$
@@ -97,7 +100,7 @@ BEGIN
 END
 $$
 """
-# Everybody a notification is for may have been served before its message came to grief.
+# Everybody a notification is for may have been served, and every mail of a bulk written, before the message died.
 OF_FAN_OUTS = """
 CREATE FUNCTION webhooks_of_fan_outs() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -111,7 +114,7 @@ BEGIN
                 n, CASE NEW.state WHEN 'canceled' THEN 'canceled' ELSE 'failed' END, webhooks_error(NEW));
         END IF;
     ELSIF NEW.state <> 'canceled' THEN
-        SELECT * INTO b FROM bulks WHERE id = NEW.id AND status <> 'canceled';
+        SELECT * INTO b FROM bulks WHERE id = NEW.id AND status <> 'canceled' AND expanded < total;
         IF FOUND THEN
             PERFORM webhooks_bulk(b, 'failed', webhooks_error(NEW));
         END IF;
@@ -126,10 +129,11 @@ CREATE TRIGGER webhooks_of_notifications AFTER UPDATE OF finished_at ON notifica
     WHEN (OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL)
     EXECUTE FUNCTION {function}()
 """
+# A bulk has one end: to cancel one that has ended is harmless, and told to nobody.
 BULKS = """
 CREATE TRIGGER webhooks_of_bulks AFTER UPDATE OF status, ended_at ON bulks FOR EACH ROW
-    WHEN ((OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL)
-        OR (NEW.status = 'canceled' AND OLD.status <> 'canceled'))
+    WHEN (OLD.ended_at IS NULL
+        AND (NEW.ended_at IS NOT NULL OR (NEW.status = 'canceled' AND OLD.status <> 'canceled')))
     EXECUTE FUNCTION webhooks_of_bulks()
 """
 FAN_OUTS = """
@@ -140,16 +144,25 @@ CREATE TRIGGER webhooks_of_fan_outs AFTER UPDATE ON messages FOR EACH ROW
 """
 NO_COMPLETED = "DROP TRIGGER webhooks_of_notifications ON notifications"
 
+# By their ends, which nothing asks for. It cannot wait for a later version: beside `messages_letters` Postgres takes it
+# for the letters of one tenant, and reads those of all.
+DEAD = "CREATE INDEX messages_dead ON messages (finished_at) WHERE state IN ('dead', 'uncertain', 'held')"
+
 
 def upgrade() -> None:
-    for statement in (*COLUMNS, ERROR, NOTIFICATION, BULK, OF_NOTIFICATIONS, OF_BULKS, OF_FAN_OUTS):
+    for statement in COLUMNS:
+        op.execute(statement)
+    as_worker(ENDED)
+    for statement in (INDEX, ERROR, NOTIFICATION, BULK, OF_NOTIFICATIONS, OF_BULKS, OF_FAN_OUTS):
         op.execute(statement)
     op.execute(NO_COMPLETED)
     for trigger in (COMPLETED.format(function="webhooks_of_served"), BULKS, FAN_OUTS):
         op.execute(trigger)
+    op.execute("DROP INDEX messages_dead")  # last, for it keeps readers of `messages` out until the transaction ends
 
 
 def downgrade() -> None:
+    op.execute(DEAD)
     op.execute("DROP TRIGGER webhooks_of_fan_outs ON messages")
     op.execute("DROP TRIGGER webhooks_of_bulks ON bulks")
     op.execute(NO_COMPLETED)

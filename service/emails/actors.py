@@ -158,8 +158,10 @@ async def end_bulks() -> None:
     """Note which bulks have nothing left that waits: so `bulk.completed` is told."""
     engine = Runtime.of_loop().engine
     assert engine is not None  # noqa: S101 - bulks are in Postgres
-    async with engine.begin() as connection:
-        await ended(connection)
+    found = True
+    while found:
+        async with engine.begin() as connection:
+            found = await ended(connection) is not None
 
 
 @actor(name="emails.forget_bulks", cron=Cron("47 * * * *"), time_limit=3600)

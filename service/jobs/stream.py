@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from uuid import UUID
 
 import msgspec
@@ -98,18 +99,17 @@ async def follow(
     line stays open and the looks go on.
     """
     with streams.one(tenant_id):
-        pause, quiet = SOONEST, 0.0
+        pause, said = SOONEST, monotonic()
         while True:
             job = await runtime.to_the_end(_look(look, streams.away))
             if job is not None and (tag := event_id(job)) != seen:
-                seen, pause, quiet = tag, SOONEST, 0.0
+                seen, pause, said = tag, SOONEST, monotonic()
                 yield frame(job, tag)
-            elif quiet >= QUIET:
-                quiet = 0.0
+            elif monotonic() - said >= QUIET:
+                said = monotonic()
                 yield b": nothing new\n\n"
             if (job is not None and job.status.terminal) or await streams.pause(pause):
                 return
-            quiet += pause
             pause = min(pause * 1.25, LATEST)
 
 

@@ -18,8 +18,9 @@ TYPES: dict[str, str] = {
     "job.failed": "the job was given up; `data.error` says why",
     "job.canceled": "the job was canceled",
     "job.expired": "no worker took the job up in time",
-    "bulk.completed": "every mail of the bulk has come to its end; `data.counts` says to which",
-    "bulk.canceled": "the bulk was canceled; what was under way at that moment tells its own end",
+    "bulk.completed": "every mail of the bulk has come to its end (a mail in doubt counts as ended, also where it will"
+    " be sent again); `data.counts` says to which",
+    "bulk.canceled": "the bulk was canceled before it had ended; what was under way at that moment tells its own end",
     "bulk.failed": "its mails could not all be written: `data.error` says why, `data.unwritten` how many are left",
     "notification.completed": "the notification has reached everybody it was for; `data.counts` says how many",
     "notification.failed": "not everybody could be reached: `data.error` says why, `data.counts` how far it came",

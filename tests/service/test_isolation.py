@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from service import db, migrate
 from service.dev.databases import Databases
+from service.emails.bulk import keeping
 from service.settings import Settings
 from service.tenancy import API, WORKER, acting_for
 
@@ -127,12 +128,17 @@ def test_an_ordinary_user_is_told_what_an_administrator_has_to_run(ordinary: str
     said: list[str] = []
     assert migrate.run(settings, say=said.append) == 1
     assert 'GRANT callboard_api, callboard_worker TO "ordinary"' in said[0]
+    administer(databases)
+    assert migrate.run(settings, say=said.append) == 0
+    asyncio.run(kept_apart(settings))
+
+
+def administer(databases: Databases) -> None:
+    """What the message asks an administrator for."""
     for role in (API, WORKER):
         with contextlib.suppress(asyncpg.DuplicateObjectError):
             databases.execute(f"CREATE ROLE {role} NOLOGIN")
     databases.execute('GRANT callboard_api, callboard_worker TO "ordinary"')
-    assert migrate.run(settings, say=said.append) == 0
-    asyncio.run(kept_apart(settings))
 
 
 async def kept_apart(settings: Settings) -> None:
@@ -141,4 +147,40 @@ async def kept_apart(settings: Settings) -> None:
     assert not await rows(as_api, "SELECT id FROM messages")
     assert (await rows(as_api, "SELECT due FROM ledger_depths()"))[0].due == 1
     await as_api.dispose()
+    await as_worker.dispose()
+
+
+BULKS = """
+INSERT INTO bulks (id, tenant_id, mode, name, status, request, total, expanded, scheduled_at)
+SELECT gen_random_uuid(), :tenant, 'live', name, status, '{}', total, expanded, now() + wait
+FROM (VALUES ('ended', 'running', 2, 2, NULL::interval), ('stopped', 'canceled', 2, 2, NULL),
+    ('open', 'open', 0, 0, NULL), ('unwritten', 'running', 2, 1, NULL), ('later', 'running', 0, 0, '1 day')
+) AS b(name, status, total, expanded, wait)
+"""
+
+
+def test_an_owner_who_sees_no_rows_migrates_those_of_every_tenant(ordinary: str, databases: Databases) -> None:
+    settings = Settings.from_env({"DATABASE_URL": ordinary})
+    databases.execute("ALTER ROLE ordinary NOINHERIT")
+    administer(databases)
+    assert migrate.run(settings, "20261122_letters") == 0
+    asyncio.run(as_every_tenant(settings, BULKS, tenant=OURS))
+    assert migrate.run(settings) == 0
+    found = asyncio.run(as_every_tenant(settings, "SELECT name FROM bulks WHERE ended_at IS NOT NULL"))
+    assert sorted(row.name for row in found) == ["ended", "stopped"]
+    asyncio.run(nothing_ends(settings))
+
+
+async def as_every_tenant(settings: Settings, sql: str, **values: Any) -> list[Any]:
+    as_worker = db.create_engine(settings, role=WORKER)
+    try:
+        return await rows(as_worker, sql, **values)
+    finally:
+        await as_worker.dispose()
+
+
+async def nothing_ends(settings: Settings) -> None:
+    as_worker = db.create_engine(settings, role=WORKER)
+    async with as_worker.begin() as connection:
+        assert await keeping.ended(connection) is None
     await as_worker.dispose()

@@ -84,7 +84,7 @@ messages = sa.Table(
         postgresql_where=sa.text("state = 'uncertain' AND uncertain_policy = 'resend'"),
     ),
     sa.Index(
-        "messages_dead",
+        "messages_letters",
         "tenant_id",
         "state",
         "id",

@@ -58,8 +58,12 @@ SELECT id FROM messages WHERE gate = :gate AND NOT admitted AND state = 'queued'
 UNION ALL SELECT id FROM messages WHERE gate = :gate AND admitted AND state IN ('queued', 'running')
 UNION ALL SELECT CAST(:id AS uuid)
 """
+IN_DOUBT = """
+SELECT id FROM messages WHERE gate = :gate AND state = 'uncertain' AND uncertain_policy = 'resend'
+"""
 # Rows are locked in the order of their ids, as everywhere else.
 LOCKED = f"SELECT m.id FROM messages m WHERE m.id IN ({WAITING}) ORDER BY m.id FOR NO KEY UPDATE"  # noqa: S608
+LEFT = LOCKED.replace(WAITING, f"{WAITING} UNION ALL {IN_DOUBT}")
 PARK = text(f"""
 UPDATE messages m SET due_at = clock_timestamp() + interval '390 days', ring_at = 'infinity', admitted = false
 FROM ({LOCKED}) AS mine WHERE m.id = mine.id AND m.state = 'queued'
@@ -70,11 +74,13 @@ UPDATE messages m SET due_at = greatest(clock_timestamp(), b.scheduled_at), ring
 FROM ({LOCKED}) AS mine, bulks b
 WHERE m.id = mine.id AND b.id = :id AND m.state = 'queued' AND m.due_at > clock_timestamp()
 """)  # noqa: S608 (our own SQL)
+# What is past its point of no return may still come to its end; in doubt or refused for now, it is not sent again.
 CANCEL = text(f"""
 UPDATE messages m
 SET state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END, cancel_requested = true,
-    finished_at = CASE WHEN m.state = 'queued' THEN clock_timestamp() END
-FROM ({LOCKED}) AS mine WHERE m.id = mine.id AND (m.state = 'queued' OR (m.state = 'running' AND NOT m.intent))
+    uncertain_policy = 'hold',
+    finished_at = CASE WHEN m.state = 'queued' THEN clock_timestamp() ELSE m.finished_at END
+FROM ({LEFT}) AS mine WHERE m.id = mine.id AND m.state IN ('queued', 'running', 'uncertain')
 """)  # noqa: S608 (our own SQL)
 BACKLOG = text("""
 SELECT count(*) FROM (
@@ -82,6 +88,7 @@ SELECT count(*) FROM (
     UNION ALL SELECT 1 FROM messages WHERE gate = :gate AND admitted AND state IN ('queued', 'running')
 ) AS waiting
 """)
+# One at a time: its mails, of which there may be a million, are counted in the same statement.
 END = text("""
 UPDATE bulks SET ended_at = clock_timestamp() WHERE id = ANY (ARRAY(
     SELECT id FROM bulks b WHERE ended_at IS NULL AND status = 'running' AND total = expanded
@@ -89,7 +96,7 @@ UPDATE bulks SET ended_at = clock_timestamp() WHERE id = ANY (ARRAY(
         AND NOT EXISTS (SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND NOT m.admitted AND m.state = 'queued')
         AND NOT EXISTS (
             SELECT FROM messages m WHERE m.gate = 'bulk:' || b.id AND m.admitted AND m.state IN ('queued', 'running'))
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
+    ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id
 """)
 PACE = text(f"""
@@ -180,7 +187,7 @@ async def correct(connection: AsyncConnection, mails: Sequence[tuple[UUID, int |
 
 
 async def cancel(connection: AsyncConnection, id: UUID) -> None:
-    """Cancel all that waits; what is under way is told to stop before it cannot."""
+    """Cancel all that waits; what is under way is told to stop before it cannot, and nothing is sent again."""
     await connection.execute(CANCEL, {"id": id, "gate": gate_name(id)})
 
 
@@ -190,9 +197,9 @@ async def backlog(connection: AsyncConnection, id: UUID) -> int:
     return count
 
 
-async def ended(connection: AsyncConnection) -> list[UUID]:
-    """Note of every bulk of which nothing waits any more that it has ended; which these are, each once."""
-    return list((await connection.execute(END)).scalars())
+async def ended(connection: AsyncConnection) -> UUID | None:
+    """Note of a bulk of which nothing waits any more that it has ended; which it is, each once, None after the last."""
+    return (await connection.execute(END)).scalar_one_or_none()
 
 
 async def counts(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:

@@ -136,14 +136,14 @@ SELECT webhooks_new_id(), (SELECT id FROM tenants WHERE name = :tenant), 'demo.w
     (ARRAY['dead', 'held'])[1 + n % 2], now()
 FROM generate_series(1, :rows) AS n
 """
-INDEX = "SELECT indexdef FROM pg_indexes WHERE indexname = 'messages_dead'"
+INDEX = "SELECT indexdef FROM pg_indexes WHERE indexname = 'messages_letters'"
 
 
 async def dead(engine: AsyncEngine, tenant: str, rows: int) -> None:
     """Messages of a tenant that wait for a person."""
     async with engine.begin() as connection:
         index = (await connection.execute(text(INDEX))).scalar_one()
-        await connection.execute(text("DROP INDEX messages_dead"))
+        await connection.execute(text("DROP INDEX messages_letters"))
         await connection.execute(text(LETTERS), {"tenant": tenant, "rows": rows})
         await connection.execute(text(index))
 

@@ -1,17 +1,20 @@
 """A job is canceled, tried again and followed; streams end with the job, the caller or the process."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
 import structlog
 
 from service.errors import TooManyRequests
-from service.jobs.stream import MOST, Streams
+from service.jobs.schemas import JobOut
+from service.jobs.stream import MOST, Streams, follow
 from service.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.jobs.bench import REQUEST, MakeBench
@@ -20,6 +23,7 @@ from tests.service.jobs.llm import GOOD, Model, after, reply, say, silence
 from tests.service.jobs.test_api import ask, quota, read
 from tests.service.notifications.listening import every_connection, listen, state_of, until_logged
 from workers.policy import Canceled
+from workers.runtime import Runtime
 
 
 async def cancel(api: httpx.AsyncClient, job: dict[str, Any]) -> httpx.Response:
@@ -181,6 +185,25 @@ async def test_a_stream_outlives_a_while_without_a_connection_to_postgres(
                     await until_logged(logs, "job_away")
             assert (await cancel(api, job)).status_code == 200
             await following.next("canceled")
+
+
+async def test_the_line_is_kept_open_by_the_clock_however_long_a_look_takes(
+    api: httpx.AsyncClient, acme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.stream.QUIET", 0.4)
+    job = msgspec.convert(await read(api, await ask(api)), JobOut, strict=False)
+    looks = 0
+
+    async def look() -> JobOut:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.5)
+        return job
+
+    stream = follow(Runtime.of_loop(), Streams(), uuid4(), look, "")
+    async with contextlib.aclosing(stream):
+        assert (await anext(stream)).startswith(b"event: pending\n")
+        assert (await anext(stream), looks) == (b": nothing new\n\n", 2)
 
 
 async def test_a_tenant_may_not_open_streams_without_end(api: httpx.AsyncClient, acme: str) -> None:

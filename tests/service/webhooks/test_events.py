@@ -189,6 +189,23 @@ async def test_a_bulk_that_is_canceled_or_cannot_be_written_is_told(open_desk: O
     assert (told["bulk.canceled"]["id"], told["bulk.canceled"]["unwritten"]) == (canceled["id"], 2)
 
 
+async def test_a_bulk_that_has_ended_is_not_told_to_be_canceled_or_to_have_failed(
+    open_desk: OpenDesk, sql: Sql
+) -> None:
+    async with open_desk() as desk:
+        await desk.endpoint(events=["bulk.completed", "bulk.canceled", "bulk.failed"])
+        made = [await bulk(desk, "ada"), await bulk(desk, "bob")]
+        await sql("UPDATE bulks SET expanded = total")
+        for each in made:
+            await sql(ENDED, state="dead", error=DEAD, id=each["task_id"])
+        await end_bulks()
+        for each in made:
+            assert (await desk.api.post(f"/v1/bulk/{each['id']}/cancel")).status_code == 200
+        rows = await sql("SELECT type, data ->> 'id' AS bulk, xmin::text AS written FROM webhook_events")
+    assert sorted((row["type"], row["bulk"]) for row in rows) == sorted(("bulk.completed", each["id"]) for each in made)
+    assert len({row["written"] for row in rows}) == 2, "each bulk is counted in a transaction of its own"
+
+
 async def test_every_end_is_an_event_that_can_be_subscribed_to_and_is_described(sql: Sql) -> None:
     """The types come from the states that the code knows and from what the database's own functions write."""
     under_way = {"queued", "scheduled", "sending", "pending", "processing"}

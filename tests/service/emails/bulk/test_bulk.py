@@ -1,6 +1,7 @@
 """One template to many, each address once: expanded, throttled, paused, corrected, resumed, canceled."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from service.settings import Settings
 from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql
 from workers.execution import Delivery, execute
-from workers.policy import Done, Outcome, Snoozed
+from workers.ledger import State
+from workers.policy import Done, Outcome, RetryAt, Snoozed
 from workers.runtime import Runtime
 
 TEMPLATE = {"key": "welcome", "variables": {"product_name": "Harbour"}}
@@ -86,8 +88,8 @@ async def _send_admitted(runtime: Runtime, bulk: dict[str, Any], most: int) -> i
     return sent
 
 
-async def ended(engine: AsyncEngine) -> list[UUID]:
-    """The bulks that are seen only now to have nothing that waits."""
+async def ended(engine: AsyncEngine) -> UUID | None:
+    """A bulk that is seen only now to have nothing that waits."""
     async with engine.begin() as connection:
         return await keeping.ended(connection)
 
@@ -101,13 +103,13 @@ async def test_a_list_is_mailed_each_address_once_and_counted(
     assert (bulk["status"], bulk["total"], bulk["counts"]) == ("running", bulk["total"], {"pending": bulk["total"]})
     assert isinstance(await expand(bulk), Done)
     assert (await look(api, bulk))["counts"] == {"queued": bulk["total"]}
-    assert await ended(engine) == []
+    assert await ended(engine) is None
     await send_admitted(bulk, most=bulk["total"] - 1)
-    assert await ended(engine) == []
+    assert await ended(engine) is None
     await send_admitted(bulk)
     told = await look(api, bulk)
     assert (told["status"], told["counts"]) == ("completed", {"sent": bulk["total"]})
-    assert [await ended(engine), await ended(engine)] == [[UUID(bulk["task_id"])], []]
+    assert [await ended(engine), await ended(engine)] == [UUID(bulk["task_id"]), None]
     recipients_of = [mail.recipients[0] for mail in mailbox.mails]
     assert len(recipients_of) == len(set(recipients_of)) == bulk["total"]
     listed = (await api.get("/v1/bulk")).json()["items"]
@@ -346,6 +348,37 @@ async def test_a_canceled_bulk_writes_and_sends_no_more(
     assert await send_admitted(bulk) == 0
     assert len(mailbox.mails) == 2
     assert (await command(api, bulk, "resume")).status_code == 409
+
+
+DOUBTFUL = "UPDATE messages SET state = 'uncertain', finished_at = :then WHERE id = :id"
+STATES = "SELECT state FROM messages WHERE id = :id"
+
+
+async def test_what_was_past_its_point_of_no_return_is_not_sent_again_once_its_bulk_is_canceled(
+    api: httpx.AsyncClient,
+) -> None:
+    bulk = await ask(api, recipients=people(3), uncertain="resend")
+    await expand(bulk)
+    async with working(Runtime.of_loop()) as worker:
+        await worker.ledger.admit([f"bulk:{UUID(bulk['task_id'])}"])
+        rows = await execute_sql("SELECT id FROM messages WHERE actor = 'emails.send_email' ORDER BY id")
+        claims = [claim for row in rows if (claim := await worker.ledger.claim(row["id"], "w"))]
+        for claim in claims:
+            await worker.ledger.fence(claim)
+    doubted, doubtful, refused = claims
+    then = datetime.now(UTC) - timedelta(days=1)
+    await execute_sql(DOUBTFUL, id=doubted.id, then=then)
+    canceled = await command(api, bulk, "cancel")
+    assert (canceled.status_code, canceled.json()["counts"]) == (200, {"uncertain": 1, "sending": 2})
+    (row,) = await execute_sql("SELECT finished_at FROM messages WHERE id = :id", id=doubted.id)
+    assert row["finished_at"] == then
+    await execute_sql(DOUBTFUL, id=doubtful.id, then=then)
+    async with working(Runtime.of_loop()) as worker:
+        later = RetryAt(delay=0, reason="451 try again later", definite=True)
+        assert await worker.ledger.settle(refused, later, fenced=True) is State.CANCELED
+        assert not (await worker.ledger.sweep(lambda messages: None)).resent
+    states = [(await execute_sql(STATES, id=claim.id))[0]["state"] for claim in claims]
+    assert states == ["uncertain", "uncertain", "canceled"]
 
 
 async def test_the_followers_of_a_topic_are_mailed_in_their_language(api: httpx.AsyncClient, mailbox: Any) -> None:
