@@ -1,7 +1,6 @@
 """One template to many, each address once: expanded, throttled, paused, corrected, resumed, canceled."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,29 +9,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.bulk import keeping
-from service.settings import Settings
 from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql
 from workers.execution import Delivery, execute
-from workers.ledger import State
-from workers.policy import Done, Outcome, RetryAt, Snoozed
+from workers.policy import Done, Outcome, Snoozed
 from workers.runtime import Runtime
 
 TEMPLATE = {"key": "welcome", "variables": {"product_name": "Harbour"}}
-
-
-@pytest.fixture
-def settings(database: str, redis_url: str, mailbox: Any) -> Settings:
-    return Settings.from_env(
-        {
-            "DATABASE_URL": database,
-            "REDIS_URL": redis_url,
-            "SECRET_KEY": "a secret of tests only",
-            "SMTP_HOST": mailbox.host,
-            "SMTP_PORT": str(mailbox.port),
-            "MAIL_FROM": "Callboard <mail@callboard.example>",
-        }
-    )
 
 
 def people(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -331,54 +314,6 @@ async def test_a_correction_that_does_not_fit_every_reader_changes_nothing(
     assert {fault["pointer"] for fault in refused.json()["errors"]} == {
         f"/recipients/{n}/variables/action_url" for n in (2, 3)
     }
-
-
-async def test_a_canceled_bulk_writes_and_sends_no_more(
-    api: httpx.AsyncClient, mailbox: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.emails.bulk.expanding.CHUNK", 5)
-    monkeypatch.setattr("service.emails.bulk.expanding.WINDOW", 5)
-    bulk = await ask(api, recipients=people(12))
-    await expand(bulk)
-    await send_admitted(bulk, most=2)
-    for _ in range(2):
-        canceled = await command(api, bulk, "cancel")
-        assert (canceled.status_code, canceled.json()["counts"]) == (200, {"sent": 2, "canceled": 10})
-    await expand(bulk)
-    assert await send_admitted(bulk) == 0
-    assert len(mailbox.mails) == 2
-    assert (await command(api, bulk, "resume")).status_code == 409
-
-
-DOUBTFUL = "UPDATE messages SET state = 'uncertain', finished_at = :then WHERE id = :id"
-STATES = "SELECT state FROM messages WHERE id = :id"
-
-
-async def test_what_was_past_its_point_of_no_return_is_not_sent_again_once_its_bulk_is_canceled(
-    api: httpx.AsyncClient,
-) -> None:
-    bulk = await ask(api, recipients=people(3), uncertain="resend")
-    await expand(bulk)
-    async with working(Runtime.of_loop()) as worker:
-        await worker.ledger.admit([f"bulk:{UUID(bulk['task_id'])}"])
-        rows = await execute_sql("SELECT id FROM messages WHERE actor = 'emails.send_email' ORDER BY id")
-        claims = [claim for row in rows if (claim := await worker.ledger.claim(row["id"], "w"))]
-        for claim in claims:
-            await worker.ledger.fence(claim)
-    doubted, doubtful, refused = claims
-    then = datetime.now(UTC) - timedelta(days=1)
-    await execute_sql(DOUBTFUL, id=doubted.id, then=then)
-    canceled = await command(api, bulk, "cancel")
-    assert (canceled.status_code, canceled.json()["counts"]) == (200, {"uncertain": 1, "sending": 2})
-    (row,) = await execute_sql("SELECT finished_at FROM messages WHERE id = :id", id=doubted.id)
-    assert row["finished_at"] == then
-    await execute_sql(DOUBTFUL, id=doubtful.id, then=then)
-    async with working(Runtime.of_loop()) as worker:
-        later = RetryAt(delay=0, reason="451 try again later", definite=True)
-        assert await worker.ledger.settle(refused, later, fenced=True) is State.CANCELED
-        assert not (await worker.ledger.sweep(lambda messages: None)).resent
-    states = [(await execute_sql(STATES, id=claim.id))[0]["state"] for claim in claims]
-    assert states == ["uncertain", "uncertain", "canceled"]
 
 
 async def test_the_followers_of_a_topic_are_mailed_in_their_language(api: httpx.AsyncClient, mailbox: Any) -> None:
