@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
+from service.emails.house import house_of
 from service.settings import Settings
 from service.tenancy import API
 from service.web import health, openapi, pages, problems
@@ -77,6 +78,7 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
 async def lifespan(app: Litestar) -> AsyncIterator[None]:
     """Open the engine, the publisher and the runtime on the running loop; close them in the other order."""
     state, settings = app.state, app.state.settings
+    house_of(settings)  # else every mail that names no sender would be refused, one by one
     slices.import_actors()
     async with contextlib.AsyncExitStack() as stack:
         engine = db.create_engine(

@@ -8,6 +8,7 @@ from typing import Any
 from celery import signals
 
 from service import db, logs, slices
+from service.emails.house import house_of
 from service.settings import Settings
 from workers.actor import registry
 from workers.celery import App, WorkerOptions, create_celery
@@ -24,6 +25,7 @@ def make_app(settings: Settings) -> App:
     modules = slices.import_actors()
 
     async def open_runtime() -> Runtime:
+        house_of(settings)
         engine = db.create_engine(settings, application="callboard-worker")
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix, signer=settings.signer())
         runtime = Runtime(

@@ -75,7 +75,7 @@ def api(host: str | None, port: int | None, processes: int | None) -> None:
     """Serve the HTTP API."""
     from service.serve import run  # noqa: PLC0415
 
-    run(settings(), host=host, port=port, processes=processes)
+    run(_serving(), host=host, port=port, processes=processes)
 
 
 @callboard.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -96,7 +96,7 @@ def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]
     if processes is not None:
         if any(word.startswith(("-n", "--hostname")) for word in arguments):
             raise click.UsageError("--processes names its workers itself (w1@host, w2@host, …): leave out -n.")
-        return _end(fleet.run(settings(), processes, arguments))
+        return _end(fleet.run(_serving(), processes, arguments))
     if parent is not None:
         fleet.follow(parent)
     return _celery("worker", arguments)
@@ -344,13 +344,27 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
         _end(run(settings(data), as_json=as_json, send_to=send_to))
 
 
+def _serving() -> "Settings":
+    """The settings of a process that takes or sends mail; who mails come from is looked at closely."""
+    from service.emails.house import house_of  # noqa: PLC0415
+    from service.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        house_of(found := settings())
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    return found
+
+
 def _celery(verb: str, arguments: tuple[str, ...]) -> None:
     from service import logs  # noqa: PLC0415
+
+    found = _serving()
     from service.celery import app  # noqa: PLC0415
     from workers.celery.command import run  # noqa: PLC0415
 
-    logs.configure(settings(), verb)  # now, because Celery warns before it asks for its logging
-    chosen = settings().log_format
+    logs.configure(found, verb)  # now, because Celery warns before it asks for its logging
+    chosen = found.log_format
     pretty = chosen == "pretty" or (chosen == "auto" and sys.stdout.isatty())
     run(app, verb, arguments, quiet=not pretty)  # whoever reads JSON lines reads no banner
 

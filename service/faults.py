@@ -9,7 +9,8 @@ import msgspec
 
 from service.errors import Fault
 
-PATH = re.compile(r" - at `(key in )?\$(.*)`$", re.DOTALL)
+PATH = re.compile(r" - at `(key` in `)?\$(.*)`$", re.DOTALL)
+MAX_FAULTS = 100  # that one answer names
 STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -61,9 +62,11 @@ def _list_faults(plain: list[Any], kind: Any, item: Any, pointer: str) -> Iterat
 
 def _whole_faults(plain: Any, kind: Any, pointer: str) -> Iterator[Fault]:
     try:
-        msgspec.convert(plain, kind, strict=True)
+        msgspec.convert(plain, kind, strict=True, str_keys=True)
     except msgspec.ValidationError as error:
         yield _fault(str(error), pointer)
+    except UnicodeEncodeError:
+        yield Fault(pointer, "The text is not valid Unicode.")
 
 
 def _fault(message: str, pointer: str) -> Fault:

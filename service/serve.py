@@ -70,8 +70,7 @@ def refusal(host: str, port: int) -> str:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as granian does
-            probe.bind(address)
-            probe.listen(1)
+            probe.bind(address)  # and no more: one that listened would be given connections of a server beside it
     except OSError as error:
         said = error.strerror or str(error)
         match error.errno:

@@ -125,8 +125,8 @@ def mailbox(value: str) -> str:
 
 def sender(value: str) -> str:
     """Parse what looks like one `local@domain` or `Name <local@domain>`; `service.emails.addresses` looks closer."""
-    one = r'[^\s<>(),:;"\\]+@[^\s<>(),;"\\]+'
-    if not re.fullmatch(rf'{one}|(?:"(?:[^"\\]|\\.)*"|[^<>"@]*)\s*<{one}>', value):
+    one = r'[^\s<>(),:;"\\@]+@[^\s<>(),;"\\@]+'
+    if not re.fullmatch(rf'{one}|(?:"(?:[^"\\]|\\.)*"|[^<>"(),:;@\[\]\\\t]*) *<{one}>', value):
         raise ValueError("one address is expected, such as Your app <hello@example.org>")
     return value
 

@@ -306,9 +306,10 @@ def enter(context: Context) -> Token[Context | None]:
 
 
 def of_nobody() -> contextvars.Context:
-    """A copy of this context in which no attempt runs: for a task that goes on to serve others."""
+    """A copy of this context in which no attempt runs, for no request: for a task that goes on to serve others."""
     found = contextvars.copy_context()
     found.run(running.set, None)
+    found.run(_origin.set, Correlation())
     return found
 
 

@@ -19,6 +19,7 @@ from service.access.secrets import Mode, digest, is_whole, new_key, prefix
 from service.db import is_away
 from service.tenancy import acting_for
 from service.web.principal import Principal
+from workers.context import of_nobody
 
 log = structlog.get_logger("service.access")
 
@@ -59,7 +60,7 @@ class Keyring:
     async def _look_once(self, hashed: bytes) -> Principal | None:
         task = self._looking.get(hashed)
         if task is None:  # a hundred requests that miss together ask once
-            task = self._looking[hashed] = asyncio.create_task(self._look(hashed))
+            task = self._looking[hashed] = asyncio.create_task(self._look(hashed), context=of_nobody())
             task.add_done_callback(lambda _: self._looking.pop(hashed, None))
         return await asyncio.shield(task)
 

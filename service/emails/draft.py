@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from service.emails import rules
 from service.emails.addresses import Address, AddressRefused, parse_address, unique
 from service.emails.attachments import Attachment
+from service.emails.house import House
 from service.emails.library.library import Pinned
 from service.emails.models import Lane
 from service.emails.render import UnknownTemplate, VariablesRefused, check
@@ -18,25 +19,6 @@ from service.emails.schemas import EmailRequest, TemplateRef
 from service.emails.unsubscribe import refusal
 from service.emails.variables import variable_faults
 from service.errors import Fault, Forbidden, Invalid
-
-
-class House(msgspec.Struct, frozen=True):
-    """What a mail takes from the service: its default sender, and the domains a mail may come from (`*`: any)."""
-
-    sender: Address
-    domains: frozenset[str]
-    verified_only: bool = False
-
-    @classmethod
-    def of(cls, mail_from: str, mail_domains: tuple[str, ...]) -> "House":
-        """Read the two settings. Raises AddressRefused when `mail_from` is no address."""
-        sender = parse_address(mail_from, private=True)
-        return cls(sender, frozenset({sender.domain, *(domain.lower() for domain in mail_domains)}))
-
-    @property
-    def host(self) -> str:
-        """The right side of every Message-ID made here."""
-        return self.sender.addr_spec.rpartition("@")[2]
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

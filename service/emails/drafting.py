@@ -6,7 +6,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.audience.reading import find
-from service.emails.draft import Draft, House, draft, template_faults
+from service.emails.draft import Draft, draft, template_faults
+from service.emails.house import House
 from service.emails.library.library import BUILT_IN, Library, Pinned, UnknownVersion
 from service.emails.schemas import EmailRequest, TemplateRef, UserRef
 from service.emails.senders.domains import Domains

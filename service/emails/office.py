@@ -4,8 +4,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.emails.draft import House
 from service.emails.drafting import Desk
+from service.emails.house import house_of
 from service.emails.library.library import Library
 from service.emails.mailer import Mailer
 from service.emails.senders.domains import Domains
@@ -22,7 +22,7 @@ class Office:
     """Everything needed to take and to send mail on one loop."""
 
     def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
-        self.house = House.of(settings.mail_from, settings.mail_domains)
+        self.house = house_of(settings)
         self.mailer = Mailer(settings, engine)
         self.loader = Loader(engine)
         self.engine = engine

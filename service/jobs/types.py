@@ -8,12 +8,14 @@ That is an actor of the same name on the queue `jobs`, and a type that `POST /v1
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 
-from service.faults import faults
+from service.faults import MAX_FAULTS, faults, step
 from service.jobs.models import QUEUE
 from workers.actor import Actor, actor
 from workers.errors import BadResult, DeclarationError
@@ -33,7 +35,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     def __json__(self) -> Any:
         """The result as plain JSON values."""
-        return msgspec.to_builtins(self)
+        return msgspec.to_builtins(self, str_keys=True)
 
 
 class JobType(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,11 +106,27 @@ def fitting(made: Any, result: type[R]) -> R:
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise BadResult(f"the result is not JSON: {error}") from None
     try:
-        found = msgspec.convert(plain, result, strict=True)
+        found = msgspec.convert(plain, result, strict=True, str_keys=True)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        named = [f"{fault.pointer or 'all of it'}: {fault.message}" for fault in faults(plain, result)]
+        first = islice(faults(plain, result), MAX_FAULTS)
+        named = [f"{fault.pointer or 'all of it'}: {fault.message}" for fault in first]
         raise BadResult(f"the result is no {result.__name__}: {' '.join(named) or error}") from None
+    if endless := list(islice(_endless(plain), MAX_FAULTS)):
+        raise BadResult(f"the result is not JSON, which has finite numbers only: {', '.join(endless)}")
     return made if isinstance(made, result) else found
+
+
+def _endless(plain: Any) -> Iterator[str]:
+    """The pointers of numbers that are infinite or none; JSON would have them as null."""
+    below = [("", plain)]
+    while below:
+        pointer, holder = below.pop()
+        for name, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, float):
+                if not math.isfinite(value):
+                    yield step(pointer, str(name))
+            elif isinstance(value, dict | list | tuple):
+                below.append((step(pointer, str(name)), value))
 
 
 def _held_to(result: type[R], fn: Callable[[I], Awaitable[Any]]) -> Callable[[I], Awaitable[R]]:

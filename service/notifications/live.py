@@ -18,6 +18,7 @@ from service.notifications.wakeups import Word, channel, read
 from service.settings import Settings
 from service.web.stopping import when_stopping
 from workers import address
+from workers.context import of_nobody
 from workers.runtime import Runtime
 
 log = structlog.get_logger("service.notifications")
@@ -114,7 +115,8 @@ class Live:
         seat = Seat(no)
         self._seats.setdefault(no, set()).add(seat)
         if self._listening is None:
-            self._listening = asyncio.get_running_loop().create_task(self._listen(), name="feed-wakeups")
+            loop = asyncio.get_running_loop()
+            self._listening = loop.create_task(self._listen(), name="feed-wakeups", context=of_nobody())
         try:
             yield seat
         finally:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from service.notifications.chunk import FEW
 from service.settings import Settings
 from workers import address
+from workers.context import of_nobody
 from workers.runtime import Runtime
 
 log = structlog.get_logger("service.notifications")
@@ -84,7 +85,7 @@ class Herald:
             return
         self._waiting.append(said)
         if self._saying is None or self._saying.done():
-            self._saying = asyncio.get_running_loop().create_task(self._say_all())
+            self._saying = asyncio.get_running_loop().create_task(self._say_all(), context=of_nobody())
 
     async def close(self) -> None:
         """Say what waits, within a moment, and hang up."""

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from service.outbound import addresses
 from service.outbound.urls import AddressRefused, Target, check_host, parse
 from service.settings import Settings
+from workers.context import of_nobody
 
 KEEP = 30.0  # seconds that an answer of the resolver is used again
 MOST_KEPT = 10_000
@@ -51,7 +52,7 @@ class Guard:
             return known[1]
         task = self._looking.get(key)
         if task is None:  # whoever asks for the same name meanwhile gets the same answer
-            task = self._looking[key] = asyncio.create_task(self._look(key))
+            task = self._looking[key] = asyncio.create_task(self._look(key), context=of_nobody())
             task.add_done_callback(lambda found: self._over(key, found))
         async with asyncio.timeout(RESOLVE_WITHIN):
             return await asyncio.shield(task)

@@ -14,11 +14,10 @@ from typing import Any, NoReturn, TypeVar, cast
 import msgspec
 
 from service.errors import BadRequest, Fault, Invalid
-from service.faults import faults, step
+from service.faults import MAX_FAULTS, faults, step
 
 T = TypeVar("T")
 
-MAX_FAULTS = 100
 MAX_DEPTH = 100  # objects and arrays inside one another
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -84,7 +83,7 @@ def _too_deep() -> BadRequest:
 def decode_plain(plain: Any, kind: type[T], pointer: str = "") -> T | list[Fault]:
     """Decode one value that `read` returned, some part of a body, as `kind`; or name its faults below `pointer`."""
     try:
-        value = msgspec.convert(plain, kind, strict=True)
+        value = msgspec.convert(plain, kind, strict=True, str_keys=True)
     except (msgspec.ValidationError, UnicodeEncodeError):
         named = list(_first(faults(plain, kind, pointer)))
         return named or [Fault(pointer, "holds text or a number that cannot be stored.")]

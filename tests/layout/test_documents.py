@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import describe
+from service.web.decoding import MAX_DEPTH
 from tests.layout import api_reference
 from tests.layout.repository import ROOT, tracked_files
 from tests.layout.settings_reference import REFERENCE, render
@@ -74,6 +75,10 @@ def test_the_settings_reference_names_every_setting_with_its_default() -> None:
 def test_the_api_reference_names_every_route_with_its_scope() -> None:
     """Write it anew with `python3 start run python -m tests.layout.settings_reference`."""
     assert api_reference.REFERENCE.read_text(encoding="utf-8").endswith(api_reference.render())
+
+
+def test_the_api_reference_says_how_deep_a_body_may_be() -> None:
+    assert f"nested at most {MAX_DEPTH} levels" in api_reference.REFERENCE.read_text(encoding="utf-8")
 
 
 def test_the_folders_of_the_architecture_page_exist() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.serve import refusal
 from service.settings import Settings
 from tests.service.conftest import PATIENT, MakeKey
 
@@ -181,3 +182,22 @@ def test_where_nobody_can_listen_it_says_so_and_what_to_do(settings: Settings, h
     assert f"Nobody can listen on {host} port" in done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_to_look_whether_one_can_listen_takes_no_connection_from_who_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[socket.socket] = []
+
+    class Watched(socket.socket):
+        def listen(self, *backlog: int) -> None:
+            heard.append(self)
+            super().listen(*backlog)
+
+    with socket.socket() as beside:
+        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        beside.bind(("127.0.0.1", 0))
+        beside.listen()
+        monkeypatch.setattr(socket, "socket", Watched)
+        assert refusal(*beside.getsockname()) == ""
+        assert heard == []
+    with socket.create_server(("127.0.0.1", 0)) as alone:
+        assert "choose another port" in refusal(*alone.getsockname())

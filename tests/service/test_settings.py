@@ -1,11 +1,20 @@
 """Settings: every fault at once, no secret shown, every field documented."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from litestar import Litestar
 
+from service.app import create_app, lifespan
+from service.celery import make_app
+from service.cli import callboard
+from service.emails.house import house_of
 from service.nearby import running
 from service.settings import Settings, SettingsError, describe
+
+NO_SENDERS = ["=?utf-8?q?Caf=C3=A9?= <hello@example.org>", "a@b..example", ".a@b.example", "Acme <a@-.example>"]
 
 
 def test_every_fault_is_named_at_once() -> None:
@@ -35,18 +44,60 @@ def test_every_fault_is_named_at_once() -> None:
         "Jörg <jörg@bücher.example>",
         "root@localhost",
         "Callboard<a+b@[192.0.2.1]>",
+        "Callboard <a@[IPv6:2001:db8::1]>",
+        '"Acme, Inc. (EU): Mail" <hello@example.org>',
+        "Ада Лавлейс & Söhne <ada@xn--bcher-kva.example>",
     ],
 )
 def test_a_sender_is_an_address_with_or_without_a_name(good: str) -> None:
-    assert Settings.from_env({"MAIL_FROM": good}).mail_from == good
+    settings = Settings.from_env({"MAIL_FROM": good})
+    assert settings.mail_from == good
+    assert "@" in house_of(settings).sender.addr_spec
 
 
 @pytest.mark.parametrize(
-    "bad", ["hello", "Your app hello@example.org", "a@b.example, c@d.example", "Your app <hello>", "<a@b> <c@d>", "a@"]
+    "bad",
+    [
+        "hello",
+        "Your app hello@example.org",
+        "a@b.example, c@d.example",
+        "Your app <hello>",
+        "<a@b> <c@d>",
+        "a@",
+        "a@b@c.example",
+        "Acme, Inc. <hello@example.org>",
+        "Acme (EU) <hello@example.org>",
+        "Acme: Mail <hello@example.org>",
+        "Acme [EU] <hello@example.org>",
+        "Acme\t<hello@example.org>",
+    ],
 )
 def test_what_is_no_sender_is_refused_before_anything_is_served(bad: str) -> None:
     with pytest.raises(SettingsError, match="MAIL_FROM: one address is expected"):
         Settings.from_env({"MAIL_FROM": bad})
+
+
+@pytest.mark.parametrize("bad", NO_SENDERS)
+def test_what_only_looks_like_a_sender_stops_the_process_with_the_reason(bad: str) -> None:
+    environ = {"MAIL_FROM": bad, "SECRET_KEY": "a secret of tests only"}
+    with pytest.raises(SettingsError, match="MAIL_FROM: this is no sender: "):
+        house_of(Settings.from_env(environ))
+    for command in ("api", "worker", "beat"):
+        done = CliRunner().invoke(callboard, [command], env=environ)
+        assert (done.exit_code, done.output.count("MAIL_FROM: this is no sender: ")) == (1, 1), done.output
+
+
+async def test_no_application_and_no_worker_opens_with_what_only_looks_like_a_sender() -> None:
+    settings = Settings.from_env({"MAIL_FROM": NO_SENDERS[0]})
+    open_runtime = make_app(settings).runtime_factory
+    assert open_runtime is not None
+    app: Any = create_app(settings)
+    while not isinstance(app, Litestar):
+        app = app.app
+    with pytest.raises(SettingsError, match="MAIL_FROM: this is no sender: "):
+        await lifespan(app).__aenter__()
+    with pytest.raises(SettingsError, match="MAIL_FROM: this is no sender: "):
+        await open_runtime()
 
 
 def test_a_bound_is_written_as_people_write_it() -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db
@@ -20,6 +20,7 @@ from service.access.secrets import digest, is_whole, new_key
 from service.cli import callboard
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
+from workers.context import Correlation, correlation
 
 
 @pytest.mark.parametrize("mode", ["live", "test"])
@@ -186,6 +187,20 @@ async def test_a_key_that_is_not_whole_is_refused_without_a_look() -> None:
     assert await ring.find("cb_live_" + "a" * 38) is None
     with pytest.raises(OSError):  # noqa: PT011 (a whole one is looked up)
         await ring.find(keys.new_key("live"))
+
+
+async def test_a_look_that_many_wait_for_is_nobodys() -> None:
+    nowhere = db.create_engine(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
+    seen: list[Correlation] = []
+    event.listen(nowhere.sync_engine, "do_connect", lambda *_: seen.append(correlation.get()))
+    mark = correlation.set(Correlation(request_id="the-first"))
+    try:
+        with pytest.raises(OSError):  # noqa: PT011
+            await keys.Keyring(nowhere).find(keys.new_key("live"))
+    finally:
+        correlation.reset(mark)
+    assert seen
+    assert set(seen) == {Correlation()}
 
 
 def test_the_command_says_that_postgres_is_away(settings: Settings) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from service.emails.draft import Draft, House, draft, moment
+from service.emails.draft import Draft, draft, moment
+from service.emails.house import House
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
 from service.emails.spelling import read_back, spell

@@ -8,7 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from service.jobs.types import Input, Result, job, job_types
+from service.faults import MAX_FAULTS
+from service.jobs.types import Input, Result, fitting, job, job_types
 from tests.service.jobs.bench import MakeBench
 from tests.service.jobs.conftest import Sql
 from tests.service.jobs.test_api import ask, quota, read
@@ -117,3 +118,42 @@ async def test_a_result_that_holds_itself_is_a_bad_one(gives: list[Any]) -> None
     gives.append(ring)
     with pytest.raises(BadResult, match="not JSON"):
         await registry.get("tests.report").fn(Nothing())
+
+
+class Tally(Result, frozen=True, kw_only=True):
+    """A result whose keys are no text."""
+
+    by_day: dict[int, Page] = msgspec.field(default_factory=dict)
+    by_time: dict[datetime, float] = msgspec.field(default_factory=dict)
+    free: Any = None
+
+
+def test_keys_that_json_writes_as_text_fit() -> None:
+    made = Tally(by_day={7: Page("x")}, by_time={NOON: 0.5})
+    assert fitting(made, Tally) is made
+    assert fitting(made.__json__(), Tally) == made
+    assert fitting({"by_day": {7: {"url": "x"}}, "by_time": {NOON: 0.5}}, Tally) == made
+    with pytest.raises(BadResult, match=r"^the result is no Tally: /by_day: Expected 'int', got 'str'\.$"):
+        fitting({"by_day": {"seven": {"url": "x"}}, "by_time": {NOON: 0.5}}, Tally)
+
+
+@pytest.mark.parametrize("made", [{"pages": [], "made_at": "\ud800"}, {"pages": [{"url": "x"}], "made_at": "\udfff"}])
+def test_half_a_character_is_a_fault_like_any_other(made: Any) -> None:
+    with pytest.raises(BadResult, match=r"/made_at: The text is not valid Unicode\.$"):
+        fitting(made, Report)
+
+
+def test_of_many_faults_the_first_are_named() -> None:
+    with pytest.raises(BadResult) as caught:
+        fitting({"pages": [7] * 100_000, "made_at": NOON}, Report)
+    assert str(caught.value).count("/pages/") == MAX_FAULTS
+
+
+@pytest.mark.parametrize("endless", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_json_lacks_is_a_fault(endless: float) -> None:
+    with pytest.raises(BadResult, match=r"finite numbers only: /by_time/2026-01-12T12:00:00Z$"):
+        fitting(Tally(by_time={NOON: endless}), Tally)
+    with pytest.raises(BadResult, match=r"finite numbers only: /free/1/a~1b$"):
+        fitting({"free": [1.0, {"a/b": endless}]}, Tally)
+    with pytest.raises(BadResult, match=r"finite numbers only: /free/0$"):
+        fitting({"free": (endless,)}, Tally)

@@ -13,10 +13,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.notifications import following, live, stream_api, stream_tokens
+from service.notifications.wakeups import Herald, Word
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of, working
 from tests.service.notifications.conftest import Desk, Sql, desk_of
 from tests.service.notifications.listening import Listener, every_connection, listen, state_of, until_logged
+from workers.context import Correlation, attempt_ids, correlation
 
 CROWD = 200
 KINDS = pytest.mark.parametrize(("route", "kind"), [("stream", "http"), ("ws", "websocket")], ids=["sse", "ws"])
@@ -164,6 +166,35 @@ async def test_without_redis_streams_look_by_themselves(
             async with working(state_of(api).runtime) as runtime:
                 await Desk(api, runtime).deliver(recipients={"users": ["ada"]})
             assert [event.id for event in await ada.several(1)] == ["1"]
+
+
+async def test_what_serves_every_stream_bears_the_ids_of_none(desk: Desk) -> None:
+    await desk.api.put("/v1/users/ada", json={})
+    with structlog.testing.capture_logs([attempt_ids]) as logs:
+        async with listen(desk.api, "/v1/users/ada/stream", **{"x-request-id": "the-first"}) as ada:
+            await ada.next("ready")
+            state = state_of(desk.api)
+            streams = state.runtime.state[live.KEY]
+            async with asyncio.timeout(60):
+                while not streams._hearing:  # noqa: ASYNC110 (nothing tells)
+                    await asyncio.sleep(0.01)
+            await state.redis.client_kill_filter(_type="pubsub", skipme=True)
+            await until_logged(logs, "wakeups_lost")
+    [lost] = [entry for entry in logs if entry["event"] == "wakeups_lost"]
+    assert not lost.keys() & {"request_id", "tenant"}
+
+
+async def test_words_that_are_said_together_bear_the_ids_of_none() -> None:
+    herald = Herald(Settings.from_env({"REDIS_URL": "redis://127.0.0.1:1/0"}))
+    mark = correlation.set(Correlation(request_id="the-first"))
+    try:
+        with structlog.testing.capture_logs([attempt_ids]) as logs:
+            herald.say(Word(users=[1]))
+            await until_logged(logs, "wakeup_lost")
+    finally:
+        correlation.reset(mark)
+        await herald.close()
+    assert "request_id" not in logs[0]
 
 
 @KINDS

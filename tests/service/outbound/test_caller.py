@@ -9,6 +9,8 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
+from typing import Any
 
 import pytest
 import trustme
@@ -16,6 +18,7 @@ import trustme
 from service.outbound import Caller, CallFailed, Guard
 from service.outbound.caller import BODY, SHOWN
 from tests.service.outbound.scripted import Play, endless, reply, say, scripted, silence
+from workers.context import Correlation, correlation
 
 
 @asynccontextmanager
@@ -188,3 +191,22 @@ async def test_a_name_that_fails_when_nobody_waits_any_more_complains_to_nobody(
     finally:
         loop.set_exception_handler(None)
         guard.close()
+
+
+async def test_a_name_that_many_ask_for_is_looked_up_for_nobody() -> None:
+    seen: list[Correlation] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None) -> asyncio.Task[Any]:
+        seen.append((context or copy_context()).run(correlation.get))
+        return asyncio.Task(work, loop=loop, context=context)
+
+    loop, guard = asyncio.get_running_loop(), Guard(private=True)
+    mark = correlation.set(Correlation(request_id="the-first"))
+    loop.set_task_factory(factory)
+    try:
+        assert await guard.resolve("127.0.0.1", 443) == ["127.0.0.1"]
+    finally:
+        loop.set_task_factory(None)
+        correlation.reset(mark)
+        guard.close()
+    assert seen == [Correlation()]
