@@ -1,5 +1,6 @@
 """Time passes when a test says so: delays, retries, back-off, expiry, leases, limits and crons keep it, rows or not."""
 
+import asyncio
 import datetime as dt
 from typing import Any
 
@@ -28,7 +29,7 @@ from workers import (
     actor,
     current,
 )
-from workers.testing import Workbench
+from workers.testing import Workbench, passing
 
 ran: list[Any] = []
 
@@ -108,6 +109,21 @@ async def test_retries_come_after_their_backoff_and_end_in_a_dead_letter(bench: 
 async def test_a_snooze_counts_nothing_and_comes_back(bench: Workbench, durable: bool) -> None:
     await give(bench, durable, note(max_retries=0), "snooze")
     assert [type(outcome) for _, outcome in await bench.finish()] == [Snoozed, Snoozed, Done]
+
+
+async def test_what_the_machines_own_clock_makes_due_between_two_looks_is_run(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upcoming = passing.upcoming
+
+    async def slowly(engine: AsyncEngine, *, bells: bool) -> float | None:
+        await asyncio.sleep(0.5)
+        return await upcoming(engine, bells=bells)
+
+    monkeypatch.setattr(passing, "upcoming", slowly)
+    noted = note(max_retries=1, backoff=Backoff(min=0.2, max=0.2))
+    await give(bench, True, noted, "retry")
+    assert [type(outcome) for _, outcome in await bench.finish()] == [RetryAt, DeadLetter]
     assert 7_100 < bench.clock.ahead < 7_300
 
 
