@@ -120,6 +120,7 @@ def started(clone: Path, command: str) -> Iterator[Running]:
         about = clone / ".callboard" / "up.json"
         running.until(lambda: about.exists() or None, "up.json", START_SECONDS)
         running.about = json.loads(about.read_text(encoding="utf-8"))
+        running.until(lambda: "Send a mail:" in running.log or None, "the greeting")
         yield running
     finally:
         if process.poll() is None:
