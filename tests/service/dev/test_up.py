@@ -53,6 +53,7 @@ class Up:
     def facts(self) -> dict[str, str]:
         file = self.data / "up.json"
         self.until(lambda: file.exists() and json.loads(file.read_text())["pid"] == self.process.pid, "ready", 90)
+        self.until(lambda: "Send a mail:" in self.said, "greeting", 30)
         return json.loads(file.read_text())
 
     def until(self, true: Callable[[], object], what: str, timeout: float = 90.0) -> None:
