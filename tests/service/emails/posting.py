@@ -1,5 +1,6 @@
 """Helpers for the tests of the emails API: send, run the worker's part, make things due."""
 
+import dataclasses
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import httpx
 from sqlalchemy import text
 
 from service import db
+from service.settings import Settings
 from tests.service.conftest import working
 from workers.execution import Delivery, execute
 from workers.policy import Outcome
@@ -52,3 +54,10 @@ async def execute_sql(sql: str, **values: Any) -> Any:
             return found.mappings().all() if found.returns_rows else None
     finally:
         await engine.dispose()
+
+
+def mailing_to(mailbox: Any, settings: Settings) -> Settings:
+    """These settings, with mail that goes to a server of the test."""
+    return dataclasses.replace(
+        settings, smtp_host=mailbox.host, smtp_port=mailbox.port, mail_from="Callboard <mail@callboard.example>"
+    )

@@ -10,22 +10,13 @@ from sqlalchemy import event
 
 from service.settings import Settings
 from tests.service.conftest import MakeKey
-from tests.service.emails.posting import HELLO, execute_sql, happened, look, post, work
+from tests.service.emails.posting import HELLO, execute_sql, happened, look, mailing_to, post, work
 from workers.runtime import Runtime
 
 
 @pytest.fixture
-def settings(database: str, redis_url: str, mailbox: Any) -> Settings:
-    return Settings.from_env(
-        {
-            "DATABASE_URL": database,
-            "REDIS_URL": redis_url,
-            "SECRET_KEY": "a secret of tests only",
-            "SMTP_HOST": mailbox.host,
-            "SMTP_PORT": str(mailbox.port),
-            "MAIL_FROM": "Callboard <mail@callboard.example>",
-        }
-    )
+def settings(settings: Settings, mailbox: Any) -> Settings:
+    return mailing_to(mailbox, settings)
 
 
 async def test_an_accepted_mail_is_a_whole_object_and_reads_back_the_same(api: httpx.AsyncClient) -> None:

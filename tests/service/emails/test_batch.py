@@ -9,21 +9,12 @@ import pytest
 from service.emails.batch import routes
 from service.emails.storing import store
 from service.settings import Settings
-from tests.service.emails.posting import HELLO, execute_sql, look, post, work
+from tests.service.emails.posting import HELLO, execute_sql, look, mailing_to, post, work
 
 
 @pytest.fixture
-def settings(database: str, redis_url: str, mailbox: Any) -> Settings:
-    return Settings.from_env(
-        {
-            "DATABASE_URL": database,
-            "REDIS_URL": redis_url,
-            "SECRET_KEY": "a secret of tests only",
-            "SMTP_HOST": mailbox.host,
-            "SMTP_PORT": str(mailbox.port),
-            "MAIL_FROM": "Callboard <mail@callboard.example>",
-        }
-    )
+def settings(settings: Settings, mailbox: Any) -> Settings:
+    return mailing_to(mailbox, settings)
 
 
 async def batch(api: httpx.AsyncClient, mails: list[Any], **more: Any) -> httpx.Response:

@@ -10,7 +10,7 @@ from service.emails.library.renderers import Killed, Renderers
 from service.emails.schemas import EmailRequest, TemplateRef
 from service.settings import Settings
 from tests.service.conftest import MakeKey, working
-from tests.service.emails.posting import execute_sql, look, work
+from tests.service.emails.posting import execute_sql, look, mailing_to, work
 from workers.context import Correlation, correlation
 from workers.runtime import Runtime
 
@@ -18,17 +18,8 @@ NAME = {"name": {"description": "How to greet the reader.", "example": "Ada", "r
 
 
 @pytest.fixture
-def settings(database: str, redis_url: str, mailbox: Any) -> Settings:
-    return Settings.from_env(
-        {
-            "DATABASE_URL": database,
-            "REDIS_URL": redis_url,
-            "SECRET_KEY": "a secret of tests only",
-            "SMTP_HOST": mailbox.host,
-            "SMTP_PORT": str(mailbox.port),
-            "MAIL_FROM": "Callboard <mail@callboard.example>",
-        }
-    )
+def settings(settings: Settings, mailbox: Any) -> Settings:
+    return mailing_to(mailbox, settings)
 
 
 def words(subject: str, body: str = "<p>{{ name }}</p>") -> dict[str, str]:
