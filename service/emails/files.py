@@ -41,9 +41,9 @@ WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
     AND used_at > clock_timestamp() - interval '{STALE}'
 """)  # noqa: S608 (our own constant)
 MARK = text("""
-UPDATE attachment_files SET used_at = clock_timestamp() WHERE tenant_id = :tenant_id AND digest IN (
+UPDATE attachment_files SET used_at = clock_timestamp() WHERE tenant_id = :tenant_id AND digest = ANY (ARRAY(
     SELECT digest FROM attachment_files WHERE tenant_id = :tenant_id AND digest = ANY(CAST(:digests AS bytea[]))
-    FOR NO KEY UPDATE SKIP LOCKED)
+    FOR NO KEY UPDATE SKIP LOCKED))
 """)
 KEEP = text("""
 INSERT INTO attachment_files (tenant_id, digest, data)
@@ -54,9 +54,11 @@ ON CONFLICT (tenant_id, digest) DO UPDATE SET used_at = clock_timestamp()
 AGAIN = text(f"""
 WITH named AS MATERIALIZED (
     SELECT f.tenant_id, f.digest FROM attachment_files f
-    WHERE f.used_at <= clock_timestamp() - interval '{STALE}' AND (f.tenant_id, f.digest) IN (
-        SELECT e.tenant_id, decode(a.file ->> 'digest', 'hex')
-        FROM emails e, jsonb_array_elements(e.attachments) AS a(file) WHERE e.id = :email_id)
+    WHERE f.used_at <= clock_timestamp() - interval '{STALE}'
+        AND f.tenant_id = (SELECT e.tenant_id FROM emails e WHERE e.id = :email_id)
+        AND f.digest = ANY (ARRAY(
+            SELECT decode(a.file ->> 'digest', 'hex')
+            FROM emails e, jsonb_array_elements(e.attachments) AS a(file) WHERE e.id = :email_id))
     ORDER BY f.digest FOR NO KEY UPDATE
 )
 UPDATE attachment_files f SET used_at = clock_timestamp() FROM named n

@@ -202,7 +202,7 @@ def _error(row: RowMapping, status: Status) -> ErrorOut | None:
     if status is Status.SUPPRESSED:
         return ErrorOut(code="suppressed", detail=f"every recipient is suppressed: {_suppressed(row['outcome'])}")
     error = row["error"]
-    if not error or status is Status.SENT:
+    if not error or status is Status.SENT or (status is Status.QUEUED and "type" not in error):  # a snooze is no error
         return None
     # What the actor said itself stands with the attempt's report; other errors (a crash, a time limit) do not.
     told = (row["outcome"] or {}) if error.get("type") in VERDICTS else {}

@@ -83,7 +83,7 @@ mine AS (
 ),
 counted AS (
     SELECT g.id FROM message_groups g
-    WHERE g.id IN (SELECT member_of::uuid FROM mine WHERE member_of IS NOT NULL)
+    WHERE g.id = ANY (ARRAY(SELECT member_of::uuid FROM mine WHERE member_of IS NOT NULL))
     ORDER BY g.id FOR NO KEY UPDATE
 ),
 moved AS (

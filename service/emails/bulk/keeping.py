@@ -61,26 +61,30 @@ UNION ALL SELECT CAST(:id AS uuid)
 IN_DOUBT = """
 SELECT id FROM messages WHERE gate = :gate AND state = 'uncertain' AND uncertain_policy = 'resend'
 """
-# Rows are locked in the order of their ids, as everywhere else.
-LOCKED = f"SELECT m.id FROM messages m WHERE m.id IN ({WAITING}) ORDER BY m.id FOR NO KEY UPDATE"  # noqa: S608
+# Rows are locked in the order of their ids, as everywhere else. The ids are an array, computed once: Postgres evaluates
+# a subquery of the locking statement again for every row that a worker has changed meanwhile, which takes minutes.
+LOCKED = f"SELECT m.id FROM messages m WHERE m.id = ANY (ARRAY({WAITING})) ORDER BY m.id FOR NO KEY UPDATE"  # noqa: S608
 LEFT = LOCKED.replace(WAITING, f"{WAITING} UNION ALL {IN_DOUBT}")
 PARK = text(f"""
+WITH mine AS ({LOCKED})
 UPDATE messages m SET due_at = clock_timestamp() + interval '390 days', ring_at = 'infinity', admitted = false
-FROM ({LOCKED}) AS mine WHERE m.id = mine.id AND m.state = 'queued'
+FROM mine WHERE m.id = mine.id AND m.state = 'queued'
 """)  # noqa: S608 (our own SQL)
 UNPARK = text(f"""
+WITH mine AS ({LOCKED})
 UPDATE messages m SET due_at = greatest(clock_timestamp(), b.scheduled_at), rings = 0,
     ring_at = CASE WHEN m.gate IS NULL THEN greatest(clock_timestamp(), b.scheduled_at) ELSE 'infinity' END
-FROM ({LOCKED}) AS mine, bulks b
+FROM mine, bulks b
 WHERE m.id = mine.id AND b.id = :id AND m.state = 'queued' AND m.due_at > clock_timestamp()
 """)  # noqa: S608 (our own SQL)
 # What is past its point of no return may still come to its end; in doubt or refused for now, it is not sent again.
 CANCEL = text(f"""
+WITH mine AS ({LEFT})
 UPDATE messages m
 SET state = CASE WHEN m.state = 'queued' THEN 'canceled' ELSE m.state END, cancel_requested = true,
     uncertain_policy = 'hold',
     finished_at = CASE WHEN m.state = 'queued' THEN clock_timestamp() ELSE m.finished_at END
-FROM ({LEFT}) AS mine WHERE m.id = mine.id AND m.state IN ('queued', 'running', 'uncertain')
+FROM mine WHERE m.id = mine.id AND m.state IN ('queued', 'running', 'uncertain')
 """)  # noqa: S608 (our own SQL)
 BACKLOG = text("""
 SELECT count(*) FROM (
@@ -100,8 +104,9 @@ UPDATE bulks SET ended_at = clock_timestamp() WHERE id = ANY (ARRAY(
 RETURNING id
 """)
 PACE = text(f"""
+WITH mine AS ({LOCKED})
 UPDATE messages m SET pace = :pace, period = :period
-FROM ({LOCKED}) AS mine WHERE m.id = mine.id AND m.state = 'queued' AND m.gate IS NOT NULL
+FROM mine WHERE m.id = mine.id AND m.state = 'queued' AND m.gate IS NOT NULL
 """)  # noqa: S608 (our own SQL)
 SENT_LATER = text("""
 SELECT e.id, r.seq, r.to_, r.locale, r.variables FROM emails e

@@ -77,10 +77,11 @@ def spell_rate(pace: int, period: float) -> str:
 
 def _error(message: RowMapping | None) -> ErrorOut | None:
     error: dict[str, Any] = (message["error"] if message is not None else None) or {}
-    if not error or message is None or message["state"] == "done":
+    # Without a type it is the reason of a snooze: the broadcast waits for room or for its resumption, as it should.
+    if "type" not in error or message is None or message["state"] == "done":
         return None
-    words = str(error.get("message") or error.get("reason") or error.get("type", "error"))
-    return ErrorOut(code=str(error.get("type", "error")), detail=words, retryable=message["state"] == "queued")
+    words = str(error.get("message") or error.get("reason") or error["type"])
+    return ErrorOut(code=str(error["type"]), detail=words, retryable=message["state"] == "queued")
 
 
 def _utc(moment: datetime | None) -> Any:
