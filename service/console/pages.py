@@ -13,7 +13,7 @@ import jinja2
 import msgspec
 from litestar import Response
 
-from service.console import sparkline
+from service.console import scopes, sparkline
 from service.console.visiting import token_of, visit_of
 from service.timeline import flat, humane, plain
 from service.web import Request
@@ -58,7 +58,8 @@ def page(request: Request, template: str, **values: Any) -> Response[str]:
     """Answer a page of who is signed in."""
     visit = visit_of(request)
     shared = {
-        "sections": SECTIONS,
+        "sections": [each for each in SECTIONS if scopes.may_open(request.user, each[1])],
+        "may": request.user.may,
         "path": request.scope["path"],
         "csrf": token_of(request),
         "done": NOTES.get(request.query_params.get("done", "")),

@@ -11,6 +11,7 @@ from litestar.handlers import BaseRouteHandler
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.console import scopes
 from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
 from service.errors import Forbidden, ServiceError
 from service.tenancy import acting_for
@@ -52,7 +53,7 @@ class Visit(msgspec.Struct, frozen=True):
 async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """Let pass who is signed in with a key that still is an operator's, for another tenant an admin's.
 
-    Raises SignInFirst, OtherTenant. A Litestar guard.
+    Raises SignInFirst, OtherTenant, and Forbidden where the key lacks the scope of the page. A Litestar guard.
     """
     settings = connection.app.state.settings
     session = unseal(settings.secret_key, connection.cookies.get(COOKIE, ""))
@@ -65,6 +66,7 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: Ba
     scope = cast("dict[str, Any]", connection.scope)
     scope["user"] = user
     scope["visit"] = Visit(session, tenant)
+    scopes.check(user, scope["method"], scope["path_template"])
 
 
 async def _look(engine: AsyncEngine, session: Session) -> tuple[Principal, str]:

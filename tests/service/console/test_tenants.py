@@ -35,7 +35,7 @@ async def shop(api: httpx.AsyncClient, make_key: MakeKey) -> dict[str, Any]:
 @pytest.fixture
 async def admin(browser: httpx.AsyncClient, make_key: MakeKey) -> httpx.AsyncClient:
     """A browser signed in as an admin of the tenant `tests`."""
-    answer = await browser.post("/console/sign-in", data={"key": await make_key("admin")})
+    answer = await browser.post("/console/sign-in", data={"key": await make_key("*", "admin")})
     assert answer.status_code == 303
     return browser
 
