@@ -211,17 +211,19 @@ def new_actor(slice_name: str, name: str) -> None:
 
 
 @callboard.command()
-@click.argument("request_id", type=Line(200, least=1))
-@click.option("--json", "as_json", is_flag=True, help="Print the story as JSON, as `GET /v1/requests/{id}` answers it.")
+@click.argument("id", type=Line(200, least=1))
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, as `GET /v1/requests/{id}` returns it.")
 @DATA
-def trace(request_id: str, data: Path, *, as_json: bool) -> None:
-    """Tell the whole story of a request.
+def trace(id: str, data: Path, *, as_json: bool) -> None:
+    """Show the timeline of a request.
 
-    Records, tasks, attempts, the mail server's replies; into a pipe or a file one line per fact, without colours.
+    ID is a request id, or the id of anything that a request caused: an email, a broadcast, a notification, a job, a
+    webhook delivery, a task. Shows records, tasks, attempts and the mail server's replies; into a pipe or a file one
+    line per fact, without colours.
     """
     from service.trace import run  # noqa: PLC0415
 
-    _run(run, settings(data), request_id, as_json=as_json)
+    _run(run, settings(data), id, as_json=as_json)
 
 
 @callboard.command()

@@ -1,6 +1,7 @@
-"""`callboard trace`: the story of a request, read from Postgres: drawn in a terminal, one line per fact elsewhere."""
+"""`callboard trace`: the timeline of a request, drawn in a terminal, one line per fact elsewhere."""
 
 import sys
+from uuid import UUID
 
 import msgspec
 from rich.console import Console
@@ -8,28 +9,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service import db, slices
 from service.settings import Settings
+from service.tasks.finding import Match, find
 from service.tasks.reading import tenants_of
-from service.tasks.story import RequestStory, tell
+from service.tasks.story import RequestStory, tell, tell_task
 from service.timeline import drawn, lines, plain
 
 
-async def run(settings: Settings, request_id: str, console: Console | None = None, *, as_json: bool = False) -> int:
-    """Print the story, with `as_json` as the API gives it; 1 where nobody knows the request."""
+async def run(settings: Settings, wanted: str, console: Console | None = None, *, as_json: bool = False) -> int:
+    """Print the timeline of a request, or of what another id belongs to; 1 where nothing is found.
+
+    With `as_json` it is printed as the API returns it.
+    """
     out = console or Console()
     engine = db.create_engine(settings, application="callboard-trace")
     try:
         async with engine.connect() as connection:
-            told = await _tell(connection, request_id)
+            told = await _tell(connection, wanted)
+            found = [] if told else await find(connection, wanted, None)
+            told = told or await _tell_of(connection, found)
     finally:
         await engine.dispose()
     if not told:
         say = Console(file=sys.stderr) if console is None else out
-        nothing = f"Nothing is stored for a request {plain(request_id)}: nothing it asked for was accepted."
-        say.print(nothing, markup=False, highlight=False, soft_wrap=True)
+        say.print(_nothing(plain(wanted), found), markup=False, highlight=False, soft_wrap=True)
         return 1
     for story in told:
         _show(out, story, as_json)
     return 0
+
+
+def _nothing(wanted: str, found: list[Match]) -> str:
+    if found:
+        return f"{wanted} is the id of a {found[0].kind}. Only requests and what they cause have a timeline."
+    return (
+        f"Nothing matches {wanted}. It is not the id of a stored request, task, email, broadcast, notification, job or "
+        "webhook delivery: check that it is complete. Old records are deleted (RECORD_RETENTION)."
+    )
 
 
 def _show(out: Console, story: RequestStory, as_json: bool) -> None:
@@ -50,3 +65,14 @@ async def _tell(connection: AsyncConnection, request_id: str) -> list[RequestSto
     stories = slices.stories()
     found = [await tell(connection, tenant, request_id, stories) for tenant in await tenants_of(connection, request_id)]
     return [story for story in found if story is not None]
+
+
+async def _tell_of(connection: AsyncConnection, found: list[Match]) -> list[RequestStory]:
+    """Tell the requests that caused these records; a task that no request caused is told by itself."""
+    stories, told = slices.stories(), list[RequestStory | None]()
+    requests = {(match.tenant_id, match.request_id) for match in found if match.tenant_id and match.request_id}
+    for tenant, request_id in sorted(requests, key=str):
+        told.append(await tell(connection, tenant, request_id, stories))
+    if not requests:
+        told += [await tell_task(connection, each.tenant_id, UUID(each.id)) for each in found if each.kind == "task"]
+    return [story for story in told if story is not None]

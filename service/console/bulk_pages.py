@@ -1,23 +1,35 @@
-"""Bulks: how far each is, by the state of its mails; paused, resumed, canceled."""
+"""Broadcasts: progress by the status of their emails; paused, resumed, canceled."""
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.params import FromPath
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.console.pages import page, to, uuid_or_none
+from service.console.messages import Question, confirmed, many
+from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form
 from service.emails.bulk import changing, keeping, telling
-from service.errors import NotFound
+from service.emails.bulk.models import Bulk, BulkStatus, bulk_id, gate_name
+from service.errors import Conflict, NotFound
 from service.web import Request
 
 LIMIT = 50
-VERBS = {"pause": changing.pause, "resume": changing.resume, "cancel": changing.cancel}
+VERBS = {"pause": changing.pause, "resume": changing.resume}
+
+STOPPABLE = text("""
+SELECT count(*) FILTER (WHERE state = 'queued') AS waiting, count(*) FILTER (WHERE state = 'running') AS running FROM (
+    SELECT state FROM messages WHERE gate = :gate AND NOT admitted AND state = 'queued'
+    UNION ALL SELECT state FROM messages WHERE gate = :gate AND admitted AND state IN ('queued', 'running')
+) AS unfinished
+""")
 
 
 @get("/bulk")
 async def listing(request: Request) -> Response[str]:
-    """List bulks, newest first, each with its counts."""
+    """List broadcasts, newest first, each with its counts."""
     before = uuid_or_none(request.query_params.get("before"))
     async with request.app.state.engine.connect() as connection:
         found = await keeping.page(connection, request.user.tenant_id, before, LIMIT + 1)
@@ -26,16 +38,69 @@ async def listing(request: Request) -> Response[str]:
     return page(request, "bulks.html", bulks=told, more=more, before=before)
 
 
+@post("/bulk/{id:str}/cancel", status_code=200)
+async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
+    """Cancel a broadcast once the number of emails that it stops is confirmed."""
+    asked, broadcast = await form(request), _uuid(id)
+    async with request.app.state.engine.begin() as connection:
+        bulk = await _find(connection, broadcast, request.user.tenant_id, lock=confirmed(asked))
+        if bulk.status not in {*changing.FROM[BulkStatus.CANCELED], BulkStatus.CANCELED}:
+            raise Conflict(f"The broadcast is {bulk.status}: there is nothing left to cancel.", code="not-canceled")
+        waiting, running = await _stoppable(connection, bulk)
+        if not confirmed(asked):
+            return ask(request, _question(bulk, waiting, running))
+        await changing.cancel(connection, bulk)
+    return to(f"/console/bulk?done=broadcast-canceled&n={waiting}")
+
+
 @post("/bulk/{id:str}/{verb:str}", status_code=200)
 async def act(request: Request, id: FromPath[str], verb: FromPath[str]) -> Response[Any]:
-    """Pause, resume or cancel a bulk."""
+    """Pause or resume a broadcast."""
     await form(request)
-    bulk, change = uuid_or_none(id.removeprefix("bk_")), VERBS.get(verb)
-    if bulk is None or change is None:
+    change = VERBS.get(verb)
+    if change is None:
         raise NotFound("There is nothing at this path.")
     async with request.app.state.engine.begin() as connection:
-        await change(connection, await changing.locked(connection, bulk, request.user.tenant_id))
-    return to("/console/bulk?done=" + {"pause": "paused", "resume": "resumed"}.get(verb, "canceled"))
+        await change(connection, await changing.locked(connection, _uuid(id), request.user.tenant_id))
+    return to("/console/bulk?done=" + {"pause": "paused", "resume": "resumed"}[verb])
 
 
-handlers = [listing, act]
+def _uuid(id: str) -> UUID:
+    found = uuid_or_none(id.removeprefix("bk_"))
+    if found is None:
+        raise NotFound("There is no broadcast with this id.")
+    return found
+
+
+async def _find(connection: AsyncConnection, id: UUID, tenant_id: UUID, *, lock: bool = False) -> Bulk:
+    bulk = await keeping.find(connection, id, tenant_id, lock=lock)
+    if bulk is None:
+        raise NotFound("There is no broadcast with this id: it may belong to another tenant, or be deleted by now.")
+    return bulk
+
+
+async def _stoppable(connection: AsyncConnection, bulk: Bulk) -> tuple[int, int]:
+    """Count the emails of a broadcast that wait, with recipients whose email is not written yet, and those running."""
+    if bulk.status == BulkStatus.CANCELED:
+        return 0, 0
+    row = (await connection.execute(STOPPABLE, {"gate": gate_name(bulk.id)})).one()
+    return row.waiting + bulk.total - bulk.expanded, row.running
+
+
+def _question(bulk: Bulk, waiting: int, running: int) -> Question:
+    name = bulk.name or bulk.request.template.key
+    words = [f"{many(waiting, 'email')} of {bulk.total:,} will not be sent. This cannot be undone."]
+    if running:
+        words.append(f"{many(running, 'more email')} being sent right now may still arrive.")
+    place = f"/console/bulk/{bulk_id(bulk.id)}"
+    return Question(
+        title=f"Cancel “{name}”?",
+        words=words,
+        action=f"{place}/cancel",
+        label=f"Cancel {many(waiting, 'email')}",
+        back="/console/bulk",
+        keep="Keep the broadcast",
+    )
+
+
+handlers = [listing, cancel, act]

@@ -1,67 +1,157 @@
-"""Dead letters: what is out of attempts or in doubt, by actor and error; queued again by choice."""
+"""Dead letters: tasks that failed for good or whose outcome is unknown, by reason; requeued or settled by choice."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
-from sqlalchemy import text
+from litestar.params import FromPath
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.console.pages import page, to, uuid_or_none
+from service.console.messages import Question, confirmed, many
+from service.console.pages import ask, page, to, uuid_or_none
+from service.console.reasons import BOUNCE, REASON, plain_reason
 from service.console.visiting import form, question
-from service.tasks.reading import dead_letters
+from service.emails.models import ACTOR
+from service.errors import NotFound
 from service.web import Request
+from workers.ledger.schema import State
 
 LIMIT = 50
-MOST = 1_000  # dead letters that one press of a button queues again
+AT_ONCE = 1_000  # tasks that one statement changes
+MOST = 20_000  # tasks of a group that one confirmation changes
+KINDS = {"attention": f"NOT {BOUNCE}", "bounces": BOUNCE}
 
-GROUPS = text("""
-SELECT actor, state, coalesce(error ->> 'type', 'unknown') AS error, count(*) AS letters, max(finished_at) AS latest
-FROM messages WHERE state IN ('dead', 'uncertain', 'held') AND tenant_id = :tenant_id
-GROUP BY 1, 2, 3 ORDER BY letters DESC LIMIT 50
-""")
-OF_GROUP = text("""
-SELECT id FROM messages
-WHERE state IN ('dead', 'uncertain', 'held') AND state = :state AND tenant_id = :tenant_id AND actor = :actor
-    AND coalesce(error ->> 'type', 'unknown') = :error
-ORDER BY id LIMIT :most
-""")
+WAITING = "m.state IN ('dead', 'uncertain', 'held') AND m.tenant_id = :tenant_id"
+GROUPS = f"""
+SELECT m.actor, m.state, {REASON} AS reason, count(*) AS letters, max(coalesce(m.finished_at, m.created_at)) AS latest
+FROM messages m WHERE {WAITING} AND {{kind}}
+GROUP BY 1, 2, 3 ORDER BY letters DESC, 1, 2, 3 LIMIT 50
+"""  # noqa: S608 (our own SQL)
+IN_GROUP = f"m.state = :state AND m.actor = :actor AND {REASON} = :reason"
+LETTERS = f"""
+SELECT m.id, m.actor, m.state, m.attempts, coalesce(m.finished_at, m.created_at) AS ended_at, m.error,
+    m.outcome ->> 'text' AS reply, {REASON} AS reason, e.recipients,
+    coalesce(e.subject, 'Template ' || e.template_key) AS subject
+FROM messages m LEFT JOIN emails e ON e.id = m.id AND m.actor = '{ACTOR}'
+WHERE {WAITING} AND {{kind}} {{more}} ORDER BY m.id DESC LIMIT :limit
+"""  # noqa: S608 (our own SQL)
+OF_GROUP = text(f"SELECT m.id FROM messages m WHERE {WAITING} AND {IN_GROUP} ORDER BY m.id LIMIT :most")  # noqa: S608
+STATES = text(f"SELECT m.id, m.state, {BOUNCE} AS bounced FROM messages m WHERE {WAITING} AND m.id = ANY(:ids)")  # noqa: S608
+COUNTS = text(f"""
+SELECT count(*) FILTER (WHERE NOT bounced) AS attention, count(*) FILTER (WHERE bounced) AS bounces FROM (
+    SELECT {BOUNCE} AS bounced FROM messages m WHERE {WAITING} LIMIT :most
+) AS letters
+""")  # noqa: S608 (our own SQL)
 
 
 @get("/dead-letters")
 async def listing(request: Request) -> Response[str]:
-    """List dead letters, grouped and one by one."""
+    """List dead letters, grouped by reason and one by one."""
     asked, tenant = question(request), request.user.tenant_id
-    actor, error, state = (asked.get(name) or None for name in ("actor", "error", "state"))
+    kind = "bounces" if asked.get("kind") == "bounces" else "attention"
+    group = {name: asked.get(name, "") for name in ("state", "actor", "reason")}
     before = uuid_or_none(asked.get("before"))
     async with request.app.state.engine.connect() as connection:
-        groups = (await connection.execute(GROUPS, {"tenant_id": tenant})).mappings().all()
-        found = await dead_letters(
-            connection, tenant, actor=actor, error=error, state=state, after=before, limit=LIMIT + 1
-        )
-    more = str(found[LIMIT - 1].id) if len(found) > LIMIT else None
+        counts = (await connection.execute(COUNTS, {"tenant_id": tenant, "most": MOST})).mappings().one()
+        groups = await _groups(connection, tenant, kind)
+        found = await _letters(connection, tenant, kind, group, before)
+    more = str(found[LIMIT - 1]["id"]) if len(found) > LIMIT else None
     return page(
-        request, "dead_letters.html", groups=groups, letters=found[:LIMIT], actor=actor, error=error, state=state,
-        more=more, before=before,
+        request, "dead_letters.html", groups=groups, letters=found[:LIMIT], counts=counts, kind=kind, more=more,
+        before=before, emails=ACTOR, reason_of=plain_reason, most=MOST - 1, **group,
     )  # fmt: skip
 
 
-@post("/dead-letters/requeue", status_code=200)
-async def requeue(request: Request) -> Response[Any]:
-    """Queue again what was chosen: the ones that were ticked, or a thousand of one group."""
-    asked, state, user = await form(request), request.app.state, request.user
-    chosen = [found for each in asked.get("id", []) if (found := uuid_or_none(each)) is not None]
-    if "group" in asked:
-        async with state.engine.connect() as connection:
-            chosen = await _of_group(connection, user.tenant_id, asked["group"][0])
-    moved = await state.runtime.ledger.requeue(chosen, by=user.key, tenant_id=user.tenant_id, reason="console")
-    return to(f"/console/dead-letters?done={'requeued' if moved else 'nothing'}")
+@post("/dead-letters/{verb:str}", status_code=200)
+async def act(request: Request, verb: FromPath[str]) -> Response[Any]:
+    """Requeue, or mark as delivered or not, what was selected: single letters or a whole group, once confirmed."""
+    asked, tenant = await form(request), request.user.tenant_id
+    if verb not in VERBS:
+        raise NotFound("There is nothing at this path.")
+    async with request.app.state.engine.connect() as connection:
+        chosen = await _chosen(connection, tenant, asked)
+        rows = (await connection.execute(STATES, {"tenant_id": tenant, "ids": chosen})).mappings().all()
+    rows = [row for row in rows if verb == "requeue" or row["state"] != State.DEAD]
+    if not rows:
+        return to("/console/dead-letters?done=nothing")
+    if not confirmed(asked):
+        return ask(request, _question(verb, rows, asked))
+    done = await _do(request, verb, [row["id"] for row in rows])
+    if verb != "requeue":
+        return to(f"/console/dead-letters?done={'settled' if done else 'nothing'}&n={done}")
+    word = "requeued" if done == len(rows) else "partly-requeued"
+    return to(f"/console/dead-letters?done={word}&n={done}&of={len(rows)}")
 
 
-async def _of_group(connection: AsyncConnection, tenant_id: UUID, group: str) -> list[UUID]:
-    state, actor, error = (*group.split("\n", 2), "", "")[:3]
-    values = {"tenant_id": tenant_id, "state": state, "actor": actor, "error": error, "most": MOST}
+async def _groups(connection: AsyncConnection, tenant_id: UUID, kind: str) -> Sequence[RowMapping]:
+    found = await connection.execute(text(GROUPS.format(kind=KINDS[kind])), {"tenant_id": tenant_id})
+    return found.mappings().all()
+
+
+async def _letters(
+    connection: AsyncConnection, tenant_id: UUID, kind: str, group: Mapping[str, str], before: UUID | None
+) -> Sequence[RowMapping]:
+    columns = {"state": "m.state", "actor": "m.actor", "reason": REASON}
+    more = [f"AND {columns[name]} = :{name}" for name, value in group.items() if value]
+    more += ["AND m.id < :before"] if before is not None else []
+    statement = text(LETTERS.format(kind=KINDS[kind], more=" ".join(more)))
+    values = {**group, "tenant_id": tenant_id, "before": before, "limit": LIMIT + 1}
+    known = {name: values[name] for name in statement.compile().params}
+    return (await connection.execute(statement, known)).mappings().all()
+
+
+async def _chosen(connection: AsyncConnection, tenant_id: UUID, asked: Mapping[str, list[str]]) -> list[UUID]:
+    if "group" not in asked:
+        return [found for each in asked.get("id", []) if (found := uuid_or_none(each)) is not None]
+    state, actor, reason = (*asked["group"][0].replace("\r\n", "\n").split("\n", 2), "", "")[:3]
+    values = {"tenant_id": tenant_id, "state": state, "actor": actor, "reason": reason, "most": MOST}
     return list((await connection.execute(OF_GROUP, values)).scalars())
 
 
-handlers = [listing, requeue]
+async def _do(request: Request, verb: str, ids: Sequence[UUID]) -> int:
+    """Change the letters a thousand at a time; return how many did change."""
+    user, state = request.user, request.app.state
+    how: dict[str, Any] = {"by": user.key, "tenant_id": user.tenant_id, "reason": "console"}
+    done = 0
+    for first in range(0, len(ids), AT_ONCE):
+        some = list(ids[first : first + AT_ONCE])
+        if verb == "requeue":
+            done += len(await state.runtime.ledger.requeue(some, **how))
+            continue
+        async with state.engine.begin() as connection:
+            done += len(await state.runtime.ledger.resolve(connection, some, VERBS[verb], **how))
+    return done
+
+
+VERBS: dict[str, State | None] = {"requeue": None, "delivered": State.DONE, "not-delivered": State.DEAD}
+
+
+def _question(verb: str, rows: Sequence[RowMapping], asked: Mapping[str, list[str]]) -> Question:
+    risky = sum(row["state"] != State.DEAD for row in rows)
+    bounced = sum(row["bounced"] for row in rows)
+    what = many(len(rows), "task")
+    if verb == "requeue":
+        title, label, words = f"Requeue {what}?", f"Requeue {what}", [f"{what} will run again."]
+    else:
+        outcome = verb.replace("-", " ")
+        title, label = f"Mark {what} as {outcome}?", f"Mark as {outcome}"
+        words = [f"{what} with an unknown outcome will be marked as {outcome}. This cannot be undone."]
+    if verb == "requeue" and risky:
+        words.append(f"The outcome of {many(risky, 'task')} is unknown: recipients may get a second copy.")
+    if verb == "requeue" and bounced:
+        words.append(
+            f"{many(bounced, 'email')} went to addresses that do not exist. These addresses are suppressed, so nothing "
+            "is sent to them until you remove the suppression."
+        )
+    if len(rows) == MOST:
+        words.append(f"This changes {MOST:,} tasks, the most at a time. Repeat it for the rest.")
+    fields = [(name, value) for name in ("id", "group") for value in asked.get(name, [])]
+    return Question(
+        title=title, words=words, action=f"/console/dead-letters/{verb}", label=label, back="/console/dead-letters",
+        fields=fields, danger=bool(risky),
+    )  # fmt: skip
+
+
+handlers = [listing, act]

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.console.reasons import BOUNCE
 from service.settings import Settings
 from service.web.health import Check, Ready, examine, probe
 from workers.ledger.pruning import first_id
@@ -30,12 +31,12 @@ GROUP BY 1
 MOST = 200_000  # mails of the hour that are counted
 
 STATES = ("dead", "uncertain", "held")
-HELD = text("""
+HELD = text(f"""
 SELECT s.state, (SELECT count(*) FROM (
     SELECT FROM messages m WHERE m.state IN ('dead', 'uncertain', 'held') AND m.state = s.state
-        AND m.tenant_id = :tenant_id LIMIT :most
+        AND m.tenant_id = :tenant_id AND NOT {BOUNCE} LIMIT :most
 ) AS letters) AS held FROM unnest(CAST(:states AS text[])) AS s(state)
-""")
+""")  # noqa: S608 (our own SQL)
 MOST_HELD = 10_000  # messages of each state that are counted
 
 BUSY = text("""
@@ -87,7 +88,7 @@ async def curves(connection: AsyncConnection, tenant_id: UUID) -> tuple[Curve, C
 
 
 async def held(connection: AsyncConnection, tenant_id: UUID) -> dict[str, int]:
-    """Count what waits for a person: dead, uncertain, held; one above MOST_HELD stands for more."""
+    """Count what needs attention: dead but for hard bounces, uncertain, held; one above MOST_HELD stands for more."""
     values = {"tenant_id": tenant_id, "states": list(STATES), "most": MOST_HELD + 1}
     return {row.state: row.held for row in await connection.execute(HELD, values)}
 

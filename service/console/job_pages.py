@@ -5,7 +5,8 @@ from typing import Any
 from litestar import Response, get, post
 from litestar.params import FromPath
 
-from service.console.pages import CANCELED, page, to, uuid_or_none
+from service.console.messages import CANCELED, Question, confirmed
+from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form, question
 from service.db import transaction
 from service.jobs import views
@@ -47,9 +48,17 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
 
 @post("/jobs/{id:str}/cancel", status_code=200)
 async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Cancel a job."""
-    await form(request)
-    done = await request.app.state.runtime.ledger.cancel(uuid_of(f"jb_{id}"), request.user.tenant_id)
+    """Cancel a job, once confirmed."""
+    asked, wanted, place = await form(request), uuid_of(f"jb_{id}"), f"/console/jobs/{id}"
+    if not confirmed(asked):
+        async with request.app.state.engine.connect() as connection:
+            job = await views.one(connection, request.user.tenant_id, wanted)
+        if job is None:
+            raise unknown_job()
+        words = [f"{job.type} for {job.organization_id or 'no organization'}", "It ends without a result."]
+        title, action = "Cancel this job?", f"{place}/cancel"
+        return ask(request, Question(title=title, words=words, action=action, label="Cancel the job", back=place))
+    done = await request.app.state.runtime.ledger.cancel(wanted, request.user.tenant_id)
     return to(f"/console/jobs/{id}?done={CANCELED.get(done, 'too-late')}")
 
 
@@ -59,7 +68,7 @@ async def retry(request: Request, id: FromPath[str]) -> Response[Any]:
     await form(request)
     async with transaction(request.app.state.sessions) as session:
         await retry_in(request, session, uuid_of(f"jb_{id}"))
-    return to(f"/console/jobs/{id}?done=requeued")
+    return to(f"/console/jobs/{id}?done=requeued&n=1")
 
 
 handlers = [listing, look, cancel, retry]

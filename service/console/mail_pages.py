@@ -2,14 +2,17 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.console.pages import CANCELED, HEADERS, page, to, uuid_or_none
+from service.console.messages import CANCELED, Question, confirmed
+from service.console.pages import HEADERS, ask, page, to, uuid_or_none
 from service.console.visiting import form, question
 from service.emails import parameters, views
 from service.emails.changes import send_once_more
@@ -23,6 +26,7 @@ from service.web.idempotency import Once, once_by
 from workers.ledger.schema import State
 
 LIMIT = 50
+GONE = "There is no such email: it may belong to another tenant, or be deleted by now."
 FRAME = HEADERS | {
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "frame-ancestors 'self'"
@@ -59,7 +63,7 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
         mail = await views.one(connection, tenant, mail_id)
         happened = await events(connection, tenant, mail_id)
     if mail is None or happened is None:
-        raise NotFound("There is no such mail: it may be another tenant's, or forgotten by now.")
+        raise NotFound(GONE)
     values = {"mail": mail, "key": mail_id.hex, "events": happened, "press": secrets.token_hex(16)}
     return page(request, "email.html", **values)
 
@@ -83,22 +87,27 @@ async def frame(request: Request, id: FromPath[str]) -> Response[str]:
 
 @post("/emails/{id:str}/cancel", status_code=200)
 async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Cancel a mail that waits."""
-    await form(request)
-    mail_id = parameters.uuid_of(f"em_{id}")
+    """Cancel an email that waits, once confirmed."""
+    asked, mail_id = await form(request), parameters.uuid_of(f"em_{id}")
+    if not confirmed(asked):
+        words, label = "It will not be sent. This cannot be undone.", "Cancel the email"
+        return await _ask(request, mail_id, "cancel", title="Cancel this email?", words=words, label=label)
     done = await request.app.state.runtime.ledger.cancel(mail_id, request.user.tenant_id)
     return to(f"/console/emails/{id}?done={CANCELED.get(done, 'too-late')}")
 
 
 @post("/emails/{id:str}/requeue", status_code=200)
 async def requeue(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Try a mail again that failed, or is in doubt: then a second copy may arrive."""
-    await form(request)
-    mail_id, user = parameters.uuid_of(f"em_{id}"), request.user
+    """Requeue an email that failed, or, once confirmed, one whose outcome is unknown: a second copy may arrive."""
+    asked, mail_id, user = await form(request), parameters.uuid_of(f"em_{id}"), request.user
+    if not confirmed(asked) and await _status(request, mail_id) is Status.UNCERTAIN:
+        words = "Nobody knows whether the first copy arrived: recipients may get the email twice."
+        title, label = "Send this email again?", "Send again"
+        return await _ask(request, mail_id, "requeue", title=title, words=words, label=label)
     moved = await request.app.state.runtime.ledger.requeue(
         [mail_id], by=user.key, tenant_id=user.tenant_id, reason="console"
     )
-    return to(f"/console/emails/{id}?done={'requeued' if moved else 'nothing'}")
+    return to(f"/console/emails/{id}?done={'requeued&n=1' if moved else 'nothing'}")
 
 
 @post("/emails/{id:str}/resend", status_code=200)
@@ -120,21 +129,49 @@ async def resend(request: Request, id: FromPath[str]) -> Response[Any]:
     mark = Once(request.user.tenant_id, key, fingerprint, request.app.state.settings.idempotency_ttl)
     answer, _ = await once_by(request, mark, work)
     if answer.status != 303:
-        raise NotFound("There is no such mail: it may be another tenant's, or forgotten by now.")
+        raise NotFound(GONE)
     return to(f"/console/emails/{msgspec.json.decode(msgspec.json.encode(answer.body), type=str)}")
 
 
 @post("/emails/{id:str}/resolve", status_code=200)
 async def resolve(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Say what became of a mail that is in doubt: it arrived, or it did not."""
+    """Record whether an email whose outcome is unknown was delivered, once confirmed."""
     asked = await form(request)
     mail_id, user, state = parameters.uuid_of(f"em_{id}"), request.user, request.app.state
-    to_state = State.DONE if asked.get("as") == ["sent"] else State.DEAD
+    delivered = asked.get("as") == ["sent"]
+    if not confirmed(asked):
+        outcome = "delivered" if delivered else "not delivered"
+        words = f"It will be recorded as {outcome}. This cannot be undone, and nothing is sent."
+        fields, label = [("as", "sent" if delivered else "failed")], f"Mark as {outcome}"
+        return await _ask(request, mail_id, "resolve", title=f"{label}?", words=words, label=label, fields=fields)
     async with state.engine.begin() as connection:
         moved = await state.runtime.ledger.resolve(
-            connection, [mail_id], to_state, by=user.key, tenant_id=user.tenant_id, reason="console"
-        )
-    return to(f"/console/emails/{id}?done={'resolved' if moved else 'nothing'}")
+            connection, [mail_id], State.DONE if delivered else State.DEAD, by=user.key, tenant_id=user.tenant_id,
+            reason="console",
+        )  # fmt: skip
+    word = "delivered" if delivered else "not-delivered"
+    return to(f"/console/emails/{id}?done={word if moved else 'nothing'}")
+
+
+async def _ask(
+    request: Request, id: UUID, verb: str, *, title: str, words: str, label: str, fields: Sequence[tuple[str, str]] = ()
+) -> Response[str]:
+    """Ask for the confirmation of a step on one email, which is named. Raises NotFound."""
+    async with request.app.state.engine.connect() as connection:
+        mail = await views.one(connection, request.user.tenant_id, id)
+    if mail is None:
+        raise NotFound(GONE)
+    place, name = f"/console/emails/{id.hex}", mail.subject or (mail.template.key if mail.template else "Email")
+    about = f"“{name}” to {', '.join([*mail.to, *mail.cc, *mail.bcc])}"
+    return ask(request, Question(
+        title=title, words=[about, words], action=f"{place}/{verb}", label=label, back=place, fields=fields
+    ))  # fmt: skip
+
+
+async def _status(request: Request, id: UUID) -> Status | None:
+    async with request.app.state.engine.connect() as connection:
+        mail = await views.one(connection, request.user.tenant_id, id)
+    return None if mail is None else Status(mail.status)
 
 
 handlers = [listing, look, frame, cancel, requeue, resend, resolve]

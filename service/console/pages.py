@@ -14,10 +14,10 @@ import msgspec
 from litestar import Response
 
 from service.console import scopes, sparkline
+from service.console.messages import Question, message
 from service.console.visiting import token_of, visit_of
 from service.timeline import flat, humane, plain
 from service.web import Request
-from workers.ledger.operators import Canceling
 
 HERE = Path(__file__).parent
 POLICY = (
@@ -62,7 +62,7 @@ def page(request: Request, template: str, **values: Any) -> Response[str]:
         "may": request.user.may,
         "path": request.scope["path"],
         "csrf": token_of(request),
-        "done": NOTES.get(request.query_params.get("done", "")),
+        "done": message(request.query_params),
         "tenant": visit.tenant,
         "acting": visit.session.acting,
         "away": visit.session.acting != visit.session.tenant_id,
@@ -79,32 +79,14 @@ def rendered(
     return Response(text, status_code=status, media_type="text/html", headers={**HEADERS, **(headers or {})})
 
 
+def ask(request: Request, question: Question) -> Response[str]:
+    """Show the question before a step that changes several things or cannot be undone."""
+    return page(request, "question.html", question=question)
+
+
 def to(path: str, headers: Mapping[str, str] | None = None) -> Response[None]:
     """Send the browser to a page after a form, so that reloading does nothing twice."""
     return Response(None, status_code=303, headers={"Location": path, "Cache-Control": "no-store", **(headers or {})})
-
-
-NOTES = {
-    "canceled": "Canceled.",
-    "paused": "Paused: what has not started waits.",
-    "resumed": "It goes on.",
-    "cancel-requested": "It is running; it is asked to stop, which takes some seconds.",
-    "too-late": "Too late: it has ended, or passed its point of no return.",
-    "requeued": "Queued again.",
-    "resent": "This is the new mail: the same once more, with an id of its own.",
-    "under-way": "The mail is still under way: it is to be sent by itself.",
-    "switched": "You look at another tenant now; what you do here is done for it.",
-    "nothing": "Nothing was to be done: somebody was quicker, or nothing was chosen.",
-    "resolved": "Noted.",
-    "redelivered": "It is delivered once more.",
-    "enabled": "The endpoint is enabled.",
-    "disabled": "The endpoint is disabled; what waited for it is canceled.",
-    "tested": "A test event is on its way: it comes up below within seconds.",
-}
-"""What a page says after a form was sent to it."""
-
-CANCELED = {Canceling.CANCELED: "canceled", Canceling.REQUESTED: "cancel-requested"}
-"""The word of NOTES for what came of canceling; any other is `too-late`."""
 
 
 @functools.cache

@@ -38,6 +38,7 @@ TWINS: dict[str, Twin | None] = {
     "POST /console/emails/{id}/requeue": Twin("POST /v1/dead-letters/requeue", WRITE_TASKS),
     "POST /console/emails/{id}/resolve": Twin("POST /v1/dead-letters/resolve", WRITE_TASKS),
     "GET /console/bulk": Twin("GET /v1/bulk", READ_EMAILS),
+    "POST /console/bulk/{id}/cancel": Twin("POST /v1/bulk/{id}/cancel", SEND),
     "POST /console/bulk/{id}/{verb}": Twin("POST /v1/bulk/{id}/pause", SEND),
     "GET /console/jobs": Twin("GET /v1/jobs", "jobs:read"),
     "GET /console/jobs/{id}": Twin("GET /v1/jobs/{job_id}", "jobs:read"),
@@ -57,10 +58,11 @@ TWINS: dict[str, Twin | None] = {
         "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", "webhooks:write"
     ),
     "GET /console/dead-letters": Twin("GET /v1/dead-letters", READ_TASKS),
-    "POST /console/dead-letters/requeue": Twin("POST /v1/dead-letters/requeue", WRITE_TASKS),
+    "POST /console/dead-letters/{verb}": Twin("POST /v1/dead-letters/requeue", WRITE_TASKS),
     "GET /console/tasks": Twin("GET /v1/dead-letters", READ_TASKS),
     "GET /console/tasks/{id}": Twin("GET /v1/tasks/{task_id}", READ_TASKS),
-    "POST /console/tasks/{id}/{verb}": Twin("POST /v1/tasks/{task_id}/cancel", WRITE_TASKS),
+    "POST /console/tasks/{id}/cancel": Twin("POST /v1/tasks/{task_id}/cancel", WRITE_TASKS),
+    "POST /console/tasks/{id}/requeue": Twin("POST /v1/dead-letters/requeue", WRITE_TASKS),
     "GET /console/requests/{id}": Twin("GET /v1/requests/{request_id}", READ_TASKS),
 }
 """By method and path of the console's route. A verb in the path requires one scope, whichever it is."""

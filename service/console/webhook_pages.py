@@ -4,16 +4,20 @@ from typing import Any
 
 from litestar import Response, get, post
 from litestar.params import FromPath
+from sqlalchemy import text
 
-from service.console.pages import page, to, uuid_or_none
+from service.console.messages import Question, confirmed, many
+from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form
 from service.db import transaction
 from service.web import Request
 from service.webhooks import endpoints, parameters, redelivering, views
 from service.webhooks.models import Status, gate
+from service.webhooks.schemas import EndpointOut
 
 LIMIT = 50
 STATUSES = [status.value for status in Status]
+WAITING = text("SELECT count(*) FROM messages WHERE gate = :gate AND state = 'queued'")
 
 
 @get("/webhooks")
@@ -52,11 +56,32 @@ async def look_at_delivery(request: Request, id: FromPath[str], delivery: FromPa
 
 @post("/webhooks/{id:str}/enabled", status_code=200)
 async def enable(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Enable or disable an endpoint."""
-    wanted = (await form(request)).get("enabled") == ["yes"]
+    """Enable an endpoint, or disable it once the number of deliveries that this cancels is confirmed."""
+    asked, endpoint, tenant = await form(request), parameters.endpoint(id), request.user.tenant_id
+    wanted = asked.get("enabled") == ["yes"]
     async with transaction(request.app.state.sessions) as session:
-        await endpoints.change(session, request.user.tenant_id, parameters.endpoint(id), {"enabled": wanted})
-    return to(f"/console/webhooks/{id}?done={'enabled' if wanted else 'disabled'}")
+        found = await endpoints.one(session, tenant, endpoint)
+        waiting = 0 if wanted else (await session.execute(WAITING, {"gate": gate(endpoint)})).scalar_one()
+        if not wanted and not confirmed(asked):
+            return ask(request, _question(found, waiting))
+        await endpoints.change(session, tenant, endpoint, {"enabled": wanted})
+    return to(f"/console/webhooks/{id}?done={'enabled' if wanted else f'disabled&n={waiting}'}")
+
+
+def _question(endpoint: EndpointOut, waiting: int) -> Question:
+    place = f"/console/webhooks/{endpoint.id}"
+    return Question(
+        title="Disable this endpoint?",
+        words=[
+            endpoint.url,
+            f"It gets no events until you enable it. {many(waiting, 'waiting delivery', 'waiting deliveries')} will be "
+            "canceled; you can redeliver each of them later.",
+        ],
+        action=f"{place}/enabled",
+        label="Disable the endpoint",
+        back=place,
+        fields=[("enabled", "no")],
+    )
 
 
 @post("/webhooks/{id:str}/test", status_code=200)
@@ -72,7 +97,7 @@ async def try_out(request: Request, id: FromPath[str]) -> Response[Any]:
 
 @post("/webhooks/{id:str}/{delivery:str}/redeliver", status_code=200)
 async def redeliver(request: Request, id: FromPath[str], delivery: FromPath[str]) -> Response[Any]:
-    """Deliver once more."""
+    """Deliver an event again."""
     await form(request)
     endpoint, old, user = parameters.endpoint(id), parameters.delivery(delivery), request.user
     runtime = request.app.state.runtime

@@ -58,8 +58,8 @@ class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     history: list[Attempt]
 
 
-async def task(connection: AsyncConnection, tenant_id: UUID, task_id: UUID) -> TaskReport | None:
-    """Read one task of a tenant; None where there is none."""
+async def task(connection: AsyncConnection, tenant_id: UUID | None, task_id: UUID) -> TaskReport | None:
+    """Read one task of a tenant, or, for None, one that belongs to no tenant; None where there is no such task."""
     found = await _tasks(connection, messages.c.tenant_id == tenant_id, messages.c.id == task_id)
     return found[0] if found else None
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.story import Event, Story
-from service.tasks.reading import TaskReport, arrivals, tasks_of
+from service.tasks.reading import TaskReport, arrivals, task, tasks_of
 from service.tasks.telling import milliseconds, once_each, task_events
 
 MAX_TASKS = 500
@@ -48,9 +48,15 @@ async def tell(
     events = [Event(datetime.fromisoformat(at), ARRIVAL, request_id, {"route": route}) for route, at in came]
     for told in stories:
         events += await told(connection, tenant_id, request_id)
-    for task in tasks:
-        events += task_events(task)
+    for each in tasks:
+        events += task_events(each)
     return arrange(request_id, tasks, events, complete) if events else None
+
+
+async def tell_task(connection: AsyncConnection, tenant_id: UUID | None, id: UUID) -> RequestStory | None:
+    """Gather what the ledger knows of one task that no request caused; None where there is no such task."""
+    found = await task(connection, tenant_id, id)
+    return None if found is None else arrange(str(id), [found], task_events(found))
 
 
 def arrange(request_id: str, tasks: list[TaskReport], events: Iterable[Event], complete: bool = True) -> RequestStory:

@@ -99,7 +99,7 @@ async def test_readers_say_no_in_every_way_there_is(academy: Academy, names: Nam
     assert link
     async with httpx.AsyncClient(timeout=60) as reader:
         shown = await reader.get(link[1].decode(), headers={"Accept": "text/html"})
-        assert "Stop getting these mails?" in shown.text
+        assert "Unsubscribe from these emails?" in shown.text
         done = await reader.post(link[1].decode(), content="List-Unsubscribe=One-Click")
         assert (done.status_code, "You are unsubscribed" in done.text) == (200, True)
     await academy.until(await academy.newsletter("Ada@example.org"), "suppressed")

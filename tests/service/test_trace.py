@@ -51,7 +51,24 @@ async def test_the_story_of_a_mail_as_json_is_the_apis(
 async def test_a_request_nobody_knows_is_said_plainly(settings: Settings) -> None:
     stream, console = screen()
     assert await trace.run(settings, "none", console) == 1
-    assert "Nothing is stored" in stream.getvalue()
+    assert "Nothing matches none." in stream.getvalue()
+
+
+@pytest.mark.parametrize("spelled", ["{}", "em_{0.hex}", "{0.hex}"])
+async def test_any_id_of_what_a_request_caused_shows_its_timeline(
+    api: httpx.AsyncClient, engine: AsyncEngine, settings: Settings, spelled: str
+) -> None:
+    message = await store(engine, "r-9")
+    stream, console = screen()
+    assert await trace.run(settings, spelled.format(message.id), console) == 0
+    assert "r-9" in stream.getvalue()
+
+
+async def test_an_id_that_nothing_has_is_said_plainly(settings: Settings) -> None:
+    for wanted in (f"em_{'0' * 32}", "0" * 32, "nosuch"):
+        stream, console = screen()
+        assert await trace.run(settings, wanted, console) == 1
+        assert f"Nothing matches {wanted}." in stream.getvalue()
 
 
 async def test_the_status_shows_dependencies_and_queues(

@@ -77,7 +77,9 @@ def requeue_dead(state: Any, limit: int = 100, **_: Any) -> Any:
         return ok("nothing to put back")
     redis: Any = front.redis
     count = 0
-    while count < int(limit) and (letter := redis.lindex(front.keys.dead, -1)) is not None:
+    for _n in range(min(int(limit), redis.llen(front.keys.dead))):  # what fails again meanwhile is not taken twice
+        if (letter := redis.lindex(front.keys.dead, -1)) is None:
+            break
         found = msgspec.msgpack.decode(letter)
         count += redis.eval(REVIVE.text, 2, front.keys.dead, found["key"], letter, found["envelope"])
     return ok(f"{count} put back")

@@ -1,4 +1,4 @@
-"""What a reader sees behind a link to unsubscribe: one page without a script, in four states. Pure."""
+"""The page behind a link to unsubscribe, without a script, in four states. Pure."""
 
 import functools
 from enum import StrEnum
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import jinja2
 
+from service.emails.suppressions.matching import BULK
+
 
 class State(StrEnum):
-    """`asked`: a link was opened; `gone`: no more mails; `back`: mails again; `unknown`: not a link of ours."""
+    """`asked`: a link was opened; `gone`: unsubscribed; `back`: subscribed again; `unknown`: not a link of ours."""
 
     ASKED = "asked"
     GONE = "gone"
@@ -17,24 +19,32 @@ class State(StrEnum):
 
 
 TITLES = {
-    State.ASKED: "Stop getting these mails?",
+    State.ASKED: "Unsubscribe from these emails?",
     State.GONE: "You are unsubscribed",
-    State.BACK: "You get these mails again",
+    State.BACK: "You are subscribed again",
     State.UNKNOWN: "This link does not work",
 }
 WORDS = {
-    State.ASKED: "{kind} will no longer be sent to {address}.",
-    State.GONE: "{kind} will no longer be sent to {address}. One that is on its way already may still arrive.",
-    State.BACK: "{kind} will be sent to {address} as before.",
+    State.ASKED: "{sender} will stop sending {kind} to {address}.",
+    State.GONE: "{sender} no longer sends {kind} to {address}. One that is already on its way may still arrive.",
+    State.BACK: "{sender} sends {kind} to {address} again.",
 }
+BULK_EMAILS = "newsletters, announcements and other bulk emails without a category of their own"
+OTHERS = "All other emails {still} sent to you, such as receipts and password resets{kinds}."
+OTHER_KINDS = ", and bulk emails that have a category of their own"
 
 
 def page(state: State, *, topic: str = "", address: str = "", sender: str = "") -> str:
-    """Write the page; `topic` is the kind of mail, `sender` whoever sends it, where that is known."""
-    kind = "Mail" if topic == "bulk" else f"Mail of the kind “{topic}”"
-    kind = f"{kind} from {sender}" if sender else kind
-    words = WORDS.get(state, "").format(kind=kind, address=address)
-    return _template().render(state=state.value, title=TITLES[state], words=words)
+    """Write the page, which names exactly the emails that stop: those of the category `topic`.
+
+    `topic` is `bulk` for bulk emails without a category; `sender` is who sends them, where that is known.
+    """
+    is_bulk = topic == BULK
+    kind = BULK_EMAILS if is_bulk else f"emails of the category “{topic}”"
+    words = WORDS.get(state, "").format(sender=sender or "The sender of that email", kind=kind, address=address)
+    still = "will still be" if state is State.ASKED else "are still"
+    others = OTHERS.format(still=still, kinds=OTHER_KINDS if is_bulk else "") if state is not State.BACK else ""
+    return _template().render(state=state.value, title=TITLES[state], words=words, others=others)
 
 
 @functools.cache

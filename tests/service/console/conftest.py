@@ -1,5 +1,6 @@
 """A browser that is signed in, over the real application."""
 
+import html
 import re
 from collections.abc import AsyncIterator
 
@@ -40,3 +41,17 @@ async def token(browser: httpx.AsyncClient) -> str:
 async def press(browser: httpx.AsyncClient, path: str, **fields: object) -> httpx.Response:
     """Send a form of a page."""
     return await browser.post(path, data={"csrf": await token(browser), **fields})
+
+
+async def confirm(browser: httpx.AsyncClient, path: str, **fields: object) -> tuple[str, httpx.Response]:
+    """Send a form, read the question that it leads to, and confirm: the question's text, and the answer after it."""
+    asked = await press(browser, path, **fields)
+    assert asked.status_code == 200, asked.text
+    action = re.search(r'<section class="card question">.*?<form method="post" action="([^"]+)"', asked.text, re.DOTALL)
+    assert action is not None, "there is no question"
+    question = asked.text.partition('<section class="card question">')[2]
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', question)
+    sent: dict[str, list[str]] = {}
+    for name, value in hidden:
+        sent.setdefault(name, []).append(html.unescape(value))
+    return html.unescape(re.sub(r"<[^>]+>", "", question)), await browser.post(action[1], data=sent)

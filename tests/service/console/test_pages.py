@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.console.pages import ago
 from service.console.sparkline import HEIGHT, WIDTH, area, line
 from tests.service.conftest import MakeKey
-from tests.service.console.conftest import press
+from tests.service.console.conftest import confirm, press
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 MAIL: dict[str, Any] = {
@@ -73,7 +73,7 @@ async def test_empty_pages_teach_the_next_step(browser: httpx.AsyncClient) -> No
         "/quotas": "PUT /v1/organizations/acme",
         "/notifications": "POST /v1/notifications",
         "/webhooks": "POST /v1/webhooks",
-        "/dead-letters": "Nothing waits for a person",
+        "/dead-letters": "Nothing needs attention",
         "/tasks": "No task yet",
     }
     for path, hint in hints.items():
@@ -111,11 +111,13 @@ async def test_a_mail_is_found_and_shown_with_its_timeline(api: httpx.AsyncClien
 async def test_a_mail_is_canceled_by_its_button(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
     told = await mail(api)
     place = f"/console/emails/{told['id'][3:]}"
-    done = await press(browser, f"{place}/cancel")
+    asked, done = await confirm(browser, f"{place}/cancel")
+    assert "“Hello Ada” to ada@example.org" in asked
     assert done.headers["location"] == f"{place}?done=canceled"
     assert '<p class="note" role="status">Canceled.</p>' in await page(browser, f"{place}?done=canceled")
     assert (await api.get(f"/v1/emails/{told['id']}")).json()["status"] == "canceled"
-    assert (await press(browser, f"{place}/cancel")).headers["location"].endswith("done=canceled"), "again is harmless"
+    _, again = await confirm(browser, f"{place}/cancel")
+    assert again.headers["location"].endswith("done=canceled"), "again is harmless"
 
 
 async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_nothing(
@@ -125,7 +127,7 @@ async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_no
     place = f"/console/emails/{told['id'][3:]}"
     assert "Send once more" not in await page(browser, place), "it is still to be sent"
     assert (await press(browser, f"{place}/resend", press="a")).headers["location"] == f"{place}?done=under-way"
-    await press(browser, f"{place}/cancel")
+    await confirm(browser, f"{place}/cancel")
     found = re.search(r'name="press" value="(\w+)"', await page(browser, place))
     assert found is not None
     first, again = [await press(browser, f"{place}/resend", press=found[1]) for _ in range(2)]
@@ -135,7 +137,7 @@ async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_no
     assert f'href="{place}"' in copy, "the copy leads to the mail it is a copy of"
     assert (await press(browser, f"{place}/resend", press="another")).headers["location"] != first.headers["location"]
     gone = await press(browser, f"/console/emails/{'0' * 32}/resend", press="b")
-    assert (gone.status_code, "There is no such mail" in gone.text) == (404, True)
+    assert (gone.status_code, "There is no such email" in gone.text) == (404, True)
 
 
 async def test_who_may_not_send_is_offered_no_second_copy_and_makes_none(
@@ -143,7 +145,7 @@ async def test_who_may_not_send_is_offered_no_second_copy_and_makes_none(
 ) -> None:
     told = await mail(api)
     place = f"/console/emails/{told['id'][3:]}"
-    await press(browser, f"{place}/cancel")
+    await confirm(browser, f"{place}/cancel")
     assert "Send once more" in await page(browser, place)
     await browser.post("/console/sign-in", data={"key": await make_key("operator", "emails:read")})
     assert "Send once more" not in await page(browser, place)
@@ -196,37 +198,83 @@ async def test_an_uncertain_mail_waits_for_a_decision(
     for form, status in ({"as": "sent"}, "sent"), ({"as": "failed"}, "failed"):
         id, place = await doubtful()
         assert "Nobody can know whether this mail arrived." in await page(browser, place)
-        assert (await press(browser, f"{place}/resolve", **form)).headers["location"].endswith("done=resolved")
+        asked, done = await confirm(browser, f"{place}/resolve", **form)
+        assert "This cannot be undone" in asked
+        assert done.headers["location"].endswith("delivered")
         assert (await api.get(f"/v1/emails/{id}")).json()["status"] == status
     id, place = await doubtful()
-    assert (await press(browser, f"{place}/requeue")).headers["location"].endswith("done=requeued")
+    asked, done = await confirm(browser, f"{place}/requeue")
+    assert "recipients may get the email twice" in asked
+    assert done.headers["location"].endswith("done=requeued&n=1")
     assert (await api.get(f"/v1/emails/{id}")).json()["status"] == "queued"
 
 
-async def test_dead_letters_are_grouped_and_queued_again_by_choice(
+async def test_a_group_of_dead_letters_is_requeued_once_its_exact_number_is_confirmed(
     api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
 ) -> None:
     told = [await mail(api) for _ in range(4)]
     dead = """UPDATE messages SET state = 'dead', finished_at = clock_timestamp(), error = '{"type": "Refused<b>"}'"""
     await sql(dead)
     shown = await page(browser, "/console/dead-letters")
-    assert '<td class="n" data-label="letters">4</td>' in shown
+    assert '<td class="n" data-label="count">4</td>' in shown
     assert "Refused&lt;b&gt;" in shown
+    assert "ada@example.org" in shown
+    assert f'href="/console/emails/{told[0]["id"][3:]}"' in shown
+    group = "dead\nemails.send_email\nRefused<b>"
+    asked = await press(browser, "/console/dead-letters/requeue", group=group)
+    assert "Requeue 4 tasks?" in asked.text
+    assert await sql("SELECT DISTINCT state FROM messages") == [{"state": "dead"}], "one click changes nothing"
     chosen = [told[0]["task_id"], told[1]["task_id"], "nonsense"]
-    assert (await press(browser, "/console/dead-letters/requeue", id=chosen)).headers["location"].endswith("requeued")
-    assert {row["count"] for row in await sql("SELECT count(*) FROM messages WHERE state = 'dead'")} == {2}
+    question, done = await confirm(browser, "/console/dead-letters/requeue", id=chosen)
+    assert "Requeue 2 tasks?" in question
+    assert done.headers["location"].endswith("done=requeued&n=2&of=2")
+    assert "Requeued. 2 tasks wait" in await page(browser, done.headers["location"])
     doubtful = (await mail(api))["task_id"]
     await doubt(sql, doubtful, '{"type": "Refused<b>"}')
-    group = "dead\nemails.send_email\nRefused<b>"
-    assert (await press(browser, "/console/dead-letters/requeue", group=group)).headers["location"].endswith("requeued")
+    question, done = await confirm(browser, "/console/dead-letters/requeue", group=group)
+    assert "Requeue 2 tasks?" in question
     left = await sql("SELECT state FROM messages WHERE state <> 'queued'")
-    assert [row["state"] for row in left] == ["uncertain"], "what is in doubt is not of the group that is dead"
-    assert "at the risk of doing it twice" in await page(browser, "/console/dead-letters?state=uncertain")
+    assert [row["state"] for row in left] == ["uncertain"], "an unknown outcome is not of the group that failed"
     for odd in ("", "dead", "dead\nx", "nonsense\nemails.send_email\nRefused<b>"):
         assert (
             (await press(browser, "/console/dead-letters/requeue", group=odd)).headers["location"].endswith("nothing")
         )
     assert (await press(browser, "/console/dead-letters/requeue")).headers["location"].endswith("done=nothing")
+    assert (await press(browser, "/console/dead-letters/explode", id=doubtful)).status_code == 404
+
+
+async def test_unknown_outcomes_are_settled_many_at_once_and_requeueing_them_names_the_risk(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
+) -> None:
+    told = [await mail(api) for _ in range(3)]
+    for each in told:
+        await doubt(sql, each["task_id"])
+    ids = [each["task_id"] for each in told]
+    risk = (await press(browser, "/console/dead-letters/requeue", id=ids)).text
+    assert "The outcome of 3 tasks is unknown: recipients may get a second copy." in risk
+    for verb, chosen, state in (("delivered", ids[:2], "done"), ("not-delivered", ids[2:], "dead")):
+        question, done = await confirm(browser, f"/console/dead-letters/{verb}", id=chosen)
+        assert "This cannot be undone." in question
+        assert done.headers["location"].endswith(f"done=settled&n={len(chosen)}")
+        rows = await sql("SELECT state FROM messages WHERE id = ANY(CAST(:ids AS uuid[]))", ids=chosen)
+        assert {row["state"] for row in rows} == {state}
+
+
+async def test_hard_bounces_need_no_attention_and_stand_apart(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, sql: Sql
+) -> None:
+    gone, broken = await mail(api, to="gone@example.org"), await mail(api)
+    dead = "UPDATE messages SET state = 'dead', finished_at = clock_timestamp(), outcome = CAST(:outcome AS jsonb)"
+    await sql(f"{dead} WHERE id = :id", id=gone["task_id"], outcome='{"reason": "no_such_user", "text": "no Ada"}')
+    await sql(f"{dead} WHERE id = :id", id=broken["task_id"], outcome='{"reason": "relay_denied"}')
+    attention, bounces = [await page(browser, f"/console/dead-letters{more}") for more in ("", "?kind=bounces")]
+    assert "The server does not relay for this sender" in attention
+    assert "gone@example.org" not in attention
+    assert ("The mailbox does not exist" in bounces, "no Ada" in bounces) == (True, True)
+    assert "The server does not relay" not in bounces
+    assert '<p class="faint">1 dead, 0 uncertain, 0 held</p>' in await page(browser, "/console")
+    question = (await press(browser, "/console/dead-letters/requeue", id=gone["task_id"])).text
+    assert "These addresses are suppressed" in question
 
 
 async def test_webhooks_are_shown_tried_out_and_disabled(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
@@ -240,23 +288,43 @@ async def test_webhooks_are_shown_tried_out_and_disabled(api: httpx.AsyncClient,
     [delivery] = (await api.get(f"/v1/webhooks/{made['id']}/deliveries")).json()["items"]
     assert "It works." in await page(browser, f"{place}/{delivery['id']}")
     assert (await press(browser, f"{place}/{delivery['id']}/redeliver")).headers["location"].endswith("redelivered")
-    assert (await press(browser, f"{place}/enabled", enabled="no")).headers["location"].endswith("disabled")
+    assert "1 waiting delivery will be canceled" in (await press(browser, f"{place}/enabled", enabled="no")).text
+    assert (await api.get(f"/v1/webhooks/{made['id']}")).json()["enabled"] is True, "one click changes nothing"
+    _, done = await confirm(browser, f"{place}/enabled", enabled="no")
+    assert done.headers["location"].endswith("done=disabled&n=1")
     assert (await api.get(f"/v1/webhooks/{made['id']}")).json()["enabled"] is False
     assert "It was disabled by hand." in await page(browser, place)
 
 
-async def test_a_bulk_is_paused_resumed_and_canceled(api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
-    body = {"template": {"key": "custom"}, "recipients": [{"to": "ada@example.org", "variables": VARIABLES}]}
+async def test_a_broadcast_is_paused_resumed_and_canceled_once_the_number_is_confirmed(
+    api: httpx.AsyncClient, browser: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    people = [{"to": f"{name}@example.org", "variables": VARIABLES} for name in ("ada", "grace", "alan")]
+    body = {"name": "News", "template": {"key": "custom"}, "recipients": people}
     body |= {"scheduled_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     made = await api.post("/v1/emails/bulk", json=body)
     assert made.status_code == 202, made.text
     place = f"/console/bulk/{made.json()['id']}"
+
+    async def status() -> str:
+        told: str = (await api.get(f"/v1/bulk/{made.json()['id']}")).json()["status"]
+        return told
+
     assert f"{place}/pause" in await page(browser, "/console/bulk")
-    steps = ("pause", "paused", "paused"), ("resume", "resumed", "scheduled"), ("cancel", "canceled", "canceled")
-    for verb, word, status in steps:
-        assert (await press(browser, f"{place}/{verb}")).headers["location"] == f"/console/bulk?done={word}"
-        assert (await api.get(f"/v1/bulk/{made.json()['id']}")).json()["status"] == status
+    for verb, word, expected in (("pause", "paused", "paused"), ("resume", "resumed", "scheduled")):
+        assert (await press(browser, f"{place}/{verb}")).headers["location"].endswith(f"?done={word}")
+        assert await status() == expected
+    asked = await press(browser, f"{place}/cancel")
+    assert "Cancel “News”?" in asked.text
+    assert "3 emails of 3 will not be sent. This cannot be undone." in asked.text
+    assert await status() == "scheduled", "one click changes nothing"
+    _, done = await confirm(browser, f"{place}/cancel")
+    assert done.headers["location"].endswith("done=broadcast-canceled&n=3")
+    assert "Broadcast canceled: 3 emails will not be sent." in await page(browser, done.headers["location"])
+    assert await status() == "canceled"
     assert (await press(browser, f"{place}/explode")).status_code == 404
+    await browser.post("/console/sign-in", data={"key": await make_key("*", "operator", tenant="others")})
+    assert (await press(browser, f"{place}/cancel")).status_code == 404
 
 
 async def test_a_job_is_shown_canceled_and_not_another_tenants(
@@ -270,7 +338,8 @@ async def test_a_job_is_shown_canceled_and_not_another_tenants(
     assert "&lt;script&gt;alert(1)" in shown
     assert "<script>alert" not in shown
     assert place in await page(browser, "/console/jobs?q=acme&status=pending")
-    assert (await press(browser, f"{place}/cancel")).headers["location"].endswith("done=canceled")
+    _, done = await confirm(browser, f"{place}/cancel")
+    assert done.headers["location"].endswith("done=canceled")
     key = await make_key("*", "operator", tenant="others")
     await browser.post("/console/sign-in", data={"key": key})
     assert (await browser.get(place)).status_code == 404

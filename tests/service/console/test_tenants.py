@@ -17,7 +17,7 @@ from service.settings import Settings
 from service.tenancy import API
 from tests.plans import touched
 from tests.service.conftest import MakeKey
-from tests.service.console.conftest import press, token
+from tests.service.console.conftest import confirm, press, token
 
 MAIL = {"to": "ada@example.org", "subject": "Of the shop", "text": "It works."}
 
@@ -59,7 +59,8 @@ async def test_an_admin_chooses_a_tenant_looks_at_it_and_acts_for_it(
     assert (await switch(admin, engine, "shop")).headers["location"] == "/console?done=switched"
     shown = await admin.get(shop["place"])
     assert (shown.status_code, "<strong>shop</strong>" in shown.text) == (200, True)
-    assert (await press(admin, f"{shop['place']}/cancel")).headers["location"].endswith("done=canceled")
+    _, done = await confirm(admin, f"{shop['place']}/cancel")
+    assert done.headers["location"].endswith("done=canceled")
     told = await api.get(f"/v1/emails/{shop['id']}", headers={"Authorization": f"Bearer {shop['key']}"})
     assert told.json()["status"] == "canceled"
     assert (await switch(admin, engine, "tests")).status_code == 303

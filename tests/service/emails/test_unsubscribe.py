@@ -90,6 +90,28 @@ async def test_the_page_can_be_read_without_a_script_and_looking_changes_nothing
     assert (await api.get("/v1/suppressions")).json()["items"] == []
 
 
+@pytest.mark.parametrize(
+    ("mail", "stops", "stays"),
+    [
+        ({"category": "Tides"}, "emails of the category “Tides” to", "receipts and password resets."),
+        ({"category": None}, "bulk emails without a category of their own to", "bulk emails that have a category"),
+    ],
+)
+async def test_the_page_names_exactly_the_emails_that_stop(
+    api: httpx.AsyncClient, sink: Sink, mail: dict[str, Any], stops: str, stays: str
+) -> None:
+    path = await link_of(api, sink, to="ada@example.org", lane="bulk", **mail)
+    asked = (await stranger(api, "GET", path)).text
+    assert ("will stop sending" in asked, stops in asked, stays in asked) == (True, True, True)
+    done = (await stranger(api, "POST", path, data={"List-Unsubscribe": "One-Click"})).text
+    assert ("no longer sends" in done, stops in done, stays in done) == (True, True, True)
+    plain, bulk = await post(api, to="ada@example.org"), await post(api, to="ada@example.org", lane="bulk", **mail)
+    for each in (plain, bulk):
+        await work(each)
+    assert (await look(api, plain))["status"] == "sent", "an email that is not of this kind"
+    assert (await look(api, bulk))["status"] == "suppressed"
+
+
 OWN = {
     "contents": {
         "en": {
@@ -129,9 +151,9 @@ async def test_a_reader_may_come_back_but_lifts_nothing_else(api: httpx.AsyncCli
     await stranger(api, "POST", path)
     shown = await stranger(api, "GET", path)
     assert "You are unsubscribed" in shown.text
-    assert "I want these mails again" in shown.text
+    assert "Subscribe again" in shown.text
     back = await stranger(api, "POST", path, data={"action": "resubscribe"})
-    assert "You get these mails again" in back.text
+    assert "You are subscribed again" in back.text
     assert (await api.get("/v1/suppressions")).json()["items"] == []
     await api.post("/v1/suppressions", json={"address": "ada@example.org", "category": "news", "reason": "complaint"})
     await stranger(api, "POST", path, data={"action": "resubscribe"})
