@@ -237,6 +237,13 @@ class Context:
             if self.deadlines is not None:
                 self.deadlines.stopping(self)
 
+    def release_error(self) -> None:
+        """Drop the exception: its traceback holds the frames of the attempt, and one of them holds this context.
+
+        Without that, each failed attempt keeps its local variables until the garbage collector runs.
+        """
+        self.error = None
+
     @property
     def remaining(self) -> float | None:
         """Seconds until the time limit; None if there is none."""

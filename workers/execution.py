@@ -72,7 +72,11 @@ async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
         if task.done() and not task.cancelled() and task.exception() is None:
             return task.result()
         raise
-    return waiting.outcome(task)
+    else:
+        return waiting.outcome(task)
+    finally:
+        if waiting.context is not None:
+            waiting.context.release_error()
 
 
 async def perform(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outcome:

@@ -31,3 +31,5 @@ async def in_thread(
         if not work.cancel():
             await asyncio.wait({future})
         raise
+    finally:
+        del work, future  # both hold the exception, and its traceback holds this frame

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import Reject
+
 from workers.actor import actor, registry
 from workers.celery import WorkerOptions, create_celery
 from workers.context import current
@@ -74,6 +76,22 @@ async def again(tag: str) -> None:
 async def fail(tag: str) -> None:
     note("start", tag)
     raise KeyError(tag)
+
+
+@actor(name="demo.heavy", max_retries=0)
+async def heavy(tag: str) -> None:
+    fail_with_much(tag)
+
+
+@actor(name="demo.heavy_thread", max_retries=0)
+def heavy_thread(tag: str) -> None:
+    fail_with_much(tag)
+
+
+def fail_with_much(tag: str) -> None:
+    local = b"x" * 20_000_000
+    note("start", tag)
+    raise ValueError(len(local))
 
 
 @actor(name="demo.add", result=60)
@@ -215,6 +233,20 @@ def plain(tag: str) -> None:
     """A plain Celery task that blocks: it runs on a thread."""
     time.sleep(0.05)
     note("end", tag)
+
+
+@app.task(name="demo.rejecting", bind=True)
+def rejecting(self, tag: str) -> None:  # type: ignore[no-untyped-def]
+    """The pattern of Celery's user guide: once more, but not twice."""
+    if not self.request.delivery_info["redelivered"]:
+        note("rejected", tag)
+        raise Reject(requeue=True)
+    note("end", tag)
+
+
+@app.task(name="demo.plain_heavy")
+def plain_heavy(tag: str) -> None:
+    fail_with_much(tag)
 
 
 @app.task(name="demo.soft", soft_time_limit=0.2)

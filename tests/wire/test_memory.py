@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import redis
 
-from tests.wire.process import Worker, eventually
+from tests.wire.process import Worker, client, eventually
 from workers.envelope import encode
 from workers.message import Message
 
 FLAT = 6 * 1024
 """KiB it may grow between the first tasks and thirty thousand."""
+KEPT = 60 * 1024
+"""KiB it may grow over twenty failed attempts with 20 MB in a local variable each."""
 
 
 def resident(pid: int) -> int:
@@ -33,6 +36,19 @@ def test_memory_is_flat_over_thousands_of_tasks(redis_url: str, tmp_path: Path) 
         before = resident(worker.pid)
         run(server, worker, 20)
         eventually(lambda: resident(worker.pid) - before < FLAT, f"it takes no more than {before} + {FLAT} KiB", 10)
+
+
+@pytest.mark.parametrize("task", ["demo.heavy", "demo.heavy_thread", "demo.plain_heavy"])
+def test_failed_attempts_free_their_local_variables(redis_url: str, tmp_path: Path, task: str) -> None:
+    sender = client(redis_url)
+    with Worker(redis_url, tmp_path, CONCURRENCY=1) as worker:
+        sender.send_task(task, args=["first"], queue="default")
+        worker.wait_for("start first")
+        before = resident(worker.pid)
+        for n in range(20):
+            sender.send_task(task, args=[f"t{n}"], queue="default")
+        worker.wait_for(*(f"start t{n}" for n in range(20)))
+        eventually(lambda: resident(worker.pid) - before < KEPT, "twenty locals of 20 MB are freed", 10)
 
 
 def test_a_worker_that_has_run_its_number_retires_and_loses_nothing(redis_url: str, tmp_path: Path) -> None:

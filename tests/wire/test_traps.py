@@ -105,3 +105,15 @@ def test_an_imported_app_has_opened_nothing_that_a_loop_or_a_child_could_inherit
         [sys.executable, "-c", OPENS], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True
     )
     assert ran.stdout.strip().splitlines()[-1] == "0 0 ['MainThread']"
+
+
+def test_a_message_that_its_task_rejects_comes_back_marked_and_behind_the_others(
+    redis_url: str, tmp_path: Path
+) -> None:
+    sender = client(redis_url)
+    for task, tag in (("demo.rejecting", "rejected"), ("demo.plain", "a"), ("demo.plain", "b")):
+        sender.send_task(task, args=[tag], queue="default")
+    with Worker(redis_url, tmp_path, CONCURRENCY=1) as worker:
+        worker.wait_for("end rejected")
+        order = [line.rpartition(" ")[0] for line in worker.journal.read_text().splitlines()]
+    assert order == ["rejected rejected", "end a", "end b", "end rejected"]

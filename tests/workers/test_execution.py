@@ -107,6 +107,40 @@ async def test_an_attempt_that_is_over_does_not_wait_for_the_garbage_collector(
         gc.enable()
 
 
+class Large:
+    """Stands for a local variable of many megabytes."""
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_failed_attempt_frees_its_local_variables_without_the_garbage_collector(
+    bench: Workbench, engine: AsyncEngine, durable: bool, threaded: bool
+) -> None:
+    seen: list[weakref.ref[Large]] = []
+
+    def fail() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise ValueError("x")
+
+    async def fail_on_the_loop() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise ValueError("x")
+
+    actor(name="t.large")(fail if threaded else fail_on_the_loop)
+    id = await make(engine, actor="t.large") if durable else uuid7()
+    gc.disable()
+    try:
+        outcome = await execute(bench.runtime, Delivery(id=id, actor="t.large", durable=durable))
+        assert isinstance(outcome, RetryAt)
+        await bench.runtime.idle()
+        await asyncio.sleep(0)
+        assert [each() for each in seen] == [None]
+    finally:
+        gc.enable()
+
+
 async def test_attempts_add_up_to_a_dead_letter(bench: Workbench, engine: AsyncEngine) -> None:
     do["what"] = raising(ValueError("x"))
     id, outcome = await deliver(bench, engine)

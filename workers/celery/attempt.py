@@ -73,7 +73,10 @@ class Attempts:
             return
         except (Exception, asyncio.CancelledError) as error:
             end = error
-        self.end(request, end)
+        try:
+            self.end(request, end)
+        finally:
+            del end  # an exception's traceback holds this frame
 
     def end(self, request: NativeRequest, end: End) -> None:
         """An attempt has come to its end: by its own task, or without it."""
@@ -93,6 +96,8 @@ class Attempts:
         finally:
             self._note_ended(request)
             self.desk.intake.settled()
+            if request.context is not None:
+                request.context.release_error()
 
     def _settle_outcome(self, parcel: Parcel, request: NativeRequest, delivery: Delivery, outcome: Outcome) -> None:
         if request.ignore_result or self.desk.results is None:

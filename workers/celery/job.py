@@ -80,6 +80,7 @@ class Job:
 
     def finish(self, task: asyncio.Task[Any]) -> None:
         """Reports how the work ended."""
+        self.task = None  # it holds the exception, whose traceback holds this job
         if task.cancelled():
             if not self.terminated and not self.released:
                 self._fail(WorkerLostError("the task cancelled itself"))
@@ -95,6 +96,8 @@ class Job:
             raise error
         except BaseException:
             info = ExceptionInfo(sys.exc_info())
+        finally:
+            del error  # its traceback holds this frame
         self._tell(self._error_callback, info)
 
     def _cancel(self, reason: str) -> None:

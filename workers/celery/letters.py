@@ -34,11 +34,13 @@ class Letters:
             self._thread.submit(self.read)
 
     def read(self) -> None:
-        """Makes the calls that wait."""
+        """Makes the calls that wait; what they ask the hub to call soon, it calls now and not after its next sleep."""
         with self._reader:
             while self._waiting:
                 function, args = self._waiting.popleft()
                 _call(function, *args)
+        if self.hub is not None and self.hub._ready:  # `call_soon` wakes the hub from other threads only
+            self.wake()
 
     def read_all(self) -> None:
         """Does what Celery's loop, when it has ended, would do: these calls, and those it was asked to make soon."""

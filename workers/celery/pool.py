@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.concurrency.base import BasePool
 from celery.worker import state
@@ -182,10 +183,10 @@ class Pool(BasePool):
         if self._runs_on_loop(job):
             # a worker of actors without a database never loads it; the first time, the loop does not wait for it
             self._bridge = self._bridge or await asyncio.to_thread(importlib.import_module, BRIDGE)
-            return await self._bridge.greenlet_spawn(job.target, *job.args, **job.kwargs)
+            return await self._bridge.greenlet_spawn(_trace, job)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, lambda: context.run(job.target, *job.args, **job.kwargs))
+        return await loop.run_in_executor(self.threads, context.run, _trace, job)
 
     def _runs_on_loop(self, job: Job) -> bool:
         """Whether the job is Celery's tracer (its first argument is the task's name) over a coroutine function."""
@@ -195,6 +196,15 @@ class Pool(BasePool):
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()
         return {**info, "running": self.running, "loop": type(self.thread.loop).__module__}
+
+
+def _trace(job: Job) -> Any:
+    """Calls Celery's tracer, and frees the frames of a task that failed: the tracer's own is one of them."""
+    result = job.target(*job.args, **job.kwargs)
+    info = result[1] if isinstance(result, tuple) and len(result) == 3 else None
+    if isinstance(info, ExceptionInfo) and isinstance(info.exception, BaseException):
+        info.exception.__traceback__ = None
+    return result
 
 
 def _settle_memory(limit: int) -> None:

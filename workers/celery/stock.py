@@ -9,6 +9,8 @@ import structlog
 from kombu.serialization import prepare_accept_content
 from kombu.transport.virtual import Message
 
+from workers.celery.redelivery import again
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,7 +83,8 @@ class Channel:
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
         if requeue:
-            self._settle(self._desk.intake.holdings.put_back, self._parcel)
+            marked = again(self._parcel.envelope, crashed=False).envelope
+            self._settle(self._desk.intake.holdings.park, self._parcel, 0, marked)  # behind those that wait
         else:
             self.bury("rejected")
 
