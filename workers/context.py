@@ -145,6 +145,7 @@ class Context:
         "marks",
         "outer",
         "parent_id",
+        "priority",
         "queue",
         "reason",
         "redelivered",
@@ -165,6 +166,7 @@ class Context:
         id: UUID,
         actor: Any,
         queue: str,
+        priority: int = 6,
         attempt: int = 1,
         crashes: int = 0,
         snoozes: int = 0,
@@ -179,6 +181,8 @@ class Context:
         self.id = id
         self.actor = actor
         self.queue = queue
+        self.priority = priority
+        """In Celery's terms: 0, the most urgent, to 9."""
         self.attempt = attempt
         self.crashes = crashes
         self.snoozes = snoozes

@@ -32,7 +32,7 @@ log = structlog.stdlib.get_logger("workers.execution")
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What arrived: a doorbell (`durable`, no arguments) or a message with its arguments.
 
-    `retries`: errors so far of a message without a row; `redelivered`: its last worker died.
+    `retries`: errors so far of a message without a row; `redelivered`: its last worker died; `priority`: 0 to 9.
     """
 
     id: UUID
@@ -44,6 +44,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retries: int = 0
     redelivered: bool = False
     queue: str = "default"
+    priority: int = 6
     expires_at: dt.datetime | None = None
 
 
@@ -198,6 +199,7 @@ def _durable_context(runtime: Runtime, actor: Actor[..., Any], claim: Claim, del
         id=claim.id,
         actor=actor,
         queue=claim.queue,
+        priority=claim.priority,
         attempt=claim.attempts + 1,
         crashes=claim.crashes,
         snoozes=claim.snoozes,
@@ -215,6 +217,7 @@ def _direct_context(actor: Actor[..., Any], delivery: Delivery) -> Context:
         id=delivery.id,
         actor=actor,
         queue=delivery.queue,
+        priority=delivery.priority,
         attempt=delivery.retries + 1,
         crashes=_count(delivery.headers.get("crashes")),
         snoozes=_count(delivery.headers.get("snoozes")),

@@ -47,6 +47,7 @@ def delivery_of(
     headers: Mapping[str, Any],
     *,
     queue: str,
+    priority: int = 6,
     redelivered: bool = False,
 ) -> Delivery:
     """What `execute` needs to know about one message that arrived."""
@@ -60,6 +61,7 @@ def delivery_of(
         retries=headers.get("retries") or 0,
         redelivered=redelivered,
         queue=queue,
+        priority=priority,
         expires_at=moment(headers.get("expires")),
     )
 

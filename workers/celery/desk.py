@@ -172,7 +172,14 @@ class Desk:
         request._ignore_result = not self._keeps_result(task, received)
         queue = parcel.key.removeprefix(self.intake.keys.prefix).partition(SEPARATOR)[0]
         delivery = delivery_of(
-            received.id, task.actor.name, args, kwargs, received.headers, queue=queue, redelivered=received.redelivered
+            received.id,
+            task.actor.name,
+            args,
+            kwargs,
+            received.headers,
+            queue=queue,
+            priority=priority_of(parcel.key),
+            redelivered=received.redelivered,
         )
         if received.id in state.revoked:
             self.pool.tell(request.revoked)  # announces and acknowledges, as Celery does
