@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
+from service.checks import Checks
 from service.emails.house import house_of
 from service.settings import Settings
 from service.tenancy import API
@@ -22,7 +23,7 @@ from service.web import health, openapi, pages, problems
 from service.web.edge import Edge
 from service.web.express import Express
 from service.web.limits import Limiter
-from service.web.metrics import HttpMetrics, LedgerMetrics
+from service.web.metrics import FindingMetrics, HttpMetrics, LedgerMetrics
 from service.web.principal import Doorman, admit
 from service.web.request import Request
 from service.web.traced import Traced
@@ -54,7 +55,13 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     state = State(
-        {"settings": settings, "registry": registry, "ledger_metrics": LedgerMetrics(registry), "settle": settle}
+        {
+            "settings": settings,
+            "registry": registry,
+            "ledger_metrics": LedgerMetrics(registry),
+            "finding_metrics": FindingMetrics(registry),
+            "settle": settle,
+        }
     )
     app = Litestar(
         route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
@@ -109,6 +116,9 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         if limiter is not None:
             stack.push_async_callback(limiter.close)
         state.schema_head = migrate.head()
+        state.checks = Checks(
+            engine, state.redis, state.schema_head, prefix=settings.redis_key_prefix, data=settings.data
+        )
         state.stories = slices.stories()
         state.intakes = {}
         stack.push_async_callback(_close_intakes, state)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 DATA = click.option(
     "--data",
     default=".callboard",
+    envvar="CALLBOARD_DATA",
     show_default=True,
+    show_envvar=True,
     type=click.Path(path_type=Path),
     help="Where `up` keeps its data.",
 )

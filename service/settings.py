@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from service.spellings import (
@@ -347,6 +347,11 @@ class Settings:
         default=1000,
         parse=count(1, 1_000_000),
     )
+    data: str = setting(
+        "CALLBOARD_DATA",
+        doc="The folder of `callboard up`, also for other commands; the free space of its disk is checked.",
+        default="",
+    )
     body_limit: int = setting(
         "BODY_LIMIT",
         doc="The largest request body, then 413.",
@@ -380,19 +385,3 @@ class Settings:
         if faults:
             raise SettingsError("The environment is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
         return cls(**values)
-
-
-def describe() -> str:
-    """Render the table of settings as the text of `.env.example`."""
-    return "# Every setting, with its default. Durations in seconds, sizes in bytes.\n\n" + "\n\n".join(
-        _describe_one(item) for item in fields(Settings)
-    )
-
-
-def _describe_one(item: Field[Any]) -> str:
-    names, doc, unit = item.metadata["names"], item.metadata["doc"], item.metadata["unit"]
-    default = "" if item.default is MISSING else item.default
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    shown = str(shown).lower() if isinstance(shown, bool) else shown
-    also = f" (also: {', '.join(names[1:])})" if names[1:] else ""
-    return f"# {doc}{f' [{unit}]' if unit else ''}{also}\n# {names[0]}={shown}"

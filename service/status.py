@@ -1,4 +1,4 @@
-"""`callboard status`: is everything well, and what waits."""
+"""`callboard status`: the findings of the operational checks, and what waits."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,11 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db, migrate
+from service.checks import Finding, examine
 from service.settings import Settings
 from service.tasks.queues import QueueReport, Queues
 from service.timeline import humane
-from service.web.health import Ready, examine
+from service.web.health import Ready
 from service.web.metrics import KEPT
 from workers import address
 
@@ -19,13 +20,16 @@ COLORS = {"ready": "green", "degraded": "yellow", "unready": "red"}
 
 
 async def run(settings: Settings, console: Console | None = None) -> int:
-    """Print the state of Postgres, Redis, the schema and the queues; 1 where work cannot be accepted."""
+    """Print the state of the servers, every finding with its fix, and the queues; 1 where work cannot be accepted."""
     out = console or Console()
     engine = db.create_engine(settings, application="callboard-status", pool_timeout=2, statement_timeout=5)
     client = address.async_client(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
     try:
-        found = await examine(engine, client, migrate.head())
+        report = await examine(engine, client, migrate.head(), prefix=settings.redis_key_prefix, data=settings.data)
+        found = Ready.of(report)
         out.print(_health(found))
+        for finding in found.findings:
+            out.print(_finding(finding), soft_wrap=True)
         if found.status != "unready":
             out.print(_queues(await Queues(engine, client, settings.redis_key_prefix).report(None)))
             out.print(await _held(engine))
@@ -38,9 +42,14 @@ async def run(settings: Settings, console: Console | None = None) -> int:
 def _health(found: Ready) -> Group:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, check in found.checks.items():
-        mark = Text("well", "green") if check.ok else Text("away", "red")
+        mark = Text("ok", "green") if check.ok else Text("failing", "red")
         table.add_row(name, mark, f"{check.ms} ms", check.detail)
     return Group(Text(found.status, f"bold {COLORS[found.status]}"), table)
+
+
+def _finding(finding: Finding) -> Text:
+    color = "red" if finding.severity == "error" else "yellow"
+    return Text.assemble((f"{finding.severity}: {finding.sentence}", color), f"\n  → {finding.fix}")
 
 
 def _queues(found: Sequence[QueueReport]) -> RenderableType:

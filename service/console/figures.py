@@ -12,15 +12,15 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.checks import Check, Report, probe
 from service.console.reasons import BOUNCE
+from service.heartbeats import Process, list_workers
 from service.settings import Settings
-from service.web.health import Check, Ready, examine, probe
 from workers.ledger.pruning import first_id
 
 MINUTES = 60
 SLOW = 15.0  # seconds between two looks at the mail server
 PATIENCE = 2.0  # seconds
-OWNERS = "workers:owners"  # the sorted set in which workers say that they live; the score is until when, in ms
 
 MAILS = text("""
 SELECT extract(epoch FROM date_trunc('minute', created_at))::bigint / 60 AS minute, count(*) AS mails,
@@ -63,18 +63,20 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker process: what it has in hand, and the seconds in which it is taken for dead if it says nothing."""
+    """A worker process: its node name, its process id, what it has in hand, and whether it reported lately."""
 
     name: str
     process: str
     running: int
-    left: float
+    silent: float
+    """Seconds since it last reported."""
+    alive: bool
     since: datetime | None = None
 
     @property
     def status(self) -> str:
         """`ready` or `stalled`."""
-        return "ready" if self.left > 0 else "stalled"
+        return "ready" if self.alive else "stalled"
 
 
 async def curves(connection: AsyncConnection, tenant_id: UUID) -> tuple[Curve, Curve]:
@@ -97,19 +99,15 @@ async def workers(connection: AsyncConnection, redis: Redis, prefix: str) -> lis
     """List the workers that said lately that they live, and what they have in hand; None where Redis is away."""
     busy = {_process(row.worker): row for row in await connection.execute(BUSY)}
     try:
-        seconds, micros = await redis.time()
-        owners: Any = await redis.zrange(f"{prefix}{OWNERS}", 0, -1, withscores=True)
+        found = await list_workers(redis, prefix)
     except (RedisError, OSError):
         return None
-    now = seconds * 1000 + micros / 1000
-    return sorted((_worker(owner.decode(), score - now, busy) for owner, score in owners), key=lambda each: each.name)
+    return [_worker(process, busy.get(process.pid)) for process in found]
 
 
-def _worker(owner: str, left: float, busy: dict[str, Any]) -> Worker:
-    name, _, rest = owner.partition("#")
-    process = rest.partition("-")[0]
-    row = busy.get(process)
-    return Worker(name, process, row.running if row else 0, round(left / 1000, 1), row.since if row else None)
+def _worker(process: Process, row: Any) -> Worker:
+    running, since = (row.running, row.since) if row else (0, None)
+    return Worker(process.node, process.pid, running, process.silent, process.alive, since)
 
 
 def _process(worker: str) -> str:
@@ -124,13 +122,10 @@ class Servers:
     def __init__(self) -> None:
         self._mail: tuple[float, Check] = (0.0, Check(True, 0.0))
 
-    async def look(self, state: Any) -> Ready:
-        """Look at Postgres, its schema, Redis and the mail server."""
-        found, mail = await asyncio.gather(
-            examine(state.engine, state.redis, state.schema_head), self._mail_server(state.settings)
-        )
-        worst = "degraded" if found.status == "ready" and not mail.ok else found.status
-        return Ready(worst, {**found.checks, "mail server": mail})
+    async def look(self, state: Any) -> Report:
+        """Check Postgres, its schema, Redis and the mail server, with the findings of all checks."""
+        report, mail = await asyncio.gather(state.checks.report(), self._mail_server(state.settings))
+        return Report({**report.checks, "mail server": mail}, report.findings)
 
     async def _mail_server(self, settings: Settings) -> Check:
         at, known = self._mail

@@ -34,7 +34,14 @@ class External:
 
 
 def child_environment(
-    environ: Mapping[str, str], *, api_port: int, database_url: str, redis_url: str, smtp_port: int | None, secret: str
+    environ: Mapping[str, str],
+    *,
+    api_port: int,
+    database_url: str,
+    redis_url: str,
+    smtp_port: int | None,
+    secret: str,
+    data: Path,
 ) -> dict[str, str]:
     """What every child gets. What the environment sets already wins; ``smtp_port`` is our mailbox's, if it is ours."""
     ours = {
@@ -54,7 +61,8 @@ def child_environment(
     chosen = {name: environ.get(name) or value for name, value in ours.items()}
     # the same code as this process, wherever it was started
     path = os.pathsep.join([str(SOURCES), *filter(None, [environ.get("PYTHONPATH")])])
-    return environment(**chosen, API_PORT=str(api_port), PYTHONPATH=path, PYTHONUNBUFFERED="1")
+    fixed = {"API_PORT": str(api_port), "CALLBOARD_DATA": str(data), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return environment(**chosen, **fixed)
 
 
 def secret_of(file: Path) -> str:

@@ -156,6 +156,7 @@ class Up:
             redis_url=redis,
             smtp_port=mail_ports[0] if mail_ports else None,
             secret=secret_of(self.data / "secret"),
+            data=self.data,
         )
         await self._migrate(env)
         keys = await demo_keys(self.data / "demo.json", env["DATABASE_URL"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from service.doctor import broker, mail, postgres, report
+from service.doctor import broker, mail, postgres, report, work
 from service.doctor.finding import Finding, Mark, Section
 from service.settings import Settings
 
@@ -30,12 +30,17 @@ def run(
 async def examine(
     settings: Settings, send_to: str | None = None, told: Callable[[Section], None] = lambda _: None
 ) -> list[Section]:
-    """Examine the three servers at once; `told` hears of each, in order, as soon as it is done."""
+    """Examine the servers and the work at once; `told` gets each section, in order, as soon as it is done."""
     sections = []
     async with asyncio.TaskGroup() as group:
         looks = [
             group.create_task(look)
-            for look in (postgres.examine(settings), broker.examine(settings), mail.examine(settings, send_to))
+            for look in (
+                postgres.examine(settings),
+                broker.examine(settings),
+                work.examine(settings),
+                mail.examine(settings, send_to),
+            )
         ]
         for look in looks:
             sections.append(await look)

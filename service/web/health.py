@@ -1,8 +1,6 @@
 """`/health/live`, `/health/ready` and `/metrics`: is the process alive, can it serve, how does it fare."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
@@ -10,16 +8,14 @@ import structlog
 from litestar import Response, Router, get
 from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from redis.asyncio import Redis
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.checks import UNREADY, Check, Finding, Report
 from service.web.metrics import LedgerMetrics
 from service.web.openapi import examples
 
 log = structlog.get_logger("service.web")
 
-PATIENCE = 2.0  # seconds for one dependency
+PATIENCE = 2.0  # seconds for the ledger's metrics
 READY = {
     "status": "degraded",
     "checks": {
@@ -27,15 +23,15 @@ READY = {
         "schema": {"ok": True, "ms": 1.9, "detail": ""},
         "redis": {"ok": False, "ms": 1000.4, "detail": "TimeoutError: Timeout connecting to server"},
     },
+    "findings": [
+        {
+            "name": "redis",
+            "severity": "error",
+            "sentence": "Redis does not respond: TimeoutError: Timeout connecting to server.",
+            "fix": "Accepted work waits until it responds. Check that it runs and REDIS_URL names it.",
+        }
+    ],
 }
-
-
-class Check(msgspec.Struct):
-    """One dependency: `ok`, how long it took to answer, and what is wrong with it."""
-
-    ok: bool
-    ms: float
-    detail: str = ""
 
 
 class Live(msgspec.Struct):
@@ -45,48 +41,21 @@ class Live(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """`ready`: everything is well. `degraded`: accepts work, which waits for Redis. `unready`: cannot accept work."""
+    """`ready`: no error. `degraded`: accepts work, but an error keeps some of it waiting. `unready`: accepts no work.
+
+    `findings` lists what is wrong, errors first; warnings alone leave the status `ready`.
+    """
 
     status: Literal["ready", "degraded", "unready"]
     checks: dict[str, Check]
+    findings: list[Finding] = msgspec.field(default_factory=list)
 
-
-async def probe(check: Callable[[], Awaitable[str]]) -> Check:
-    """Run one check, bounded in time; an exception is its detail."""
-    started = time.perf_counter()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            wrong = await check()
-    except Exception as error:
-        wrong = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0][:200]
-    return Check(not wrong, round((time.perf_counter() - started) * 1000, 1), wrong)
-
-
-async def examine(engine: AsyncEngine, redis: Redis, head: str) -> Ready:
-    """Look at Postgres, its schema and Redis, all at once."""
-
-    async def postgres() -> str:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-        return ""
-
-    async def schema() -> str:
-        async with engine.connect() as connection:
-            there = (await connection.execute(text("SELECT to_regclass('alembic_version')"))).scalar_one_or_none()
-            if there is None:
-                return "no tables: run `callboard migrate`"
-            found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all()
-        return "" if head in found else f"at {', '.join(found) or 'nothing'}, not {head}: run `callboard migrate`"
-
-    async def ping() -> str:
-        await redis.ping()
-        return ""
-
-    names = ("postgres", "schema", "redis")
-    found = dict(zip(names, await asyncio.gather(probe(postgres), probe(schema), probe(ping)), strict=True))
-    if not (found["postgres"].ok and found["schema"].ok):
-        return Ready("unready", found)
-    return Ready("ready" if found["redis"].ok else "degraded", found)
+    @classmethod
+    def of(cls, report: Report) -> "Ready":
+        """Derive the status from a report."""
+        errors = {finding.name for finding in report.findings if finding.severity == "error"}
+        status: Literal["ready", "degraded", "unready"] = "degraded" if errors else "ready"
+        return cls("unready" if errors & UNREADY else status, report.checks, report.findings)
 
 
 @get(
@@ -109,8 +78,12 @@ async def live() -> Live:
     opt=examples(answer=READY),
 )
 async def ready(state: State) -> Response[Ready]:
-    """Answer 200 while work can be accepted, also degraded without Redis; 503 without Postgres or its tables."""
-    found = await examine(state.engine, state.redis, state.schema_head)
+    """Answer 200 while work can be accepted, also degraded; 503 without Postgres, its tables, or space on its disk.
+
+    The report is at most a few seconds old. `findings` are those of `callboard status`, `callboard doctor` and the
+    console.
+    """
+    found = Ready.of(await state.checks.report())
     return Response(found, status_code=503 if found.status == "unready" else 200, headers={"Cache-Control": "no-store"})
 
 
@@ -123,6 +96,7 @@ async def metrics(state: State) -> Response[bytes]:
             await ledger.refresh(state.engine)
     except Exception as error:  # the rest of the metrics matters most when the database does not answer
         log.warning("metrics_ledger_failed", error=type(error).__name__)
+    state.finding_metrics.set(await state.checks.findings())
     return Response(generate_latest(state.registry), media_type=CONTENT_TYPE_LATEST)
 
 

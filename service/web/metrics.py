@@ -6,7 +6,7 @@ The ledger is asked at most every 5 seconds, whoever scrapes: two statements on 
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from service.checks import Finding
 
 BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LEDGER_EVERY = 5.0  # seconds
@@ -70,6 +72,24 @@ class HttpMetrics(Collector):
 
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class FindingMetrics:
+    """Gauge of the findings of the operational checks: 1 for each that there is now."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._findings = Gauge(
+            "callboard_findings",
+            "Findings of the operational checks, as `callboard status` prints them.",
+            ["name", "severity"],
+            registry=registry,
+        )
+
+    def set(self, findings: Iterable[Finding]) -> None:
+        """Replace the findings."""
+        self._findings.clear()
+        for finding in findings:
+            self._findings.labels(finding.name, finding.severity).inc()
 
 
 class LedgerMetrics:

@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 import redis
@@ -85,12 +86,20 @@ async def test_where_postgres_has_no_room_it_is_503_until_there_is_some(site: Si
             await site.books.fetch("CREATE TABLE too_much AS SELECT repeat('x', 1000) FROM generate_series(1, 300000)")
         jobs = asyncio.create_task(hand_in(site, 60))
         await eventually(lambda: site.caller.answers["503"] > 0, "it is refused")
+        assert {"postgres-full", "postgres"} & await reported(site), "the checks report it"
     finally:
         ballast.unlink()
     if site.stack.postgres.process is None or site.stack.postgres.process.poll() is not None:
         await by_hand(site.stack.postgres.start)  # it gave up; whoever runs it starts it again
     await sent(site, await jobs)
     await judge(site)
+
+
+async def reported(site: Site) -> set[str]:
+    """The names of the findings that `/health/ready`, `status`, `doctor` and the console share."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        found = (await client.get(f"{site.fleet.api.url}/health/ready")).json()
+    return {finding["name"] for finding in found["findings"]}
 
 
 async def test_where_valkey_cannot_write_its_file_mail_is_accepted_and_goes_out_when_it_can(site: Site) -> None:
@@ -107,6 +116,7 @@ async def test_where_valkey_cannot_write_its_file_mail_is_accepted_and_goes_out_
 
             await eventually(refused, "it cannot write its file")
             ids = await hand_in(site, 20)
+            assert "redis-disk" in await reported(site)
             with pytest.raises(redis.ResponseError, match="MISCONF"):
                 server.set("filler", "")
     finally:

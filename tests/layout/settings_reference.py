@@ -3,7 +3,7 @@
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from service.settings import Settings, describe
+from service.settings import Settings
 from tests.layout import api_reference
 from tests.layout.repository import ROOT
 
@@ -20,6 +20,22 @@ This page and [.env.example](../.env.example) are written from `service/settings
 | variable | default | meaning |
 |---|---|---|
 """
+
+
+def describe() -> str:
+    """Render the table of settings as the text of `.env.example`."""
+    return "# Every setting, with its default. Durations in seconds, sizes in bytes.\n\n" + "\n\n".join(
+        _describe_one(item) for item in fields(Settings)
+    )
+
+
+def _describe_one(item: Field[Any]) -> str:
+    names, doc, unit = item.metadata["names"], item.metadata["doc"], item.metadata["unit"]
+    default = "" if item.default is MISSING else item.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = str(shown).lower() if isinstance(shown, bool) else shown
+    also = f" (also: {', '.join(names[1:])})" if names[1:] else ""
+    return f"# {doc}{f' [{unit}]' if unit else ''}{also}\n# {names[0]}={shown}"
 
 
 def render() -> str:

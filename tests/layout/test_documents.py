@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import describe
 from service.web.decoding import MAX_DEPTH
 from tests.layout import api_reference
 from tests.layout.repository import ROOT, tracked_files
-from tests.layout.settings_reference import REFERENCE, render
+from tests.layout.settings_reference import REFERENCE, describe, render
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|^\[[^\]]+\]:\s+(\S+)", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -12,7 +12,8 @@ from service.celery import make_app
 from service.cli import callboard
 from service.emails.house import house_of
 from service.nearby import running
-from service.settings import Settings, SettingsError, describe
+from service.settings import Settings, SettingsError
+from tests.layout.settings_reference import describe
 
 NO_SENDERS = ["=?utf-8?q?Caf=C3=A9?= <hello@example.org>", "a@b..example", ".a@b.example", "Acme <a@-.example>"]
 

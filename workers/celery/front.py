@@ -44,6 +44,7 @@ class Front:
             lease=self.options.lease,
             max_crashes=self.desk.max_crashes,
             lost=self._mourn,
+            queues=lambda: self.intake.queues,
         )
         self._started = False
         self.redis = address.client(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)

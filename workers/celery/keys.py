@@ -19,6 +19,11 @@ class Keys:
         return f"{self.prefix}workers:owners"
 
     @property
+    def heartbeats(self) -> str:
+        """Hash: what each worker process last reported of itself; by `node#process`: time (ms), newline, JSON."""
+        return f"{self.prefix}workers:heartbeats"
+
+    @property
     def delayed(self) -> str:
         """Sorted set: messages that are not due yet, by when they are (ms, Redis' clock)."""
         return f"{self.prefix}workers:delayed"

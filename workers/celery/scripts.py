@@ -79,6 +79,24 @@ return 1
 )
 """Says that an owner lives; 0 when it was taken for dead."""
 
+HEARTBEAT = Script(
+    _NOW
+    + """
+-- KEYS: heartbeats   ARGV: node#process, JSON
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], now .. '\\n' .. ARGV[2])
+redis.call('EXPIRE', KEYS[1], 3600)
+if redis.call('HLEN', KEYS[1]) > 500 then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    if now - tonumber(string.match(all[i + 1], '^%d+')) > 600000 then redis.call('HDEL', KEYS[1], all[i]) end
+  end
+end
+return 1
+"""
+)
+"""Reports a worker process at the time of Redis' clock; past 500 processes, drops reports older than ten minutes."""
+
 TAKE = Script(
     _NOW
     + """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -16,9 +17,10 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from workers import address
+from workers.actor import registry
 from workers.celery.holdings import DEAD_KEPT
 from workers.celery.redelivery import again
-from workers.celery.scripts import BURY, PUT_BACK, RENEW, TAKE, Script
+from workers.celery.scripts import BURY, HEARTBEAT, PUT_BACK, RENEW, TAKE, Script
 from workers.middleware.metrics import LAG
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ BEGUN = b":s"
 """How they end when the message had begun to run: only against those the crash counts."""
 FAREWELL = 0.5
 """Seconds for which a broker that does not answer is waited for at the end."""
+HEARTBEAT_SECONDS = 2.0
+"""Seconds between two reports of this process to Redis, which `service.checks` reads."""
 STALL = 1.0
 """Seconds without an answer from the loop after which its stack is logged."""
 
@@ -54,6 +58,7 @@ class Watchdog:
         lease: float,
         max_crashes: Callable[[str], int],
         lost: Callable[[str, bytes], None],
+        queues: Callable[[], list[str]],
     ) -> None:
         self.lag = 0.0
         """Seconds the loop took to answer last time; grows while it does not answer."""
@@ -63,6 +68,8 @@ class Watchdog:
         self._lease = lease
         self._max_crashes = max_crashes
         self._lost = lost
+        self._queues = queues
+        self._name = f"{owner().partition('#')[0]}#{os.getpid()}"
         timeout = max(0.5, lease / 4)
         self._redis = address.client(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), protocol=2
@@ -88,9 +95,12 @@ class Watchdog:
         self._redis.close()
 
     def _run(self) -> None:
-        next_round = 0.0
+        next_round = next_report = 0.0
         while not self._over.wait(0.25):
             self._look_at_loop()
+            if time.monotonic() >= next_report:
+                next_report = time.monotonic() + HEARTBEAT_SECONDS
+                self._report()
             if time.monotonic() >= next_round:
                 next_round = time.monotonic() + self._lease / 3
                 try:
@@ -102,6 +112,20 @@ class Watchdog:
                     next_round = time.monotonic() + min(1.0, self._lease / 10)
                 except Exception:
                     log.exception("watchdog_failed")
+        with suppress(RedisError, OSError):
+            self._redis.hdel(self._keys.heartbeats, self._name)
+
+    def _report(self) -> None:
+        """Reports that this process runs, which queues it serves, and for how long its event loop has not responded.
+
+        A failure is left to the renewal of the lease, which tries the same server and logs.
+        """
+        now = time.monotonic()
+        lag = now - self._asked if self._asked else self.lag
+        declared = sorted({actor.queue for actor in registry})
+        report = {"queues": self._queues(), "declared": declared, "lag": round(lag, 1)}
+        with suppress(RedisError, OSError):
+            self._call(HEARTBEAT, [self._keys.heartbeats], [self._name, msgspec.json.encode(report)])
 
     def _renew(self) -> None:
         owner = self._owner()

@@ -87,7 +87,7 @@ async def test_the_overview_counts_and_says_what_is_away(api: httpx.AsyncClient,
     assert 'hx-trigger="every 2s"' in found
     assert '<p class="figure">3<span>' in found
     assert "No worker is running." in found
-    assert "Mail server does not answer." in found, "nobody listens on port 25 of a test"
+    assert "The mail server does not respond." in found, "nobody listens on port 25 of a test"
     assert "callboard doctor" in found
 
 

@@ -61,6 +61,7 @@ async def test_all_that_is_well_is_found_well(database: str, redis_url: str) -> 
     assert {section.name: [finding.what for finding in section.findings] for section in sections} == {
         "Postgres": ["connect", "version", "writable", "durability", "role", "clock", "migrations", "rights"],
         "Redis": ["ping", "version", "role", "commands", "maxmemory-policy", "appendonly", "write"],
+        "Work": ["workers-missing"],
         "SMTP": ["dns", "connect", "banner", "ehlo", "mail"],
     }
     assert sink.mails == []
@@ -147,8 +148,8 @@ def test_json_has_everything_and_nothing_else(nowhere: int, database: str, redis
     code, text = said(doctor.run, settings_of(database, redis_url, smtp), as_json=True)
     found = json.loads(text)
     assert (code, found["ok"]) == (1, False)
-    assert [section["name"] for section in found["sections"]] == ["Postgres", "Redis", "SMTP"]
-    assert found["sections"][2]["findings"][-1]["mark"] == "wrong"
+    assert [section["name"] for section in found["sections"]] == ["Postgres", "Redis", "Work", "SMTP"]
+    assert found["sections"][3]["findings"][-1]["mark"] == "wrong"
 
 
 def test_the_command_ends_with_0_where_all_is_well(database: str, redis_url: str, mailbox: Any) -> None:

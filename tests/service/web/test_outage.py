@@ -59,7 +59,9 @@ async def test_postgres_killed_is_503_and_then_well_again(shelf: httpx.AsyncClie
     finally:
         stack.postgres.start()
     await until_accepted(shelf)
-    assert (await shelf.get("/health/ready")).json()["status"] == "ready"
+    ready = await shelf.get("/health/ready")
+    assert (ready.status_code, [check["ok"] for check in ready.json()["checks"].values()]) == (200, [True] * 3)
+    assert {finding["name"] for finding in ready.json()["findings"]} == {"workers-missing"}, "what a test does not run"
 
 
 async def test_a_restart_of_postgres_between_two_requests_costs_no_request(
