@@ -22,9 +22,11 @@ from workers.publisher import Publisher
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from service.emails.smtp import Transport
+    from service.emails.smtp import ServerReply, Transport
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -58,8 +60,13 @@ async def pong(sent: float) -> None:
     kit.started(sent)
 
 
-async def no_fence() -> None:
+async def no_fence(_: Mapping[str, ServerReply]) -> None:
     """What a mail costs without a fence."""
+
+
+async def fence(_: Mapping[str, ServerReply]) -> None:
+    """What a mail costs with one."""
+    await current().fence()
 
 
 @actor(name="mail")
@@ -68,7 +75,7 @@ async def mail() -> None:
     state = Runtime.of_loop().state
     if "transport" not in state:
         state["transport"] = transport()
-    await state["transport"].send(SENDER, [RECIPIENT], MAIL, current().fence if FENCED else no_fence)
+    await state["transport"].send(SENDER, [RECIPIENT], MAIL, fence if FENCED else no_fence)
 
 
 ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "kept": kept, "wait": wait, "pong": pong, "mail": mail}

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import cast
 
 import aiosmtplib
@@ -19,7 +19,7 @@ from bench.peers import kit
 from bench.progress import say
 from bench.report import Column, Report, Target
 from bench.servers import Servers
-from service.emails.smtp import Transport
+from service.emails.smtp import ServerReply, Transport
 from service.emails.smtp.pool import Bounds
 
 DATA = b"Message-ID: <1@bench.test>\r\nSubject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 14
@@ -77,7 +77,7 @@ async def serve(delay: float) -> None:
     await server.serve_forever()
 
 
-async def fence() -> None:
+async def fence(_: Mapping[str, ServerReply]) -> None:
     """Stand where the ledger's fence stands."""
 
 

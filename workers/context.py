@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import datetime as dt
 import time
-from collections.abc import Awaitable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Coroutine, Generator, Mapping, MutableMapping
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
 from uuid import UUID
@@ -72,7 +72,7 @@ correlation = Origin()
 class Marks(Protocol):
     """What an attempt may note about its message while it runs; the ledger for a durable one."""
 
-    async def fence(self) -> None: ...
+    async def fence(self, detail: Mapping[str, Any] | None = None) -> None: ...
 
     def progress(self, done: int, total: int | None, note: str) -> Coroutine[Any, Any, None]: ...
 
@@ -92,7 +92,7 @@ class Watch(Protocol):
 class Unmarked:
     """The marks of a message without a row: there is nobody to ask and nowhere to note."""
 
-    async def fence(self) -> None:
+    async def fence(self, detail: Mapping[str, Any] | None = None) -> None:
         return
 
     async def progress(self, done: int, total: int | None, note: str) -> None:
@@ -253,13 +253,16 @@ class Context:
         """Seconds until the time limit; None if there is none."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
-    def fence(self) -> Awaitable[None]:
+    def fence(self, detail: Mapping[str, Any] | None = None) -> Awaitable[None]:
         """Announce the point of no return: from here on, only a definite answer makes this message run again.
+
+        `detail` (JSON values) is stored on the message's row by the same statement (column `fence_detail`): what must
+        be known however the attempt ends. A message without a row stores nothing.
 
         `await` it; a `def` actor calls it, and it returns when it is done. Raises LeaseLost when the message was
         canceled or is no longer ours: then nothing may be done to the world.
         """
-        return self._here(self._fence())
+        return self._here(self._fence(detail))
 
     def progress(self, done: int, total: int | None = None, note: str = "") -> Awaitable[None]:
         """Note how far the attempt is, and what it is at, for whoever polls.
@@ -268,8 +271,8 @@ class Context:
         """
         return self._here(self.marks.progress(done, total, note))
 
-    async def _fence(self) -> None:
-        await self.marks.fence()
+    async def _fence(self, detail: Mapping[str, Any] | None) -> None:
+        await self.marks.fence(detail)
         self.fenced = True
 
     def _here(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:

@@ -24,6 +24,8 @@ from workers.policy import Done, Ignored, Outcome
 from workers.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from workers.runtime import Runtime
 
 log = structlog.stdlib.get_logger("workers.execution")
@@ -187,8 +189,8 @@ class Row:
         self._runtime = runtime
         self._claim = claim
 
-    async def fence(self) -> None:
-        await self._runtime.ledger.fence(self._claim)
+    async def fence(self, detail: Mapping[str, Any] | None = None) -> None:
+        await self._runtime.ledger.fence(self._claim, detail)
 
     async def progress(self, done: int, total: int | None, note: str) -> None:
         await self._runtime.ledger.progress(self._claim, done, total, note)

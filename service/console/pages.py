@@ -49,7 +49,9 @@ TONES = {
     **dict.fromkeys(("queued", "pending", "scheduled", "PENDING", "rested"), "calm"),
     **dict.fromkeys(("sending", "processing", "running", "resolving", "STARTED", "RETRY"), "busy"),
     **dict.fromkeys(("uncertain", "held", "degraded", "deferred", "suppressed", "expired", "retry", "stalled"), "warn"),
-    **dict.fromkeys(("failed", "dead", "bounced", "complained", "unready", "away", "FAILURE", "disabled"), "bad"),
+    **dict.fromkeys(
+        ("failed", "dead", "refused", "bounced", "complained", "unready", "away", "FAILURE", "disabled"), "bad"
+    ),
 }
 """The colour of a status; what is not here is neutral."""
 

@@ -4,7 +4,9 @@ A mail costs its worker four statements, each shared with the mails that run bes
 """
 
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -20,13 +22,14 @@ from service.emails.bulk.models import BulkStatus
 from service.emails.dead_addresses import suppress_dead
 from service.emails.draft import Draft
 from service.emails.faults import Refused
-from service.emails.followup import follow, put_off
+from service.emails.followup import fence_detail
 from service.emails.inbound.simulated import hear
 from service.emails.library.renderers import Busy
 from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
-from service.emails.smtp import Kind, SmtpError
+from service.emails.smtp import Backoff as Pause
+from service.emails.smtp import Kind, ServerReply, SmtpError
 from service.emails.stored import Stored, compose
 from service.emails.unsubscribe.links import headers
 from service.forgetting import forget, forget_records, oldest
@@ -39,7 +42,6 @@ from workers.policy import Backoff
 from workers.runtime import Runtime
 
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
-PUT_OFF = 60.0  # seconds until a recipient is tried again that was put off while others were served
 CROWDED = 5.0  # seconds until a template is filled in that found no process to do it
 AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
 
@@ -85,13 +87,17 @@ async def send_email(email_id: UUID) -> None:
         context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
         return
     link = office.links.link(stored)
+
+    async def before_dot(refused: Mapping[str, ServerReply]) -> None:
+        await context.fence(fence_detail(refused, partial(continuation, stored)))
+
     try:
         sent = await office.mailer.send(
             await compose(stored, office.library, headers(link), link=link),
             stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,
-            before_dot=context.fence,
+            before_dot=before_dot,
             way=stored.way,
         )
     except SmtpError as error:
@@ -106,8 +112,6 @@ async def send_email(email_id: UUID) -> None:
     context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
     await hear(stored, sent.reports)
     await suppress_dead(stored, sent.reply.refused)
-    if waiting := put_off(sent.reply):
-        await follow(stored, waiting, later(stored))
 
 
 @actor(
@@ -171,14 +175,17 @@ async def forget_bulks() -> None:
     await forget_records(OLD_BULKS)
 
 
-def later(stored: Stored) -> Message:
-    """The message that sends the rest of a mail in a while, if it is not to expire before."""
+def continuation(stored: Stored, delay: float) -> Message:
+    """The message that sends an email to its deferred recipients after `delay` seconds, if it is not to expire before.
+
+    Its policy `uncertain` is that of the first email's message; the database copies it.
+    """
     id, left = uuid7(), None
     if stored.expires_at is not None:
         left = max(0.001, (stored.expires_at - datetime.now(UTC)).total_seconds())
     how = send_email.options(
         id=id,
-        delay=PUT_OFF if left is None else min(PUT_OFF, left / 2),
+        delay=delay if left is None else min(delay, left / 2),
         expires=left,
         priority=Lane(stored.lane).priority,
         tenant_id=stored.tenant_id,
@@ -209,15 +216,16 @@ def age(stored: Stored) -> timedelta:
 
 
 def wait(error: SmtpError, attempt: int) -> float | None:
-    """Seconds until the next attempt; None for the actor's own backoff.
+    """Seconds until the next attempt, by the class of the error (service.emails.smtp.classify); None for the actor's
+    own backoff.
 
-    While the server is away there is nothing to be polite to: mail comes back soon after it does.
+    While the server cannot be reached there is nothing to be polite to: the email is tried soon after it is back.
     """
     if error.retry_after is not None:
         return error.retry_after
-    if error.phase.about_us:
+    if error.phase.about_us and error.backoff in (Pause.SHORT, Pause.NORMAL):
         return random.uniform(0.5, 1.0) * min(AWAY, 2.0 ** min(attempt, 20))  # noqa: S311 - jitter
-    return None
+    return error.backoff.delay(attempt)
 
 
 def told(sent: Sent) -> dict[str, Any]:

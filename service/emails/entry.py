@@ -4,6 +4,7 @@ await enqueue(session, letters.welcome("ada@example.org", name="Ada"))     # lea
 await send(letters.welcome("ada@example.org", name="Ada"))                 # leaves now; raises if it cannot
 """
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from service.emails.models import emails
 from service.emails.office import Office
 from service.emails.rows import COLUMNS, row
 from service.emails.schemas import EmailRequest
+from service.emails.smtp import ServerReply
 from service.emails.stored import Stored, compose
 from service.emails.windows import release
 from service.errors import Conflict
@@ -71,5 +73,5 @@ async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
     )
 
 
-async def _unfenced() -> None:
+async def _unfenced(_: Mapping[str, ServerReply]) -> None:
     return

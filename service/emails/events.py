@@ -1,7 +1,7 @@
 """What happened to a mail, told from the ledger: its acceptance, every attempt that left a mark, how it ended."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import RowMapping, text
@@ -14,6 +14,7 @@ from service.emails.schemas import Event
 
 MAIL = text("""
 SELECT e.id, e.created_at, e.scheduled_at, e.mode, e.template_key, cardinality(e.recipients) AS recipients,
+       e.recipient_replies,
        m.state, m.started_at, m.finished_at, m.outcome, m.error, m.worker, m.cancel_requested, m.due_at, m.attempts,
        m.epoch, m.queue
 FROM emails e LEFT JOIN messages m ON m.id = e.id
@@ -34,8 +35,9 @@ UNCERTAIN = (
     "A bounce or a delivery report resolves it too."
 )
 ENDS = {"canceled", "expired"}
+REFUSED = {"recipient_deferred", "recipient_refused"}
 HEARD = {"delivered", "bounced", "delayed", "complained", "unsubscribed", "resubscribed"}
-TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "suppressed", "resolved", *HEARD, *ENDS}
+TOLD = {"accepted", "scheduled", "sent", "failed", "uncertain", "suppressed", "resolved", *REFUSED, *HEARD, *ENDS}
 """What a story keeps of a mail's events."""
 
 
@@ -66,7 +68,7 @@ async def _events(connection: AsyncConnection, tenant_id: UUID, ids: Sequence[UU
 
 
 def _told(mail: RowMapping, attempts: Sequence[RowMapping], later: Sequence[Event]) -> list[Event]:
-    found = [*_accepted(mail), *map(_attempt, attempts), *_now(mail, attempts), *later]
+    found = [*_accepted(mail), *_refused(mail), *map(_attempt, attempts), *_now(mail, attempts), *later]
     return sorted(found, key=lambda event: event.at)
 
 
@@ -77,6 +79,16 @@ def _accepted(mail: RowMapping) -> Iterator[Event]:
     yield Event(at=mail["created_at"], event="accepted", detail=detail)
     if mail["scheduled_at"] is not None and mail["scheduled_at"] > mail["created_at"]:
         yield Event(at=mail["created_at"], event="scheduled", detail={"for": mail["scheduled_at"]})
+
+
+def _refused(mail: RowMapping) -> Iterator[Event]:
+    """The recipients that the server refused, or deferred, beside others that it accepted."""
+    for address, stored in (mail["recipient_replies"] or {}).items():
+        detail = {"recipient": address, "reply": stored["reply"]}
+        if other := stored.get("continued_by"):
+            detail["continued_by"] = email_id(UUID(other))
+        at = datetime.fromisoformat(stored["at"]).astimezone(UTC)
+        yield Event(at=at, event=f"recipient_{stored['status']}", detail=detail)
 
 
 def _attempt(row: RowMapping) -> Event:

@@ -30,6 +30,7 @@ EMAIL: dict[str, Any] = {
     "to": ["Ada <ada@example.org>"],
     "cc": [],
     "bcc": [],
+    "recipients": [{"address": "ada@example.org", "status": "queued", "reply": None, "continued_by": None}],
     "reply_to": [],
     "subject": None,
     "template": {"key": "course_enrollment", "version": None, "locale": None},
@@ -51,6 +52,14 @@ EMAIL: dict[str, Any] = {
 SENT = {
     **EMAIL,
     "status": "sent",
+    "recipients": [
+        {
+            "address": "ada@example.org",
+            "status": "sent",
+            "reply": "250 2.0.0 Ok: queued as 4c1F2z",
+            "continued_by": None,
+        }
+    ],
     "attempts": 1,
     "updated_at": "2026-01-12T08:30:00.480Z",
     "next_attempt_at": None,

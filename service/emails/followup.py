@@ -1,55 +1,55 @@
-"""When a server takes a mail for some of its recipients and puts others off, those others get a mail of their own.
+"""What the server answers to each RCPT is final, whatever becomes of the dot: stored by the statement of the fence.
 
-The first mail is sent: it cannot be sent again without a second copy for whoever has it. What is left is a new row that
-follows it: the same bytes, the same Message-ID, only the recipients that still wait.
+A recipient that is deferred beside others that are accepted gets an email of its own, which `follows` the first: the
+same bytes, the same Message-ID, only the deferred recipients. The replies, the row of that email and its message are
+written by the statement that announces intent (trigger `emails_keep_replies`), before the final dot. So the deferred
+are retried, once, however the attempt ends, and a retry or a requeue of the first email serves the others only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from service.emails.doubt import doubt
-from service.emails.files import keep_again
-from service.emails.insisting import insist
-from service.emails.smtp import Reply
-from service.emails.stored import Stored
+from service.emails.smtp import Kind, Phase, ServerReply
+from service.emails.smtp.classify import Verdict, classify
+from workers.ledger.rows import spec
 from workers.message import Message
-from workers.runtime import Runtime
 
-_SAME = """tenant_id, mode, lane, category, message_id, sender, to_, cc, bcc, reply_to, subject, html, text,
-    template_key, template_locale, template_version, template_variables, headers, tags, metadata, attachments,
-    attachment_data, expires_at, request_id, created_at, unsubscribable"""
-STORE = text(f"""
-INSERT INTO emails (id, follows, recipients, {_SAME})
-SELECT :id, id, :recipients, {_SAME} FROM emails WHERE id = :follows
-ON CONFLICT (id) DO NOTHING
-""")  # noqa: S608 (names of our own columns)
+LEAST = 60.0  # seconds until deferred recipients are tried again
+
+Continue = Callable[[float], Message]
+"""Makes the message that sends an email's continuation after so many seconds."""
 
 
-def put_off(reply: Reply) -> list[str]:
-    """The recipients that may be accepted later."""
-    return [recipient for recipient, said in reply.refused.items() if 400 <= said.code < 500]
+def fence_detail(refused: Mapping[str, ServerReply], continuation: Continue) -> dict[str, Any] | None:
+    """Return what the fence stores of recipients refused beside accepted ones; None where there are none.
 
-
-async def follow(stored: Stored, recipients: Sequence[str], message: Message) -> None:
-    """Store the rest of a mail and `message`, which is to send it, in one transaction of their own.
-
-    The first mail is out already, so this tries until Postgres answers; storing twice stores once.
+    `replies` holds one entry per refused recipient. `continuation`, where some are deferred, has their addresses and
+    the message that sends them their email, as the trigger reads both.
     """
+    if not refused:
+        return None
+    verdicts = {address: _verdict(reply) for address, reply in refused.items()}
+    deferred = [address for address, verdict in verdicts.items() if verdict.kind is Kind.TEMPORARY]
+    message = continuation(_delay([verdicts[address] for address in deferred])) if deferred else None
+    found: dict[str, Any] = {
+        "replies": {
+            address: {
+                "status": "deferred" if address in deferred else "refused",
+                "reply": f"{reply.code} {reply.text}",
+                **({"continued_by": message.id} if message is not None and address in deferred else {}),
+            }
+            for address, reply in refused.items()
+        }
+    }
+    if message is not None:
+        found["continuation"] = {"recipients": deferred, "message": spec(message)}
+    return found
 
-    async def store() -> None:
-        await _store(stored, recipients, message)
 
-    await insist(store, "followup_delayed", stored.id)
+def _verdict(reply: ServerReply) -> Verdict:
+    return classify(Phase.RCPT, reply.code, reply.enhanced, reply.text)
 
 
-async def _store(stored: Stored, recipients: Sequence[str], message: Message) -> None:
-    runtime = Runtime.of_loop()
-    assert runtime.engine is not None  # noqa: S101 - a mail was loaded from it
-    values = {"id": message.id, "follows": stored.id, "recipients": list(recipients)}
-    async with AsyncSession(runtime.engine) as session, session.begin():
-        await keep_again(session, stored.id)
-        await session.execute(STORE, values)
-        await runtime.enqueue(session, msgspec.structs.replace(message, uncertain=await doubt(session, stored.id)))
+def _delay(verdicts: Sequence[Verdict]) -> float:
+    """The wait for the recipient that may be tried again first: they share one email."""
+    return max(LEAST, min(verdict.backoff.delay(1) or LEAST for verdict in verdicts))

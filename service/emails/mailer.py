@@ -4,7 +4,7 @@ Whoever sends comes through here: the actor, with a row and a fence; a direct ca
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -14,15 +14,13 @@ from service.emails.inbound.report import Report
 from service.emails.mime import Mail, build
 from service.emails.senders.signing import Signers
 from service.emails.simulator import is_simulated, simulate
-from service.emails.smtp import Reply, Transport
+from service.emails.smtp import BeforeDot, Reply, ServerReply, Transport
 from service.emails.transports.relays import Relays
 from service.emails.way import Way
 from service.sealing import Sealer
 from service.settings import Settings
 
 LARGE = 1024 * 1024  # bytes of attachments from which a mail is built in a thread
-
-BeforeDot = Callable[[], Awaitable[None]]
 
 
 class SendingDisabled(Exception):
@@ -60,7 +58,8 @@ class Mailer:
         before_dot: BeforeDot,
         way: Way = Way(),  # noqa: B008 (frozen)
     ) -> Sent:
-        """Send one mail to the recipients of its envelope; `before_dot` is awaited before it cannot be taken back.
+        """Send one mail to the recipients of its envelope; `before_dot` is awaited before it cannot be taken back, with
+        the recipients that are refused beside others.
 
         A mail of a `test` key, or for the simulator, reaches no mail server but the development mailbox. Raises
         SmtpError, MimeRefused, SendingDisabled, and whatever `before_dot` raises.
@@ -69,11 +68,13 @@ class Mailer:
         simulated = mode != "live" or is_simulated(recipients)
         answer = simulate(recipients, attempt) if simulated else None
         if answer is not None and not self._mailbox:
-            await before_dot()
+            await before_dot(answer.reply.refused)
             return Sent(answer.reply, True, answer.reports)
         if not self._enabled:
             raise SendingDisabled
-        taken = answer.reply.accepted if answer is not None else recipients
+        taken = recipients
+        if answer is not None:
+            taken, before_dot = answer.reply.accepted, _with(answer.reply.refused, before_dot)
         if way.signer is not None:
             data = await self._signers.sign(way.signer, data)
         transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
@@ -99,6 +100,15 @@ class Mailer:
     async def _relay(self, id: UUID) -> Transport:
         """A tenant's transport; the house's where it was deleted just now."""
         return await self._relays.find(id) or self.transport
+
+
+def _with(simulated: Mapping[str, ServerReply], before_dot: BeforeDot) -> BeforeDot:
+    """Tell `before_dot` of the recipients that the simulator refuses as well."""
+
+    async def both(refused: Mapping[str, ServerReply]) -> None:
+        await before_dot({**simulated, **refused})
+
+    return both
 
 
 async def _build(mail: Mail) -> bytes:

@@ -1,9 +1,9 @@
 """What the emails slice stores: the table `emails`; what belongs to it stands in the rooms below.
 
 One row is one call of the API and one message on the wire: an SMTP transaction with all its recipients (`to_`, `cc`,
-`bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient whom the server refuses while
-it takes the others is named in the mail's events; whom it puts off gets a row of its own that `follows` this one, with
-the same Message-ID. (Different mails to many people are different rows.)
+`bcc`), as in Resend, so that "to: a, cc: b" stays one mail that names both. A recipient that the server refuses while
+it accepts others is kept in `recipient_replies`; one that it defers also gets a row of its own that `follows` this one,
+with the same Message-ID. (Different mails to many people are different rows.)
 
 A row has the same uuid as its message in the ledger: `em_<hex>` and `task_id` are two spellings of one id, a join needs
 no second index, and there is no state in which a mail has lost its message. `status` follows `messages.state` by a
@@ -134,6 +134,11 @@ emails = Table(
     Column(
         "dedup_until", DateTime(timezone=True), comment="from when on another mail may take the dedup_key; null: never"
     ),
+    Column(
+        "recipient_replies",
+        JSONB,
+        comment="by recipient: how the server refused it beside others; this email serves it no more",
+    ),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint(
         "status IN ('queued', 'sending', 'sent', 'failed', 'canceled', 'expired', 'uncertain', 'suppressed',"
@@ -173,6 +178,12 @@ attachment_files = Table(
     Column("data", LargeBinary, nullable=False),
     Column("used_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
+
+
+OPEN = """ARRAY(
+    SELECT r.address FROM unnest(e.recipients) WITH ORDINALITY AS r(address, place)
+    WHERE NOT coalesce(jsonb_exists(e.recipient_replies, r.address), false) ORDER BY r.place)"""
+"""The recipients that an email `e` still serves: all but those that the server refused beside others. SQL."""
 
 
 def email_id(id: UUID) -> str:

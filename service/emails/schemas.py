@@ -88,6 +88,19 @@ class AttachmentOut(msgspec.Struct, frozen=True, kw_only=True):
     content_id: str | None
 
 
+class RecipientOut(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipient of an email: what became of the email for it.
+
+    `status` is one of the email's statuses, `deferred` (the server asked to try later, and the email `continued_by`
+    does) or `refused` (the server refused this recipient for good). `reply` is the last reply that concerns it.
+    """
+
+    address: str
+    status: str
+    reply: str | None = None
+    continued_by: str | None = None
+
+
 class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     """A mail as the API tells it; times are RFC 3339 in UTC."""
 
@@ -106,6 +119,7 @@ class EmailOut(msgspec.Struct, frozen=True, kw_only=True):
     to: list[str]
     cc: list[str]
     bcc: list[str]
+    recipients: list[RecipientOut]
     reply_to: list[str]
     subject: str | None
     template: TemplateOut | None

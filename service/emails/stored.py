@@ -37,6 +37,7 @@ SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.messag
        e.headers::text, e.attachments::text, e.attachment_data,
        CASE WHEN e.attachments <> '[]' THEN ({CONTENTS}) END AS contents, e.scheduled_at, e.expires_at, e.created_at,
        (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
+       ARRAY(SELECT jsonb_object_keys(e.recipient_replies)) AS answered,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed, ({SIGNER}) AS signer, ({RELAY}) AS relay
 FROM emails e WHERE e.id = ANY($1)
 """  # noqa: S608 (our own SQL)
@@ -74,6 +75,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     bulk_status: str | None = None
     suppressed: dict[str, str] = {}
     """Recipients that get no mail, by their canonical address, each with the reason."""
+    answered: list[str] = []
+    """Recipients that this email serves no more: refused for good, or deferred and served by one that follows it."""
     signer: UUID | None = None
     relay: UUID | None = None
 
@@ -91,8 +94,12 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> list[str]:
-        """The envelope without those that get no mail."""
-        return [recipient for recipient in self.recipients if canonical(recipient) not in self.suppressed]
+        """The envelope without those that get no email, and those that it serves no more."""
+        return [
+            recipient
+            for recipient in self.recipients
+            if recipient not in self.answered and canonical(recipient) not in self.suppressed
+        ]
 
     def content(self, link: str = "") -> Content:
         """The subject and bodies: the mail's own, or a built-in template filled. Raises what `render` raises."""

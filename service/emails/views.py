@@ -1,5 +1,6 @@
 """Reads mails for the API: one, a page of them, and what was rendered of one."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,9 @@ from service.emails import rows
 from service.emails.bulk.models import bulk_id
 from service.emails.draft import Draft
 from service.emails.models import Status, email_id
-from service.emails.schemas import AttachmentOut, EmailOut, TemplateOut
+from service.emails.schemas import AttachmentOut, EmailOut, RecipientOut, TemplateOut
 from service.emails.spelling import spell
+from service.emails.suppressions.matching import canonical
 from service.errors import ErrorOut
 
 COLUMNS = """
@@ -23,7 +25,14 @@ COLUMNS = """
     e.template_version, e.tags, e.metadata, e.attachments, e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
     e.unsubscribable,
     e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
-    m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at
+    m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at,
+    e.recipients, e.recipient_replies,
+    CASE WHEN e.delivery IS NOT NULL AND cardinality(e.recipients) > 1 THEN (
+        SELECT jsonb_object_agg(h.address, h.event) FROM (
+            SELECT DISTINCT ON (address) address, event FROM email_events
+            WHERE email_id = e.id AND address IS NOT NULL AND event IN ('delivered', 'bounced', 'complained')
+            ORDER BY address, array_position(ARRAY['delivered', 'bounced', 'complained'], event) DESC
+        ) AS h) END AS reported
 """
 SOURCE = "FROM emails e LEFT JOIN messages m ON m.id = e.id"
 
@@ -73,10 +82,11 @@ async def page(
 def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
     """The mail as it is told at once: what `one` would say of it right after the commit."""
     scheduled = made.scheduled_at is not None and made.scheduled_at > made.created_at
+    status = Status.SCHEDULED if scheduled else Status.QUEUED
     template = made.template
     return EmailOut(
         id=email_id(made.id),
-        status=Status.SCHEDULED if scheduled else Status.QUEUED,
+        status=status,
         task_id=str(made.id),
         request_id=request_id,
         attempts=0,
@@ -90,6 +100,7 @@ def accepted(made: Draft, mode: str, request_id: str | None) -> EmailOut:
         to=list(map(spell, made.to)),
         cc=list(map(spell, made.cc)),
         bcc=list(map(spell, made.bcc)),
+        recipients=[RecipientOut(address=each, status=status) for each in made.recipients],
         reply_to=list(map(spell, made.reply_to)),
         subject=made.subject,
         template=TemplateOut(key=template.key, version=template.version, locale=template.locale) if template else None,
@@ -169,6 +180,7 @@ def _told(row: RowMapping) -> EmailOut:
         to=row["to_"],
         cc=row["cc"],
         bcc=row["bcc"],
+        recipients=list(_recipients(row, status)),
         reply_to=row["reply_to"],
         subject=row["subject"],
         template=_template(row),
@@ -187,6 +199,35 @@ def _told(row: RowMapping) -> EmailOut:
         next_attempt_at=_utc(row["due_at"]) if row["state"] == "queued" else None,
         sent_at=_utc(row["finished_at"]) if row["state"] == "done" and status is not Status.SUPPRESSED else None,
     )
+
+
+def _recipients(row: RowMapping, status: Status) -> Iterator[RecipientOut]:
+    replies, reported, outcome = row["recipient_replies"] or {}, row["reported"], row["outcome"] or {}
+    refused, suppressed = outcome.get("refused") or {}, outcome.get("suppressed") or {}
+    reply = _reply(outcome)
+    for address in row["recipients"]:
+        if (stored := replies.get(address)) is not None:
+            other = stored.get("continued_by")
+            yield RecipientOut(
+                address=address,
+                status=stored["status"],
+                reply=stored["reply"],
+                continued_by=email_id(UUID(other)) if other else None,
+            )
+        elif suppressed and canonical(address) in suppressed:
+            yield RecipientOut(address=address, status=Status.SUPPRESSED)
+        elif (said := refused.get(address)) is not None:
+            final = status is Status.FAILED and said.startswith("5")
+            yield RecipientOut(address=address, status="refused" if final else status, reply=said)
+        else:
+            told = status if reported is None else reported.get(canonical(address), Status.SENT)
+            yield RecipientOut(address=address, status=told, reply=reply)
+
+
+def _reply(outcome: dict[str, Any]) -> str | None:
+    """What the server said to the email as a whole, in the last attempt that heard from it."""
+    code, text = outcome.get("code"), outcome.get("text")
+    return None if code is None else f"{code} {text or ''}".rstrip()
 
 
 def _template(row: RowMapping) -> TemplateOut | None:

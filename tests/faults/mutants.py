@@ -31,9 +31,15 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "the fence stores no reply to a recipient",
+        "service/emails/actors.py",
+        (("fence_detail(refused, partial(continuation, stored))", "None"),),
+        "tests/service/emails/test_recipients.py",
+    ),
+    Mutant(
         "the dot is written without asking the fence",
         "service/emails/actors.py",
-        (("before_dot=context.fence", 'before_dot=lambda: __import__("asyncio").sleep(0)'),),
+        (("before_dot=before_dot", 'before_dot=lambda _: __import__("asyncio").sleep(0)'),),
         "tests/faults/test_workers.py::test_a_zombie_that_lost_its_lease_never_writes_the_dot",
     ),
     Mutant(

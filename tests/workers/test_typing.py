@@ -76,7 +76,7 @@ BAD = {
     "await run_now(needy, 'x')": "arg-type",
     "bench.assert_sent(send_email, 'x')": "arg-type",
     "bench.crash('later')": "arg-type",
-    "await current().fence(1)": "call-arg",
+    "await current().fence(1)": "arg-type",
     "await current().progress('half')": "arg-type",
     "attempt: str = current().attempt": "assignment",
 }

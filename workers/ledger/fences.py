@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from workers.errors import LeaseLost
 from workers.ledger.claims import Claim
 from workers.ledger.statement import fetch
@@ -16,8 +18,8 @@ MARGIN = 2.0
 
 FENCE = """
 WITH mine AS (
-    SELECT held.id
-    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[]) AS f(id, epoch) ORDER BY id) AS f
+    SELECT held.id, f.detail
+    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[], $4::text[]) AS f(id, epoch, detail) ORDER BY id) AS f
     CROSS JOIN LATERAL (
         SELECT m.id FROM messages m
         WHERE m.id = f.id AND m.epoch = f.epoch AND m.state || '' = 'running' AND NOT m.cancel_requested
@@ -25,16 +27,30 @@ WITH mine AS (
         FOR NO KEY UPDATE
     ) AS held
 )
-UPDATE messages m SET intent = true FROM mine
+UPDATE messages m SET intent = true, fence_detail = mine.detail::jsonb FROM mine
 WHERE m.id = mine.id
     AND m.state || '' = 'running' AND NOT m.cancel_requested
 RETURNING m.id
 """
 
 
-async def fence(engine: AsyncEngine, claims: list[Claim], margin: float = MARGIN) -> list[Exception | None]:
+class Intent(msgspec.Struct, frozen=True):
+    """A claim that is about to pass its fence; `detail` is JSON text that the same statement stores on the row."""
+
+    claim: Claim
+    detail: str | None = None
+
+
+async def fence(engine: AsyncEngine, intents: list[Intent], margin: float = MARGIN) -> list[Exception | None]:
     """Announce intent for a batch; LeaseLost for every row that is not ours any more, or is to be canceled."""
-    rows = await fetch(engine, FENCE, [claim.id for claim in claims], [claim.epoch for claim in claims], margin)
+    rows = await fetch(
+        engine,
+        FENCE,
+        [each.claim.id for each in intents],
+        [each.claim.epoch for each in intents],
+        margin,
+        [each.detail for each in intents],
+    )
     passed = {row["id"] for row in rows}
     lost = "message {} is no longer this attempt's, or is to be canceled"
-    return [None if claim.id in passed else LeaseLost(lost.format(claim.id)) for claim in claims]
+    return [None if each.claim.id in passed else LeaseLost(lost.format(each.claim.id)) for each in intents]

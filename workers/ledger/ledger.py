@@ -17,6 +17,8 @@ from workers.errors import FenceUnheard, Overloaded
 from workers.ledger import claims, fences, leases, operators, progress, settles, sweeper, ticks
 from workers.ledger.batcher import Batcher, poisoned
 from workers.ledger.claims import Bell, Claim
+from workers.ledger.fences import Intent
+from workers.ledger.json import storable
 from workers.ledger.leases import Renewal
 from workers.ledger.operators import Canceling
 from workers.ledger.progress import Progress
@@ -53,7 +55,7 @@ class Ledger:
         )
         self._orphans: set[asyncio.Task[Any]] = set()
         self._claims: Batcher[Bell, Claim | None] = Batcher(partial(claims.claim, engine), orphaned=self._give_back)
-        self._fences: Batcher[Claim, None] = Batcher(partial(fences.fence, engine))
+        self._fences: Batcher[Intent, None] = Batcher(partial(fences.fence, engine))
         self._settles: Batcher[Settlement, State | None] = Batcher(partial(settles.settle, engine))
         self._progress: Batcher[Progress, None] = Batcher(partial(progress.progress, engine), in_flight=1)
 
@@ -67,10 +69,13 @@ class Ledger:
         """Take the row that a doorbell names, for `lease` seconds; None if it is not to be had."""
         return await self._claims.submit(Bell(id, worker, lease))
 
-    async def fence(self, claim: Claim) -> None:
-        """Announce intent; LeaseLost if the row is not ours any more or is to be canceled, FenceUnheard unanswered."""
+    async def fence(self, claim: Claim, detail: Mapping[str, Any] | None = None) -> None:
+        """Announce intent, and store `detail` (JSON values) on the row in the same statement.
+
+        Raises LeaseLost if the row is not ours any more or is to be canceled, FenceUnheard unanswered.
+        """
         try:
-            await self._fences.submit(claim)
+            await self._fences.submit(Intent(claim, None if detail is None else storable(detail)))
         except Exception as error:
             if unanswered(error) or isinstance(error, Overloaded):
                 raise FenceUnheard(f"message {claim.id}: the ledger did not answer: {error}") from error

@@ -68,6 +68,7 @@ messages = sa.Table(
     sa.Column("slots", sa.Integer),
     sa.Column("pace", sa.Integer),
     sa.Column("period", sa.Double),
+    sa.Column("fence_detail", pg.JSONB, comment="what the attempt that last passed its fence stored with it"),
     sa.CheckConstraint(f"state IN ({_states})", name="messages_state"),
     sa.CheckConstraint("uncertain_policy IN ('hold', 'resend')", name="messages_uncertain_policy"),
     sa.CheckConstraint("state <> 'running' OR (lease_until IS NOT NULL AND worker IS NOT NULL)", name="messages_lease"),

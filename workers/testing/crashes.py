@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, get_args
 
 import msgspec
@@ -78,9 +79,9 @@ class Mortal:
         self._marks, self._deaths, self._actor = marks, deaths, actor
         self.died: Died | None = None
 
-    async def fence(self) -> None:
+    async def fence(self, detail: Mapping[str, Any] | None = None) -> None:
         self._reach("before fence")
-        await self._marks.fence()
+        await self._marks.fence(detail)
         self._reach("after fence")
 
     async def progress(self, done: int, total: int | None, note: str) -> None:

@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from service.emails.evidence import Action, Evidence, resolve
 from service.emails.inbound.report import Report
+from service.emails.models import OPEN
 from service.emails.suppressions import book
 from service.emails.suppressions.book import Entry
 from service.emails.suppressions.matching import canonical
@@ -24,12 +25,12 @@ SOFT_LIMIT = 5
 """Mails that came back within SOFT_WITHIN for reasons that pass; then the address is taken for dead."""
 SOFT_WITHIN = "30 days"
 
-FIND = text("""
-SELECT id, mode, recipients, message_id, created_at FROM emails
+FIND = text(f"""
+SELECT id, mode, recipients, {OPEN} AS open, message_id, created_at FROM emails e
 WHERE tenant_id = :tenant_id AND mode = :mode
     AND (id = ANY(:ids) OR (follows IS NOT NULL AND message_id = ANY(:message_ids)))
 ORDER BY id LIMIT 100
-""")
+""")  # noqa: S608 (our own SQL)
 NOTE = text("""
 INSERT INTO email_events (id, tenant_id, email_id, key, event, address, detail, at)
 VALUES (:id, :tenant_id, :email_id, :key, :event, :address, CAST(:detail AS jsonb), :at)
@@ -103,11 +104,14 @@ def named(names: tuple[str, ...]) -> list[UUID]:
 
 
 async def _find(session: AsyncSession, tenant_id: UUID, mode: str, report: Report) -> _Mail | None:
-    """Find the mail; of those that share a Message-ID, the one that was for this recipient."""
+    """Find the mail; of those that share a Message-ID, the one that serves this recipient, or else was for it."""
     values = {"tenant_id": tenant_id, "mode": mode, "ids": named(report.names), "message_ids": list(report.names)}
     mails = (await session.execute(FIND, values)).mappings().all()
     given = canonical(report.recipient or "")
-    mails = [mail for mail in mails if given in map(canonical, mail["recipients"])] or mails
+    served, was_for = (
+        [mail for mail in mails if given in map(canonical, mail[column])] for column in ("open", "recipients")
+    )
+    mails = served or was_for or mails
     if not mails:
         return None
     row = mails[0]

@@ -7,6 +7,7 @@
 accepted. After the dot, only a definite reply of the server is believed; anything else is `Kind.AMBIGUOUS`.
 """
 
+from service.emails.smtp.connection import BeforeDot
 from service.emails.smtp.errors import Backoff, Kind, SmtpError
 from service.emails.smtp.phases import Phase, Timeouts
 from service.emails.smtp.reply import Reply, ServerReply
@@ -14,4 +15,16 @@ from service.emails.smtp.steps import Step
 from service.emails.smtp.tls import Tls
 from service.emails.smtp.transport import Transport
 
-__all__ = ["Backoff", "Kind", "Phase", "Reply", "ServerReply", "SmtpError", "Step", "Timeouts", "Tls", "Transport"]
+__all__ = [
+    "Backoff",
+    "BeforeDot",
+    "Kind",
+    "Phase",
+    "Reply",
+    "ServerReply",
+    "SmtpError",
+    "Step",
+    "Timeouts",
+    "Tls",
+    "Transport",
+]

@@ -1,10 +1,11 @@
 """One open connection and the mail transactions on it, with the fence before the final dot.
 
     [RSET]  MAIL  RCPT…  DATA      written at once where the server offers PIPELINING (RFC 2920)
-    354  →  the whole mail without its dot  →  drained  →  await before_dot()  →  `.`  →  the reply
+    354  →  the whole mail without its dot  →  drained  →  await before_dot(refused)  →  `.`  →  the reply
 
 Whatever goes wrong before the dot is written drops the connection: the server has read no end of data and must not
-deliver (RFC 5321, section 4.1.1.4). Whatever goes wrong after it, short of a definite reply, is ambiguous.
+deliver (RFC 5321, section 4.1.1.4). Whatever goes wrong after it, short of a definite reply, is ambiguous. The reply to
+each RCPT is definite either way: `before_dot` gets those that refused, and every later error carries them.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ from service.emails.smtp.reply import Reply, ServerReply, queue_id
 from service.emails.smtp.wire import BadReply, Wire
 
 RESET_AFTER = 1.0
+
+BeforeDot = Callable[[Mapping[str, ServerReply]], Awaitable[None]]
+"""Awaited when all but the dot is sent, with the recipients that the server refused beside those it accepted."""
 
 
 class Connection:
@@ -39,20 +43,22 @@ class Connection:
         """True while another mail may be sent on it."""
         return self.wire.alive
 
-    async def deliver(
-        self, mail: Envelope, body: Body, before_dot: Callable[[], Awaitable[None]], deadline: float
-    ) -> Reply:
+    async def deliver(self, mail: Envelope, body: Body, before_dot: BeforeDot, deadline: float) -> Reply:
         """Send one mail and return the server's yes.
 
         `deadline` (loop time) bounds everything up to the dot. Raises SmtpError, or what `before_dot` raised.
         """
         mail_command, rcpt_commands = commands(mail, body, self.offers)
         refused = await self._announce(mail, mail_command, rcpt_commands, deadline)
-        with self._dropped_on_error():
-            await self._send(body, deadline)
-            await before_dot()
-            self._check_silence()
-        reply = await self._finish()
+        try:
+            with self._dropped_on_error():
+                await self._send(body, deadline)
+                await before_dot(refused)
+                self._check_silence()
+            reply = await self._finish()
+        except SmtpError as error:
+            error.refused = refused
+            raise
         return self._accepted(reply, mail, refused)
 
     async def reset(self, deadline: float) -> None:

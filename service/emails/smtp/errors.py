@@ -1,5 +1,6 @@
 """How sending fails: one error, tagged with the phase it happened in and with what may be done about it."""
 
+import random
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -22,19 +23,34 @@ class Kind(StrEnum):
 class Backoff(StrEnum):
     """How long to leave a temporary failure alone before trying again."""
 
-    SHORT = "short"  # minutes: greylisting, a busy mailbox, a lost connection
+    SHORT = "short"  # seconds to minutes: greylisting, a busy mailbox, a lost connection
     NORMAL = "normal"  # the caller's ordinary back-off
     LONG = "long"  # hours: full mailboxes, rate limits
-    OPERATOR = "operator"  # until somebody mends a setting: credentials, certificates
+    OPERATOR = "operator"  # minutes, until an operator corrects a setting: credentials, certificates
     NEVER = "never"  # permanent, or ambiguous: not by itself
+
+    def delay(self, attempt: int) -> float | None:
+        """Seconds to wait after the `attempt`-th attempt (1 is the first); None for the caller's ordinary back-off.
+
+        The wait doubles with each attempt up to a ceiling, and is drawn from its upper half, so that what failed
+        together is not tried again together.
+        """
+        if (bounds := _DELAYS.get(self)) is None:
+            return None
+        least, most = bounds
+        return random.uniform(0.5, 1.0) * min(most, least * 2.0 ** min(attempt - 1, 30))  # noqa: S311 - jitter
+
+
+_DELAYS = {Backoff.SHORT: (10.0, 600.0), Backoff.LONG: (1_800.0, 14_400.0), Backoff.OPERATOR: (60.0, 900.0)}
+"""The first and the longest wait of each class, in seconds."""
 
 
 class SmtpError(Exception):
     """A mail was not confirmed.
 
     `reason` is a stable snake_case word; `code`, `enhanced` and `text` are the server's own, when it spoke.
-    `retry_after` is in seconds, when something better than a guess is known. `refused` maps recipients to replies
-    when every one of several was turned down.
+    `retry_after` is in seconds, when something better than a guess is known. `refused` maps recipients to
+    the replies that turned them down: all of them, or some beside others that the server accepted before this error.
     """
 
     def __init__(

@@ -2,13 +2,14 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from service.emails.smtp.body import prepare
 from service.emails.smtp.breaker import Breaker
+from service.emails.smtp.connection import BeforeDot
 from service.emails.smtp.dial import Dialer, Server
 from service.emails.smtp.dns import Resolve
 from service.emails.smtp.envelope import envelope
@@ -22,8 +23,6 @@ from service.emails.smtp.tls import Tls
 
 if TYPE_CHECKING:
     from service.settings import Settings
-
-BeforeDot = Callable[[], Awaitable[None]]
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -111,11 +110,11 @@ class Transport:
     ) -> Reply:
         """Send one mail (`data`: headers and body, any line ends) and return the server's yes.
 
-        `before_dot` is awaited once at most, when all but the final dot is sent. If it raises, the connection is
-        dropped, the mail is certainly not accepted, and its exception goes to the caller. An empty `envelope_from`
-        is the null sender. `envid` and `notify` (FAILURE, DELAY, SUCCESS) ask for reports where the server offers DSN
-        (RFC 3461), which then quote `envid` and only the mail's headers. Raises SmtpError; cancelled after `before_dot`
-        returned, the mail is ambiguous.
+        `before_dot` is awaited once at most, when all but the final dot is sent, with the replies that refused some
+        recipients beside others. If it raises, the connection is dropped, the email is certainly not accepted, and
+        its exception goes to the caller. An empty `envelope_from` is the null sender. `envid` and `notify` (FAILURE,
+        DELAY, SUCCESS) ask for reports where the server offers DSN (RFC 3461), which then quote `envid` and only the
+        headers of the email. Raises SmtpError; cancelled after `before_dot` returned, the email is ambiguous.
         """
         mail = envelope(envelope_from, recipients, envid, notify)
         body = prepare(data)

@@ -160,6 +160,28 @@ async def test_a_recipient_put_off_beside_others_gets_the_mail_later_and_the_oth
         assert second.expires_at == first.expires_at
 
 
+@pytest.mark.parametrize(
+    ("phase", "reply", "first", "longest"),
+    [
+        ("rcpt", "450 4.2.0 greylisted", 10, 600),
+        ("rcpt", "452 4.2.2 over quota", 1_800, 14_400),
+        ("mail", "530 5.7.0 authentication required", 60, 900),
+    ],
+    ids=["short", "long", "until mended"],
+)
+async def test_the_next_attempt_waits_as_the_back_off_of_the_reply_says(
+    post_to: MakePost, phase: str, reply: str, first: float, longest: float
+) -> None:
+    async with Sink({phase: [Rule(reply)]}) as sink, post_to(sink) as post:
+        id = await post.enqueue()
+        for ceiling in (first, 2 * first, longest):
+            if ceiling == longest:
+                await post.sql("UPDATE messages SET attempts = 40")
+            await post.work(id)
+            [row] = await post.sql("SELECT extract(epoch FROM due_at - clock_timestamp()) AS wait FROM messages")
+            assert ceiling / 2 - 5 < row["wait"] <= ceiling
+
+
 async def test_a_mail_is_tried_for_five_days(post_to: MakePost) -> None:
     async with Sink({"rcpt": [Rule("450 4.2.0 full")]}) as sink, post_to(sink) as post:
         id = await post.enqueue()

@@ -18,6 +18,21 @@ async def test_the_owner_passes_and_the_row_shows_intent(ledger: Ledger, engine:
     assert (await look(engine, id)).intent
 
 
+async def test_its_detail_is_stored_by_the_statement_that_announces_intent(ledger: Ledger, engine: AsyncEngine) -> None:
+    with_detail, without, lost = [await make(engine, State.RUNNING) for _ in range(3)]
+    await change(engine, lost, epoch=2)
+    answers = await asyncio.gather(
+        ledger.fence(holder(with_detail), {"said": "\0 and more", "list": [1]}),
+        ledger.fence(holder(without)),
+        ledger.fence(holder(lost), {"said": "too late"}),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in answers] == [type(None), type(None), LeaseLost]
+    rows = [await look(engine, id) for id in (with_detail, without, lost)]
+    assert [row.fence_detail for row in rows] == [{"said": "\ufffd and more", "list": [1]}, None, None]
+    assert [row.intent for row in rows] == [True, True, False]
+
+
 async def test_passing_twice_is_passing(ledger: Ledger, engine: AsyncEngine) -> None:
     id = await make(engine, State.RUNNING)
     await ledger.fence(holder(id))

@@ -87,7 +87,7 @@ async def statements(raw: Any) -> dict[str, tuple[str, tuple[Any, ...]]]:
     ones = [1] * DUE
     return {
         "claim": (claims.CLAIM, (due, ["w"] * DUE, [60.0] * DUE)),
-        "fence": (fences.FENCE, (held, ones, 2.0)),
+        "fence": (fences.FENCE, (held, ones, 2.0, [None] * len(held))),
         "renew": (leases.RENEW, (held, ones, 60.0)),
         "ring": (sweeper.RING, (500,)),
         "expire": (sweeper.EXPIRE, (500,)),
@@ -187,7 +187,7 @@ async def by_id(raw: Any, many: int) -> dict[str, tuple[str, tuple[Any, ...]]]:
     ones = [1] * many
     return {
         "claim": (claims.CLAIM, (due, ["w"] * many, [60.0] * many)),
-        "fence": (fences.FENCE, (held, ones, 2.0)),
+        "fence": (fences.FENCE, (held, ones, 2.0, [None] * len(held))),
         "renew": (leases.RENEW, (held, ones, 60.0)),
         "canceled": (leases.CANCELED, (held, ones)),
         "release": (leases.RELEASE, (held, ones, False)),

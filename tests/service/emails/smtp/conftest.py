@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import trustme
 import uvloop
 
-from service.emails.smtp import Timeouts, Transport
+from service.emails.smtp import ServerReply, Timeouts, Transport
 
 LINE = b"x" * 900 + b"\r\n"
 PATIENT = msgspec.structs.replace(Timeouts().scaled(0.1), connect=10, rset=10, quit=0.3)
@@ -45,9 +45,11 @@ class Fence:
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
         self.calls = 0
+        self.refused: dict[str, ServerReply] = {}
 
-    async def __call__(self) -> None:
+    async def __call__(self, refused: Mapping[str, ServerReply]) -> None:
         self.calls += 1
+        self.refused = dict(refused)
         if self.error is not None:
             raise self.error
 

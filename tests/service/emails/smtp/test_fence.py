@@ -19,7 +19,7 @@ async def test_the_server_has_everything_but_the_dot_when_the_fence_is_asked(tra
     seen: list[tuple[int, int]] = []
     async with Sink() as sink:
 
-        async def look() -> None:
+        async def look(_: object) -> None:
             await until(lambda: sink.sessions[0].body_bytes == len(data))
             await asyncio.sleep(0.05)
             seen.append((sink.sessions[0].body_bytes, len(sink.mails)))
@@ -51,7 +51,7 @@ async def test_a_fence_that_is_cancelled_leaves_nothing_behind(transport_to: Mak
         transport = transport_to(sink)
         asked = asyncio.Event()
 
-        async def think() -> None:
+        async def think(_: object) -> None:
             asked.set()
             await asyncio.sleep(60)
 
@@ -82,7 +82,7 @@ async def test_a_connection_that_dies_during_the_fence_is_definite(transport_to:
     """The intent is on record by then, yet the dot was never written: the mail is not there."""
     async with Sink() as sink:
 
-        async def die() -> None:
+        async def die(_: object) -> None:
             sink.cut()
             await asyncio.sleep(0.05)
 
@@ -96,7 +96,7 @@ async def test_a_connection_that_dies_during_the_fence_is_definite(transport_to:
 async def test_a_cut_with_the_dot_on_its_way_is_ambiguous(transport_to: MakeTransport, passing: bool) -> None:
     async with Sink() as sink, Proxy(sink.host, sink.port) as proxy:
 
-        async def cut() -> None:
+        async def cut(_: object) -> None:
             proxy.cut_at(b"\r\n.\r\n", passing=passing)
 
         with pytest.raises(SmtpError) as caught:
@@ -119,7 +119,7 @@ async def test_a_354_with_nobody_to_receive_is_left_without_a_dot(transport_to: 
     async with Sink({"rcpt": [Rule("550 5.1.1 gone", times=1)], "data": [Rule("354 whoever", times=1)]}) as sink:
         transport = transport_to(sink)
 
-        async def never() -> None:
+        async def never(_: object) -> None:
             raise AssertionError("the fence was asked")
 
         with pytest.raises(SmtpError):

@@ -124,7 +124,7 @@ async def test_a_server_that_speaks_in_the_middle_of_a_mail_is_not_sent_the_dot(
 async def test_an_unasked_yes_before_the_dot_is_not_taken_for_the_dots(transport_to: MakeTransport) -> None:
     """A server that says 250 too early would otherwise turn a lost mail into a sent one."""
 
-    async def wait() -> None:
+    async def wait(_: object) -> None:
         await asyncio.sleep(0.1)
 
     async with Sink({"body": [Rule("250 2.0.0 Ok: queued as LIE")], "dot": [Rule(then="close")]}) as sink:
@@ -155,7 +155,7 @@ async def test_a_network_that_fails_is_ambiguous_after_the_dot_only(
 async def test_a_connection_half_open_since_the_fence_is_ambiguous(transport_to: MakeTransport) -> None:
     async with Sink() as sink, Proxy(sink.host, sink.port) as proxy:
 
-        async def fall_silent() -> None:
+        async def fall_silent(_: object) -> None:
             proxy.blackhole()
 
         error = await refused(transport_to(proxy, timeouts=hasty("dot")), fall_silent)
