@@ -88,6 +88,10 @@ class Watch(Protocol):
 
     def stopping(self, context: Context) -> None: ...
 
+    def pause(self, context: Context) -> float | None: ...
+
+    def resume(self, context: Context, left: float | None) -> None: ...
+
 
 class Unmarked:
     """The marks of a message without a row: there is nobody to ask and nowhere to note."""

@@ -46,6 +46,17 @@ class Deadlines:
         self._forget(context)
         self._watch(context, context.actor.policy.grace)
 
+    def pause(self, context: Context) -> float | None:
+        """It waits for something that is not its own work: its limit does not run. Returns the seconds left."""
+        self._forget(context)
+        return context.remaining
+
+    def resume(self, context: Context, left: float | None) -> None:
+        """It goes on, for at most `left` seconds."""
+        if left is not None and not context.cancelled:
+            context.deadline = time.monotonic() + left
+            self._watch(context, left)
+
     def _watch(self, context: Context, seconds: float) -> None:
         if seconds < EXACT:
             context.alarm = asyncio.get_running_loop().call_later(seconds, self._due, context)

@@ -172,11 +172,13 @@ async def _call(runtime: Runtime, context: Context) -> Outcome:
     if not actor.needs and actor.is_async:
         return Done(result=await actor.fn(*typed_args, **typed_kwargs), detail=context.detail or None)
     async with AsyncExitStack() as stack:
-        opened = await provide(actor.needs, stack)
         if actor.is_async:
+            opened = await provide(actor.needs, stack)
             result = await actor.fn(*typed_args, **typed_kwargs, **opened)
         else:
-            result = await in_thread(runtime.threads, context, actor.fn, *typed_args, **typed_kwargs, **opened)
+            thread = await stack.enter_async_context(runtime.threads.reserved(context))
+            opened = await provide(actor.needs, stack)  # not earlier: who waits for a thread holds no connection
+            result = await in_thread(thread, context, actor.fn, *typed_args, **typed_kwargs, **opened)
     return Done(result=result, detail=context.detail or None)
 
 

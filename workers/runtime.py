@@ -7,7 +7,6 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -26,6 +25,7 @@ from workers.message import Message
 from workers.middleware import Execute, Middleware, defaults, onion, sending
 from workers.middleware.metrics import STUCK
 from workers.policy import Outcome
+from workers.threads import Threads
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -85,7 +85,7 @@ class Runtime:
         """What an application keeps per process, such as its settings."""
         self.resources = AsyncExitStack()
         """What is to be closed when the runtime stops, last opened first."""
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="actor")
+        self.threads = Threads(threads, "actor")
         self.stuck: dict[asyncio.Future[Any], Context] = {}
         """Attempts that were written off and have not let go yet."""
         self._ledger = None if engine is None else Ledger(engine)
@@ -142,7 +142,7 @@ class Runtime:
             await self.publisher.stop()
             for layer in reversed(self.middleware):
                 layer.shutdown(self)
-            self.threads.shutdown(wait=False, cancel_futures=True)
+            self.threads.close()
             loop = asyncio.get_running_loop()
             if _runtimes.get(loop) is self:
                 del _runtimes[loop]

@@ -7,11 +7,12 @@ import datetime as dt
 import json
 import os
 import time
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from celery.exceptions import Reject
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from workers.actor import actor, registry
 from workers.celery import WorkerOptions, create_celery
@@ -233,6 +234,42 @@ def plain(tag: str) -> None:
     """A plain Celery task that blocks: it runs on a thread."""
     time.sleep(0.05)
     note("end", tag)
+
+
+@app.task(name="demo.slow", time_limit=4)
+def slow(tag: str, seconds: float) -> None:
+    time.sleep(seconds)
+    note("end", tag)
+
+
+@app.task(name="demo.soft_thread", soft_time_limit=0.2, ignore_result=False)
+def soft_thread(tag: str) -> str:
+    try:
+        while True:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+
+
+@app.task(name="demo.late", time_limit=0.2, ignore_result=False)
+def late(tag: str) -> str:
+    """Does not let go."""
+    note("start", tag)
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        with suppress(Exception):
+            time.sleep(0.1)
+    note("late", tag)
+    return "late"
+
+
+@app.task(name="demo.late_loop", time_limit=0.2, ignore_result=False)
+async def late_loop(tag: str) -> str:
+    """As `late`, on the loop."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(30)
+    note("late", tag)
+    return "late"
 
 
 @app.task(name="demo.rejecting", bind=True)

@@ -111,6 +111,29 @@ def test_the_soft_limit_cancels_and_the_hard_limit_frees_the_slot(worker: Worker
     eventually(lambda: not inspect(stock, worker).active()[worker.node], "nothing runs")
 
 
+def test_the_soft_limit_is_raised_in_a_task_on_a_thread(worker: Worker, stock: Celery, tag: str) -> None:
+    assert stock.send_task("demo.soft_thread", args=[tag], queue="default").get(timeout=60) == "cleaned up"
+
+
+@pytest.mark.parametrize("task", ["demo.late", "demo.late_loop"])
+def test_what_ends_after_its_hard_limit_stays_a_failure(worker: Worker, stock: Celery, tag: str, task: str) -> None:
+    sent = stock.send_task(task, args=[tag], queue="default")
+    with pytest.raises(Exception, match="TimeLimitExceeded"):
+        sent.get(timeout=60)
+    worker.wait_for(f"late {tag}")
+    assert stock.send_task("demo.plain_add", args=[1, 1], queue="default").get(timeout=60) == 2
+    time.sleep(0.3)
+    assert stock.AsyncResult(sent.id).state == "FAILURE"
+
+
+def test_a_time_limit_does_not_count_the_wait_for_a_thread(worker: Worker, stock: Celery, tag: str) -> None:
+    tags = [f"{tag}{n}" for n in range(50)]  # the threads are 32, the slots 50
+    for each in tags:
+        stock.send_task("demo.slow", args=[each, 2.5], queue="default")
+    worker.wait_for(*(f"end {each}" for each in tags))
+    assert "Hard time limit (4s) exceeded" not in worker.log.read_text()
+
+
 def test_inspect_answers(worker: Worker, stock: Celery, tag: str) -> None:
     sent = stock.send_task("demo.work", args=[tag, 60.0], queue="default")
     worker.wait_for(f"start {tag}")

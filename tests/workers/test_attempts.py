@@ -5,7 +5,7 @@ import contextlib
 import threading
 import time
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +17,7 @@ from tests.workers.ledger.rows import PAST, change, look, make
 from workers import (
     Canceled,
     Delivery,
+    Depends,
     Done,
     Ignored,
     LeaseLost,
@@ -29,6 +30,7 @@ from workers import (
     execute,
 )
 from workers.testing import Workbench, run_now, workbench
+from workers.threads import Threads
 
 pytestmark = pytest.mark.usefixtures("behaving")
 
@@ -236,6 +238,34 @@ async def test_a_plain_function_is_told_that_its_time_is_over_and_holds_its_slot
 
     assert isinstance(await run_now(slow), RetryAt)
     assert ended.is_set()
+
+
+async def test_a_time_limit_does_not_count_the_wait_for_a_thread() -> None:
+    go, opened = threading.Event(), []
+
+    async def connection() -> int:
+        opened.append(go.is_set())
+        return 1
+
+    @actor(name="t.first", time_limit=None)
+    def first() -> None:
+        assert go.wait(30)
+
+    @actor(name="t.second", time_limit=0.3, max_retries=0)
+    def second(connection: Annotated[int, Depends(connection)]) -> None:
+        assert current().remaining is not None
+
+    async with workbench() as bench:
+        bench.runtime.threads = Threads(1, "only")
+        attempts = [
+            asyncio.create_task(execute(bench.runtime, Delivery(id=uuid7(), actor=name)))
+            for name in ("t.first", "t.second")
+        ]
+        await asyncio.sleep(0.6)
+        assert not any(attempt.done() for attempt in attempts)
+        go.set()
+        assert [type(outcome) for outcome in await asyncio.gather(*attempts)] == [Done, Done]
+    assert opened == [True], "what waits for a thread opens nothing yet"
 
 
 async def test_a_canceled_attempt_that_comes_to_its_fence_is_canceled_at_once(

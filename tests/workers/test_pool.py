@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery import Task
+from celery.contrib.testing.worker import start_worker
 from kombu.asynchronous import Hub
 
+from workers.celery import create_celery
+from workers.celery.interrupts import Interrupts
 from workers.celery.letters import Letters
+from workers.celery.pool import Collector
 
 
 @pytest.fixture
@@ -46,3 +53,85 @@ def test_an_acknowledgement_asked_for_by_a_callback_does_not_wait_for_the_hubs_n
         next(loop)
     letters.close()
     assert acknowledged == [[True, True]], "a poll ended by its timeout while a callback was waiting"
+
+
+class Limit(Exception):
+    """Raised in a thread."""
+
+
+def spin(seconds: float) -> str:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+    return "done"
+
+
+def test_an_exception_for_a_thread_arrives_in_its_function_or_not_at_all() -> None:
+    ends: list[str] = []
+    outside: list[BaseException] = []
+    interrupts = Interrupts()
+    begin = threading.Barrier(2)
+
+    def run() -> None:
+        try:
+            for _ in range(300):
+                begin.wait()
+                try:
+                    ends.append(interrupts.call(spin, 0.0005))
+                except Limit:
+                    ends.append("interrupted")
+                begin.wait()
+                spin(0.0002)
+        except BaseException as error:
+            outside.append(error)
+            begin.abort()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for n in range(300):
+        interrupts = Interrupts()
+        begin.wait()
+        spin(0.00001 * (n % 100))
+        interrupts.interrupt(Limit)
+        begin.wait()
+    thread.join()
+    assert outside == []
+    assert set(ends) == {"done", "interrupted"}
+    assert len(ends) == 300
+
+
+def test_an_exception_for_a_thread_that_has_not_begun_waits_for_it() -> None:
+    interrupts = Interrupts()
+    interrupts.interrupt(Limit)
+    with pytest.raises(Limit):
+        interrupts.call(spin, 0)
+    interrupts.interrupt(Limit)  # it is over: nothing arrives
+    assert spin(0.01) == "done"
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+    collector = Collector(100)
+    assert gc.get_threshold() != before[0]
+    assert gc.get_freeze_count() > before[1]
+    collector.restore()
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
+
+
+def test_a_worker_in_a_programs_thread_runs_class_based_tasks_and_leaves_the_collector_alone(redis_url: str) -> None:
+    app = create_celery(redis_url, redis_url.replace("/0", "/2"))
+    other = create_celery("memory://")
+
+    class Add(Task):
+        name = "pool.add"
+        ignore_result = False
+
+        def run(self, a: int, b: int) -> int:
+            return a + b
+
+    task = app.register_task(Add())
+    other.set_current()
+    before = gc.get_threshold(), gc.get_freeze_count()
+    with start_worker(app, pool=app.conf.worker_pool, concurrency=2, perform_ping_check=False, shutdown_timeout=30):
+        assert task.delay(2, 3).get(timeout=60) == 5
+        assert (gc.get_threshold(), gc.get_freeze_count()) == before

@@ -11,6 +11,7 @@ from workers.address import Sentinels, is_sentinel
 from workers.celery import control  # noqa: F401 - `celery inspect|control` and the worker find its commands
 from workers.celery.binding import bind, route
 from workers.celery.bridge import bridged, is_async
+from workers.celery.job import guard
 from workers.celery.options import WorkerOptions
 from workers.celery.signing import sign_tasks
 from workers.envelope import PRIORITY_STEPS, SEPARATOR
@@ -43,7 +44,11 @@ class App(Celery):
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """As Celery's, for coroutine functions too; `autoretry_for` then sees what they raise."""
-        return super()._task_from_fun(bridged(fun) if is_async(fun) else fun, *args, **options)
+        return _guarded(super()._task_from_fun(bridged(fun) if is_async(fun) else fun, *args, **options))
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's."""
+        return _guarded(super().register_task(task, **options))
 
 
 def create_celery(
@@ -82,6 +87,13 @@ def create_celery(
     for actor in actors:
         bind(app, actor)
     return app
+
+
+def _guarded(task: Any) -> Any:
+    """The task; what it does in a thread may be interrupted, and counts for nothing when it comes too late."""
+    if not getattr(task, "runs_on_loop", False):
+        guard(task)
+    return task
 
 
 def _queues_of(actors: Iterable[Actor[Any, Any]]) -> set[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from workers.celery.job import current_job
+from workers.celery.job import current_job, in_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -62,7 +62,7 @@ def _await(awaitable: Awaitable[T]) -> T:
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> Any:
     """The coroutine's value, or the coroutine where only its caller can wait for it."""
     if in_greenlet():
-        return _await(within_soft_limit(coroutine))
+        return in_time(_await, within_soft_limit(coroutine))
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import gc
 import importlib
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +17,7 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from workers.celery.health import Health
+from workers.celery.interrupts import Interrupts
 from workers.celery.job import Job, current_job
 from workers.celery.letters import Letters
 from workers.celery.recycling import Recycling
@@ -24,6 +26,7 @@ from workers.celery.scope import open_scope
 from workers.celery.shutdown import Shutdown
 from workers.celery.slots import Slots
 from workers.loop import LoopThread
+from workers.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from workers.celery.front import Front
     from workers.celery.options import WorkerOptions
     from workers.runtime import Runtime
+    from workers.threads import Reserved
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +62,7 @@ class Pool(BasePool):
         super().__init__(*args, **kwargs)
         self.options: WorkerOptions = self.app.worker_options
         self.thread = LoopThread("actors")
-        self.threads = ThreadPoolExecutor(min(MAX_THREADS, self.limit), thread_name_prefix="task")
+        self.threads = Threads(MAX_THREADS, "task", self.app.set_current)
         self.letters = Letters()
         self.slots = Slots(self.limit)
         self.revoker = Revoker(self)
@@ -70,6 +74,7 @@ class Pool(BasePool):
         """Our own intake, where the broker is Redis; made by our consumer."""
         self._shutdown = Shutdown(self)
         self._bridge: Any = None
+        self._collector: Collector | None = None
 
     @property
     def running(self) -> int:
@@ -91,8 +96,10 @@ class Pool(BasePool):
         signals.worker_shutting_down.connect(self._wake)
         self.thread.start()
         self.runtime = self.thread.run(self._build_runtime(), timeout=START)
+        self.thread.call_soon(self.app.set_current)
         self.thread.call_soon(self.recycling.start)
-        _settle_memory(self.limit)
+        if threading.current_thread() is threading.main_thread():  # otherwise the process is its host's
+            self._collector = Collector(self.limit)
 
     async def _build_runtime(self) -> Runtime | None:
         if self.options.health_port is not None:
@@ -143,50 +150,67 @@ class Pool(BasePool):
     def on_stop(self) -> None:
         """Waits for what runs, cancels it when the grace is over, settles, closes the Runtime and the loop."""
         self._shutdown.run(0 if state.should_terminate else self.options.grace)
+        self._restore()
 
     def on_terminate(self) -> None:
         """As on_stop, without the grace."""
         self._shutdown.run(0)
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._collector is not None:
+            self._collector.restore()
+            self._collector = None
 
     def _spawn(self, job: Job) -> None:
         context = contextvars.Context()
         job.host = asyncio.get_running_loop().create_task(self._run(job), context=context)
 
     async def _run(self, job: Job) -> None:
+        thread: Reserved | None = None
         try:
+            if not self._runs_on_loop(job):
+                thread = await self.threads.reserve()
             await self.slots.take()
             try:
-                await self._work(job)
+                await self._work(job, thread)
             finally:
                 self.slots.give_back()
         finally:
+            if thread is not None:
+                thread.release()
             self.jobs.discard(job)
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: Job, thread: Reserved | None) -> None:
         """Runs the job until it ends or its hard limit passes: then it is left behind and its slot is free."""
         if job.terminated or job.released:
             return
         open_scope()
         current_job.set(job)
-        work = asyncio.create_task(self._call(job), name=job.id)
+        if thread is not None:
+            job.interrupts = Interrupts()
+        work = asyncio.create_task(self._call(job, thread), name=job.id)
         job.begin(work)
         if self.front is not None:
             self.front.desk.stock.begun(job.id)
-        await asyncio.wait({work}, timeout=job.timeout)
+        hard, soft = job.timeout, job.soft_timeout
+        if thread is not None and soft and (hard is None or soft < hard):  # a coroutine's: workers.celery.bridge
+            await asyncio.wait({work}, timeout=soft)
+            hard = None if hard is None else hard - soft
+            if not work.done():
+                job.reach_soft_limit()
+        await asyncio.wait({work}, timeout=hard)
         if work.done():
             job.finish(work)
         else:
-            work.cancel("time limit")
-            job.announce_timeout(soft=False)
+            job.reach_hard_limit(work)
 
-    async def _call(self, job: Job) -> Any:
-        if self._runs_on_loop(job):
+    async def _call(self, job: Job, thread: Reserved | None) -> Any:
+        if thread is None:
             # a worker of actors without a database never loads it; the first time, the loop does not wait for it
             self._bridge = self._bridge or await asyncio.to_thread(importlib.import_module, BRIDGE)
             return await self._bridge.greenlet_spawn(_trace, job)
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, context.run, _trace, job)
+        return await asyncio.shield(thread.start(partial(_trace, job)))
 
     def _runs_on_loop(self, job: Job) -> bool:
         """Whether the job is Celery's tracer (its first argument is the task's name) over a coroutine function."""
@@ -207,11 +231,21 @@ def _trace(job: Job) -> Any:
     return result
 
 
-def _settle_memory(limit: int) -> None:
-    """Keep the collector away from what lives as long as the process: going over it was 40 % of a small task.
+class Collector:
+    """Keeps the garbage collector away from what lives as long as the process: it was 40 % of a small task.
 
-    It comes when more has been made than all tasks in flight hold, not in the middle of every wave of them.
+    It runs when more has been created than all tasks in flight hold, not in the middle of every wave of them.
     """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(max(50_000, 200 * limit), 20, 50)
+
+    def __init__(self, limit: int) -> None:
+        self._thresholds = gc.get_threshold()
+        self._frozen = gc.get_freeze_count()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(max(50_000, 200 * limit), 20, 50)
+
+    def restore(self) -> None:
+        """The settings of before: the process may go on without a worker."""
+        gc.set_threshold(*self._thresholds)
+        if not self._frozen:
+            gc.unfreeze()

@@ -143,7 +143,7 @@ class Shutdown:
             except Exception:
                 log.exception("shutdown_step_failed", step=close.__name__)
         self._pool.thread.stop()
-        self._pool.threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.threads.close()
         self._pool.letters.close()
 
     def _close_front(self) -> None:
