@@ -86,7 +86,7 @@ class Conflict(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """The body is over BODY_LIMIT."""
+    """The body is larger than its route takes."""
 
     status, code, title = 413, "body-too-large", "Body too large"
 

@@ -11,6 +11,10 @@ from service.errors import Fault
 
 PATH = re.compile(r" - at `(key` in `)?\$(.*)`$", re.DOTALL)
 MAX_FAULTS = 100  # that one answer names
+MAX_STEP = (
+    200  # characters of a name in a pointer, and MAX_MESSAGE of a sentence: a response does not repeat its request
+)
+MAX_MESSAGE = 500
 STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -80,11 +84,13 @@ def _fault(message: str, pointer: str) -> Fault:
 
 
 def _sentence(message: str) -> str:
-    return message.replace("`", "'").rstrip(".") + "."
+    return message[:MAX_MESSAGE].replace("`", "'").rstrip(".") + "."
 
 
 def step(pointer: str, name: str) -> str:
-    """Go one step deeper with a JSON pointer (RFC 6901)."""
+    """Go one step deeper with a JSON pointer (RFC 6901); a name of more than MAX_STEP characters is cut."""
+    if len(name) > MAX_STEP:
+        name = f"{name[:MAX_STEP]}…"
     return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
 
 

@@ -354,7 +354,7 @@ class Settings:
     )
     body_limit: int = setting(
         "BODY_LIMIT",
-        doc="The largest request body, then 413.",
+        doc="The largest request body, then 413. Routes without attachments and long lists take at most 1 MiB of it.",
         default=25 * 1024 * 1024,
         parse=count(1024, 1 << 30),
         unit="bytes",

@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.console import scopes
 from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
-from service.errors import Forbidden, ServiceError
+from service.errors import BadRequest, Forbidden, ServiceError
 from service.tenancy import acting_for
 from service.web import Principal, Request
 from workers.context import correlation
 
-FORM_LIMIT = 64 * 1024  # bytes
+FORM_LIMIT = 64 * 1024  # bytes, then 413
+FORM_FIELDS = 2_000
 SHOWN = "callboard-tenant"  # the header in which a page that refreshes itself names the tenant it shows
 
 GOOD = text("""
@@ -127,14 +128,18 @@ async def form(request: Request) -> dict[str, list[str]]:
 
 
 async def plain_form(request: Request) -> dict[str, list[str]]:
-    """Read a form as the browser sent it. Raises Forbidden where another site sent it."""
+    """Read a form as the browser sent it. Raises Forbidden where another site sent it, TooLarge, BadRequest."""
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         raise Forbidden("This form came from another site.", code="bad-form")
-    body = await request.body()
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/x-www-form-urlencoded" or len(body) > FORM_LIMIT:
+    if media != "application/x-www-form-urlencoded":
         raise Forbidden("This is no form of ours.", code="bad-form")
+    body = await request.body(FORM_LIMIT)
     found: dict[str, list[str]] = {}
-    for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=2_000):
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS)
+    except ValueError:
+        raise BadRequest(f"The form has more than {FORM_FIELDS:,} fields.", code="bad-form") from None
+    for name, value in fields:
         found.setdefault(name, []).append(value.replace("\x00", ""))
     return found

@@ -43,6 +43,7 @@ from service.web import (
     Table,
     accept,
     examples,
+    large_body,
     preferred_wait,
     require,
     wait_for,
@@ -66,7 +67,7 @@ Time = Annotated[str | None, QueryParameter(required=False, description="An RFC 
     guards=[require("emails:send")],
     status_code=202,
     summary="Send a mail",
-    opt=examples(body=show.REQUEST, answer=show.EMAIL),
+    opt=examples(body=show.REQUEST, answer=show.EMAIL) | large_body(),
 )
 async def send(request: Request, data: JSONBody[EmailRequest]) -> Response[EmailOut]:
     """Accept a mail. 202 means that it is stored and will be sent, whatever happens to this service.

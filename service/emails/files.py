@@ -6,6 +6,7 @@ before the oldest mail that is kept can only be named by one that is kept becaus
 what mails name is needed to find the files that go.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,10 @@ STALE = "12 hours"
 DAY = 86_400.0
 """Seconds for which a file stays that nobody names, whatever RECORD_RETENTION says, and beyond it."""
 
+INLINE_BYTES = 1024 * 1024
+"""Of files that are hashed on the event loop; more are hashed in a thread."""
+STATEMENT_BYTES = 4 * 1024 * 1024
+"""Of files that one statement stores, and one file more."""
 PATIENCE = 1.0
 """Seconds for which a request waits for a transaction that is just storing the same file."""
 BUSY = (
@@ -93,24 +98,51 @@ async def keep(
     """
     if not files:
         return
-    wanted = {file.digest: file.content for file in files}
+    wanted = await asyncio.to_thread(_by_digest, files) if _size(files) > INLINE_BYTES else _by_digest(files)
     values: dict[str, Any] = {"tenant_id": tenant_id, "digests": sorted(wanted)}
     known = {row.digest: row.young for row in await where.execute(KNOWN, values)}
     if old := sorted(digest for digest, young in known.items() if not young):
         await where.execute(MARK, {**values, "digests": old})
     if lacking := sorted(wanted.keys() - known.keys()):
-        values |= {"digests": lacking, "contents": [wanted[digest] for digest in lacking]}
-        await (_keep(where, values) if patience is None else _keep_soon(where, values, patience))
+        files_lacking = {digest: wanted[digest] for digest in lacking}
+        await (
+            _keep(where, tenant_id, files_lacking)
+            if patience is None
+            else _keep_soon(where, tenant_id, files_lacking, patience)
+        )
 
 
-async def _keep(where: AsyncConnection | AsyncSession, values: dict[str, Any]) -> None:
-    await where.execute(KEEP, values)
+def _by_digest(files: Sequence[Attachment]) -> dict[bytes, bytes]:
+    return {file.digest: file.content for file in files}
 
 
-async def _keep_soon(where: AsyncConnection | AsyncSession, values: dict[str, Any], patience: float) -> None:
+def _size(files: Sequence[Attachment]) -> int:
+    return sum(len(file.content) for file in files)
+
+
+async def _keep(where: AsyncConnection | AsyncSession, tenant_id: UUID, lacking: dict[bytes, bytes]) -> None:
+    """Store files in the order of their digests, a few megabytes to a statement: its values are encoded in one go."""
+    some, size = dict[bytes, bytes](), 0
+    for digest, content in lacking.items():
+        some[digest] = content
+        size += len(content)
+        if size >= STATEMENT_BYTES:
+            await _insert(where, tenant_id, some)
+            some, size = {}, 0
+    if some:
+        await _insert(where, tenant_id, some)
+
+
+async def _insert(where: AsyncConnection | AsyncSession, tenant_id: UUID, some: dict[bytes, bytes]) -> None:
+    await where.execute(KEEP, {"tenant_id": tenant_id, "digests": list(some), "contents": list(some.values())})
+
+
+async def _keep_soon(
+    where: AsyncConnection | AsyncSession, tenant_id: UUID, lacking: dict[bytes, bytes], patience: float
+) -> None:
     await where.execute(WAIT, {"milliseconds": str(int(patience * 1000))})
     try:
-        await where.execute(KEEP, values)
+        await _keep(where, tenant_id, lacking)
     except DBAPIError as error:
         if isinstance(cause(error), asyncpg.LockNotAvailableError):
             raise Unavailable(BUSY, code="attachment-busy") from error

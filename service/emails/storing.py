@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +26,10 @@ queued AS ({rows.INSERT} {rows.SELECT} {rows.unnest(len(COLUMNS) + 1)} WHERE m.i
 SELECT id FROM stored
 """  # noqa: S608 (names of our own columns)
 
+STATEMENT_CHARACTERS = 2 * 1024 * 1024
+"""Of the emails that one statement stores, and one email more."""
+RECIPIENT_CHARACTERS = 200
+
 Mail = tuple[Draft, Message]
 """A mail that is to be stored, and the message of the same id that sends it."""
 
@@ -48,7 +52,28 @@ async def store(
         return set()
     await keep(connection, tenant_id, [file for draft, _ in mails for file in draft.files], patience)
     await release(connection, tenant_id, [draft.dedup_key for draft, _ in mails if draft.dedup_key is not None])
-    records = [row(draft, tenant_id, mode, request_id) for draft, _ in mails]
-    messages = rows.columns([rows.row(message) for _, message in mails])
-    found = await connection.exec_driver_sql(STORE, (*TABLE.arrays(records), *messages))
-    return set(found.scalars())
+    new: set[UUID] = set()
+    for some in _statements(mails):
+        records = [row(draft, tenant_id, mode, request_id) for draft, _ in some]
+        messages = rows.columns([rows.row(message) for _, message in some])
+        found = await connection.exec_driver_sql(STORE, (*TABLE.arrays(records), *messages))
+        new |= set(found.scalars())
+    return new
+
+
+def _weight(draft: Draft) -> int:
+    recipients = len(draft.to) + len(draft.cc) + len(draft.bcc)
+    return len(draft.html or "") + len(draft.text or "") + RECIPIENT_CHARACTERS * recipients
+
+
+def _statements(mails: Sequence[Mail]) -> Iterator[list[Mail]]:
+    """Cut emails into what one statement stores: its values are encoded in one go, while the event loop waits."""
+    some, size = list[Mail](), 0
+    for mail in mails:
+        some.append(mail)
+        size += _weight(mail[0])
+        if size > STATEMENT_CHARACTERS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some

@@ -18,7 +18,7 @@ from service.notifications.asking import who
 from service.notifications.people import FOLLOWERS, MEMBERS, Group, checked_ids, join, leave
 from service.notifications.user_schemas import BelongingOut, BelongingPage, IdsRequest, Imported, Joined
 from service.notifications.words import id_of
-from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, once, require, transaction
+from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, large_body, once, require, transaction
 from service.web.upload import place, reader_of, rows
 
 Change = Callable[..., Awaitable[int]]
@@ -74,7 +74,7 @@ def _one_by_one(group: Group, words: Words) -> list[Any]:
 def _many(group: Group, words: Words) -> list[Any]:
     Key = Annotated[str, PathParameter(name=group.key)]
     path, writes = words.within, [require("users:write")]
-    many = examples(body=show.IDS, answer=show.JOINED)
+    many = examples(body=show.IDS, answer=show.JOINED) | large_body()
 
     @post(
         path,

@@ -27,7 +27,7 @@ from service.notifications.user_schemas import (
     UsersSet,
 )
 from service.notifications.words import id_of, unknown_user, word_faults
-from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, once, require, transaction
+from service.web import Answer, Cursor, Limit, Pager, Request, accepts, examples, large_body, once, require, transaction
 from service.web.upload import place, reader_of, rows
 
 CATEGORIES = 200  # of one user's preferences
@@ -71,7 +71,7 @@ async def put_user(request: Request, user_id: FromPath[str], data: JSONBody[User
     guards=[require("users:write")],
     status_code=200,
     summary="Set many users",
-    opt=examples(body=show.MANY, answer=show.MANY_SET),
+    opt=examples(body=show.MANY, answer=show.MANY_SET) | large_body(),
 )
 async def post_users(request: Request, data: JSONBody[UsersRequest]) -> Response[UsersSet]:
     """Make or change up to 10,000 users at once: all of them, or none."""

@@ -9,7 +9,7 @@ from service.web.idempotency import Answer, once
 from service.web.openapi import accepts, answers, examples
 from service.web.paging import Cursor, Limit, Page, Pager
 from service.web.principal import Principal, require
-from service.web.request import Request, transaction
+from service.web.request import Request, large_body, transaction
 from service.web.statements import Table
 from service.web.waiting import preferred_wait, wait_for
 
@@ -30,6 +30,7 @@ __all__ = [
     "accepts",
     "answers",
     "examples",
+    "large_body",
     "once",
     "preferred_wait",
     "require",

@@ -4,6 +4,7 @@ The key, a fingerprint of the request and the answer are a row of `idempotency_k
 record itself. The batched accept path writes the same row (`service.web.accept`); `once` is for every other route.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from service.web.quick import Quick
 from service.web.request import Request
 
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
+LARGE_BYTES = 1024 * 1024  # of a body that is hashed in a thread
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -35,6 +37,12 @@ class Answer(msgspec.Struct, frozen=True):
         """Make the HTTP response; `replayed` adds `Idempotency-Replayed: true`."""
         headers = {**self.headers, "Idempotency-Replayed": "true"} if replayed else self.headers
         return Quick(self.status, msgspec.json.encode(self.body), headers)
+
+
+def _hashed(place: bytes, body: bytes) -> bytes:
+    found = hashlib.sha256(place)
+    found.update(body)
+    return found.digest()
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -57,7 +65,8 @@ async def idempotency(request: Request) -> Once | None:
     if len(given) > 1 or not KEY.fullmatch(key) or not key.strip():
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", code="bad-idempotency-key")
     place = f"{request.method}\n{request.scope['path']}\n".encode()
-    fingerprint = hashlib.sha256(place + await request.body()).digest()
+    body = await request.body()
+    fingerprint = _hashed(place, body) if len(body) < LARGE_BYTES else await asyncio.to_thread(_hashed, place, body)
     if request.user.mode == "test":  # the answer of a simulation is never the answer of the real thing
         key = f"test\n{key}"
     return Once(request.user.tenant_id, key, fingerprint, request.app.state.settings.idempotency_ttl)

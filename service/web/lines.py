@@ -16,6 +16,8 @@ from service.web.decoding import decode_plain, read
 
 MAX_LINE = 128 * 1024
 """Bytes of one row."""
+MAX_ROW_VALUES = 10_000
+"""Values of one JSON row: they are read on the loop, within some milliseconds."""
 MAX_COLUMNS = 200
 
 
@@ -80,7 +82,7 @@ class JsonLines(Lines):
             return
         place = f"/lines/{self.line}"
         try:
-            found = decode_plain(read(text.encode()), self._kind, place)
+            found = decode_plain(read(text.encode(), MAX_ROW_VALUES), self._kind, place)
         except BadRequest as error:
             yield [Fault(place, error.detail)]
             return

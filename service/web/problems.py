@@ -94,7 +94,7 @@ HANDLERS: ExceptionHandlersMap = {Exception: respond, HTTPException: respond, 50
 def _client(error: HTTPException) -> ServiceError:
     status = error.status_code
     if status == 413:
-        return TooLarge("The body is larger than this service takes (BODY_LIMIT).")
+        return TooLarge("The body is larger than this route takes.")
     phrase = HTTPStatus(status).phrase
     details = {404: "There is nothing at this path.", 405: "This path does not take this method; see `Allow`."}
     return ServiceError(

@@ -2,21 +2,64 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from litestar import Request as LitestarRequest
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service import db
-from service.errors import BadRequest, ServiceError, TooLarge, UnsupportedMedia
+from service.errors import BadRequest, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from service.web.decoding import decode, read
 from service.web.principal import Principal, plain_header
 
+T = TypeVar("T")
+
 BODY_WITHIN = 30.0  # seconds
+PLAIN_BYTES = 1024 * 1024  # of a body, but on routes with `large_body()`: there BODY_LIMIT holds alone
+LARGE_BODY = "large_body"
+INLINE_BYTES = 64 * 1024  # of a body that is decoded on the loop, within some 20 ms whatever it holds
+DECODING_BYTES = 256 * 1024 * 1024  # of all bodies that wait for the thread that decodes them
 LINGER = 1.0  # seconds for which the rest of a refused body is read
 LINGER_BYTES = 4 * 1024 * 1024
+
+
+def large_body() -> dict[str, Any]:
+    """Let a route take bodies up to BODY_LIMIT, others take at most 1 MiB: ``@post(…, opt=large_body())``."""
+    return {LARGE_BODY: True}
+
+
+class Decoder:
+    """Decodes the large bodies of a process in one thread, while the event loop goes on.
+
+    One, because decoding holds the GIL: a second thread would decode nothing more, and only delay the loop.
+    """
+
+    def __init__(self, max_bytes: int = DECODING_BYTES) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decoder")
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    async def run(self, function: Callable[[bytes], T], body: bytes) -> T:
+        """Return `function(body)`. Raises Unavailable where too many bytes wait, and what `function` raises."""
+        if self._bytes + len(body) > self._max_bytes:
+            raise Unavailable(
+                "Too many large bodies are being read; nothing was accepted. Try again.", code="overloaded"
+            )
+        self._bytes += len(body)
+        future = self._thread.submit(function, body)
+        future.add_done_callback(lambda _: self._release(len(body)))
+        return await asyncio.wrap_future(future)
+
+    def _release(self, size: int) -> None:
+        self._bytes -= size
+
+
+DECODER = Decoder()
 
 
 class Request(LitestarRequest[Principal, Any, State]):
@@ -26,14 +69,26 @@ class Request(LitestarRequest[Principal, Any, State]):
     the bytes as they came.
     """
 
-    async def body(self) -> bytes:
-        """Read the body, at most BODY_LIMIT bytes within 30 seconds. Raises TooLarge (413), ServiceError (408)."""
+    async def body(self, limit: int | None = None) -> bytes:
+        """Read the body within 30 seconds. Raises TooLarge (413), ServiceError (408).
+
+        It may have `limit` bytes, or what the route takes: 1 MiB, BODY_LIMIT with `large_body()`; never more than
+        BODY_LIMIT.
+        """
         known = cast("dict[str, Any]", self.scope)
         if "body" not in known:
-            known["body"] = await self._read_in_time()
+            if limit is None and not self.route_handler.opt.get(LARGE_BODY):
+                limit = PLAIN_BYTES
+            most: int = self.app.state.settings.body_limit
+            known["body"] = await self._read_in_time(most if limit is None else min(limit, most))
         return cast("bytes", known["body"])
 
-    async def _read_in_time(self) -> bytes:
+    async def decoded(self, function: Callable[[bytes], T]) -> T:
+        """Return `function` of the body; a large one is decoded in a thread. Raises what `function` raises."""
+        body = await self.body()
+        return function(body) if len(body) <= INLINE_BYTES else await DECODER.run(function, body)
+
+    async def _read_in_time(self, limit: int) -> bytes:
         # what asyncio.timeout does, for a third of it: nearly every body is there with its headers
         task, late = cast("asyncio.Task[Any]", asyncio.current_task()), False
 
@@ -44,7 +99,7 @@ class Request(LitestarRequest[Principal, Any, State]):
 
         clock = asyncio.get_running_loop().call_later(BODY_WITHIN, end)
         try:
-            return await self._read()
+            return await self._read(limit)
         except asyncio.CancelledError:
             if not late or task.uncancel():
                 raise
@@ -54,8 +109,7 @@ class Request(LitestarRequest[Principal, Any, State]):
         finally:
             clock.cancel()
 
-    async def _read(self) -> bytes:
-        limit: int = self.app.state.settings.body_limit
+    async def _read(self, limit: int) -> bytes:
         declared = plain_header(self, b"content-length")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             if len(declared) <= 18 and int(declared) <= limit + LINGER_BYTES:
@@ -96,11 +150,11 @@ class Request(LitestarRequest[Principal, Any, State]):
         if "decoded" not in self.scope:
             self.check_media()
             declared = self.route_handler.parsed_data_field
-            body = await self.body()
-            if not body:
+            if not await self.body():
                 raise BadRequest("The body must be a JSON object.", code="malformed-json")
             known = declared is not None and declared.annotation is not Any
-            value = decode(body, cast("Any", declared).annotation) if known else read(body)
+            how = partial(decode, kind=cast("Any", declared).annotation) if known else read
+            value = await self.decoded(how)
             self.scope["decoded"] = value  # type: ignore[typeddict-unknown-key]
         return self.scope["decoded"]  # type: ignore[typeddict-item]
 
@@ -124,7 +178,7 @@ class Request(LitestarRequest[Principal, Any, State]):
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is larger than {limit} bytes, the most that this service takes (BODY_LIMIT).")
+    return TooLarge(f"The body is larger than {limit:,} bytes, the most that this route takes.")
 
 
 def transaction(request: LitestarRequest[Any, Any, Any]) -> AbstractAsyncContextManager[AsyncSession]:

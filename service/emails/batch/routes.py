@@ -17,7 +17,7 @@ from service.emails.models import Status, email_id
 from service.emails.office import Office
 from service.emails.storing import Mail, store
 from service.errors import Conflict
-from service.web import Answer, Request, accepts, examples, once, require
+from service.web import Answer, Request, accepts, examples, large_body, once, require
 from service.web.decoding import read
 from workers.ledger.inserts import after_commit
 from workers.runtime import Runtime
@@ -32,7 +32,9 @@ TRIES = 3
     guards=[require("emails:send")],
     status_code=202,
     summary="Send up to 1,000 different mails",
-    opt=examples(body=show.BATCH, answer=show.BATCH_ACCEPTED) | accepts({"application/json": BatchRequest}),
+    opt=examples(body=show.BATCH, answer=show.BATCH_ACCEPTED)
+    | accepts({"application/json": BatchRequest})
+    | large_body(),
 )
 async def send_batch(request: Request) -> Response[BatchOut]:
     """Accept many mails in one transaction, each with every field of a single one.
@@ -41,7 +43,7 @@ async def send_batch(request: Request) -> Response[BatchOut]:
     be stored, and the item of each other mail says why it is not. An item has the index of its mail.
     """
     request.check_media()
-    wanted = frame(read(await request.body()))
+    wanted = frame(await request.decoded(read))
     desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id, request.user.mode)
     made = await drafts(wanted.emails, desk)
     if wanted.mode == "atomic":

@@ -24,7 +24,20 @@ from service.emails.drafting import Desk
 from service.emails.office import Office
 from service.emails.schemas import EmailRequest
 from service.errors import Conflict, Fault, Invalid, NotFound
-from service.web import Answer, Cursor, Limit, Pager, Request, accepts, answers, examples, once, require, transaction
+from service.web import (
+    Answer,
+    Cursor,
+    Limit,
+    Pager,
+    Request,
+    accepts,
+    answers,
+    examples,
+    large_body,
+    once,
+    require,
+    transaction,
+)
 from service.web.lines import Read
 from service.web.upload import place, reader_of, rows
 from workers.message import Message
@@ -45,7 +58,7 @@ Mode_ = Annotated[
     guards=[require("emails:send")],
     status_code=202,
     summary="Send one template to many",
-    opt=examples(body=show.BULK, answer=show.BULK_ACCEPTED),
+    opt=examples(body=show.BULK, answer=show.BULK_ACCEPTED) | large_body(),
 )
 async def send_bulk(request: Request, data: JSONBody[BulkRequest]) -> Response[BulkOut]:
     """Accept a bulk: a template to a list, to the followers of a topic, or to the rows of files that come later.

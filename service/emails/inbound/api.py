@@ -1,6 +1,7 @@
 """`POST /v1/inbound/bounces`: what mail servers and providers report of mails that were sent."""
 
 import asyncio
+from functools import partial
 
 from litestar import Response, Router, post
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +12,7 @@ from service.emails.inbound.reading import raw_reports, reports_of
 from service.emails.inbound.report import Report
 from service.emails.inbound.schemas import InboundOut, InboundRequest, ReportOut
 from service.emails.models import email_id
-from service.web import Answer, Request, accepts, examples, once, require
+from service.web import Answer, Request, accepts, examples, large_body, once, require
 from service.web.decoding import decode
 from service.web.principal import plain_header
 
@@ -23,7 +24,9 @@ RAW = "message/rfc822"
     guards=[require("inbound:write")],
     status_code=200,
     summary="Report a bounce, a complaint or a delivery",
-    opt=examples(body=show.REQUEST, answer=show.ANSWER) | accepts({"application/json": InboundRequest, RAW: str}),
+    opt=examples(body=show.REQUEST, answer=show.ANSWER)
+    | accepts({"application/json": InboundRequest, RAW: str})
+    | large_body(),
 )
 async def report(request: Request) -> Response[InboundOut]:
     """Take in a report: in words, or a delivery status notification (RFC 3464) or abuse report (RFC 5965) as it came.
@@ -47,7 +50,7 @@ async def _reports(request: Request) -> list[Report]:
     if media == RAW:
         return await asyncio.to_thread(raw_reports, body)
     request.check_media()
-    return await asyncio.to_thread(reports_of, decode(body, InboundRequest))
+    return await asyncio.to_thread(reports_of, await request.decoded(partial(decode, kind=InboundRequest)))
 
 
 def _told(report: Report, told: Told) -> ReportOut:

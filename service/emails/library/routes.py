@@ -28,7 +28,7 @@ from service.emails.schemas import Content, TemplateRef
 from service.emails.template_source import UNSUBSCRIBE
 from service.emails.unsubscribe.refusal import NEVER
 from service.errors import Invalid, NotFound, Unavailable
-from service.web import Answer, Request, examples, once, require, transaction
+from service.web import Answer, Request, examples, large_body, once, require, transaction
 from service.web.request import integer
 
 Number = Annotated[
@@ -64,7 +64,7 @@ async def look(request: Request, key: FromPath[str], version: Number = None) -> 
     guards=[require("templates:write")],
     status_code=200,
     summary="Write a new version of a template",
-    opt=examples(body=show.TEMPLATE_IN, answer=show.TEMPLATE),
+    opt=examples(body=show.TEMPLATE_IN, answer=show.TEMPLATE) | large_body(),
 )
 async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]) -> TemplateDetail:
     """Write the next version, which nobody's mail is made of until it is published.

@@ -20,7 +20,8 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex",
 }
-MAX_FORM = 10_000  # bytes of a form that are read
+MAX_FORM = 10_000  # bytes of a form that are looked at
+FORM_LIMIT = 64 * 1024  # bytes of a body, then 413
 
 
 @get("/u/{token:str}", summary="Show the page to unsubscribe", media_type=MediaType.HTML, security=[{}])
@@ -57,7 +58,7 @@ def _reader(request: Request, token: str) -> Reader | None:
 
 
 async def _wants_again(request: Request) -> bool:
-    form = (await request.body())[:MAX_FORM].decode("utf-8", "replace")
+    form = (await request.body(FORM_LIMIT))[:MAX_FORM].decode("utf-8", "replace")
     return parse_qs(form).get("action") == ["resubscribe"]
 
 
