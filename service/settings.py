@@ -156,8 +156,8 @@ class Settings:
     )
     mail_return_path: str = setting(
         "MAIL_RETURN_PATH",
-        doc="Where bounces go, such as bounces@mail.example.org: each mail's envelope has bounces+ID@. Empty: to the"
-        " sender.",
+        doc="Where bounces go, such as bounces@mail.example.org: each email's envelope has bounces+TAG@, by which a"
+        " report is verified. Empty: to the sender.",
         default="",
         parse=mailbox,
     )

@@ -117,9 +117,11 @@ def notifications(value: str) -> tuple[str, ...]:
 
 
 def mailbox(value: str) -> str:
-    """Parse one plain `local@domain` whose local part leaves room for an id."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,30}@[A-Za-z0-9.-]{1,200}", value):
-        raise ValueError("one plain address is expected, such as bounces@mail.example.org")
+    """Parse one plain `local@domain` whose local part leaves room for a tag."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,23}@[A-Za-z0-9.-]{1,200}", value):
+        raise ValueError(
+            "one plain address is expected, such as bounces@mail.example.org, with at most 23 characters before the @"
+        )
     return value
 
 

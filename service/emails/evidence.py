@@ -90,7 +90,7 @@ def mail_id(evidence: Evidence) -> UUID | None:
 
 
 def _meant(mails: Sequence[RowMapping], evidence: Evidence) -> RowMapping | None:
-    if evidence.recipient is not None and len(mails) > 1:
+    if evidence.recipient is not None:
         mails = [mail for mail in mails if _is_for(evidence.recipient, mail["recipients"])]
     return mails[0] if mails else None
 

@@ -11,12 +11,13 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.inbound.report import Report
+from service.emails.inbound.tags import Tags
 from service.emails.mime import Mail, build
 from service.emails.senders.signing import Signers
 from service.emails.simulator import is_simulated, simulate
 from service.emails.smtp import BeforeDot, Reply, ServerReply, Transport
 from service.emails.transports.relays import Relays
-from service.emails.way import Way
+from service.emails.way import Way, envelope_sender
 from service.sealing import Sealer
 from service.settings import Settings
 
@@ -47,6 +48,7 @@ class Mailer:
         self._mailbox = settings.smtp_mailbox
         self._return_path = settings.mail_return_path
         self._notify = settings.smtp_notify
+        self._tags = Tags.of(settings)
 
     async def send(
         self,
@@ -80,13 +82,15 @@ class Mailer:
         transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
         # A tenant's own server may not let an address of the house through.
         return_path = self._return_path if transport is self.transport else ""
+        tag = way.tag(self._tags, taken)
         reply = await transport.send(
-            way.sender(mail.sender.addr_spec, return_path),
+            envelope_sender(mail.sender.addr_spec, return_path, tag),
             taken,
             data,
             before_dot,
-            envid=way.envid,
+            envid=tag,
             notify=self._notify,
+            originals=way.originals(self._tags, taken),
         )
         if answer is None:
             return Sent(reply)

@@ -134,6 +134,7 @@ emails = Table(
     Column(
         "dedup_until", DateTime(timezone=True), comment="from when on another mail may take the dedup_key; null: never"
     ),
+    Column("provider_id", Text, comment="the id that Amazon SES replaced the Message-ID with"),
     Column(
         "recipient_replies",
         JSONB,
@@ -159,6 +160,7 @@ emails = Table(
         postgresql_where=text("cardinality(recipients) > 1"),
     ),
     Index("emails_request", "request_id", postgresql_using="hash", postgresql_where=text("request_id IS NOT NULL")),
+    Index("emails_provider_id", "provider_id", postgresql_where=text("provider_id IS NOT NULL")),
     Index("emails_followups", "message_id", postgresql_where=text("follows IS NOT NULL")),
     Index(
         "emails_bulk_id",

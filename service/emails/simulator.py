@@ -14,11 +14,16 @@ from service.emails.smtp.classify import refusal
 
 DOMAIN = "simulator.callboard.test"
 LATER = {
-    "delivered": Report(action="delivered", key="", source="simulator"),
+    "delivered": Report(action="delivered", key="", source="simulator", stated=True),
     "bounced": Report(
-        action="bounced", key="", status="5.1.1", diagnostic="550 5.1.1 simulated: no such user", source="simulator"
+        action="bounced",
+        key="",
+        status="5.1.1",
+        diagnostic="550 5.1.1 simulated: no such user",
+        source="simulator",
+        stated=True,
     ),
-    "complained": Report(action="complained", key="", source="simulator"),
+    "complained": Report(action="complained", key="", source="simulator", stated=True),
 }
 """What receivers report of a mail they took, by the word; whoever takes it in names the mail and makes the key."""
 DEFERRALS = 2  # attempts that deferred@ turns away before it takes the mail

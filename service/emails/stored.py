@@ -90,7 +90,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def way(self) -> Way:
         """How it leaves."""
-        return Way(id=self.id, signer=self.signer, relay=self.relay)
+        return Way(id=self.id, tenant_id=self.tenant_id, signer=self.signer, relay=self.relay)
 
     @property
     def wanted(self) -> list[str]:

@@ -31,6 +31,7 @@ COLUMNS = """
         SELECT jsonb_object_agg(h.address, h.event) FROM (
             SELECT DISTINCT ON (address) address, event FROM email_events
             WHERE email_id = e.id AND address IS NOT NULL AND event IN ('delivered', 'bounced', 'complained')
+                AND coalesce(detail ->> 'trust', 'caller') IN ('caller', 'recipient')
             ORDER BY address, array_position(ARRAY['delivered', 'bounced', 'complained'], event) DESC
         ) AS h) END AS reported
 """

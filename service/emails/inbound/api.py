@@ -11,6 +11,7 @@ from service.emails.inbound.ingest import Told, ingest
 from service.emails.inbound.reading import raw_reports, reports_of
 from service.emails.inbound.report import Report
 from service.emails.inbound.schemas import InboundOut, InboundRequest, ReportOut
+from service.emails.inbound.tags import Tags
 from service.emails.models import email_id
 from service.web import Answer, Request, accepts, examples, large_body, once, require
 from service.web.decoding import decode
@@ -31,14 +32,16 @@ RAW = "message/rfc822"
 async def report(request: Request) -> Response[InboundOut]:
     """Take in a report: in words, or a delivery status notification (RFC 3464) or abuse report (RFC 5965) as it came.
 
-    The mail moves from `sent` to `delivered`, `bounced` or `complained`, and one in doubt is resolved. A hard bounce
-    and a complaint suppress the address. The same report again (by `event_id`, or by what it says) changes nothing.
+    The email moves from `sent` to `delivered`, `bounced` or `complained`, and an unknown outcome is resolved. A hard
+    bounce and a complaint suppress the address. A report as it came does so only where it carries our MAC for its
+    recipient (`trust`); otherwise it is recorded among the events and changes nothing. The same report again (by
+    `event_id`, or by what it says) changes nothing.
     """
-    reports = await _reports(request)
+    reports, tags = await _reports(request), Tags.of(request.app.state.settings)
 
     async def work(session: AsyncSession) -> Answer:
         caller, by = request.user, f"api:{request.user.key}"
-        told = [await ingest(session, caller.tenant_id, each, mode=caller.mode, by=by) for each in reports]
+        told = [await ingest(session, caller.tenant_id, each, mode=caller.mode, by=by, tags=tags) for each in reports]
         return Answer(200, InboundOut(items=list(map(_told, reports, told))))
 
     return await once(request, work)
@@ -60,6 +63,7 @@ def _told(report: Report, told: Told) -> ReportOut:
         email_id=email_id(told.email_id) if told.email_id else None,
         recipient=told.recipient,
         suppressed=told.suppressed,
+        trust=told.trust,
     )
 
 

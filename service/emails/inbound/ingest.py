@@ -4,17 +4,19 @@ A mail's state only ever moves on: sent, delivered, bounced, complained. A mail 
 report (service.emails.evidence); one that is being sent keeps the word until it is sent.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from service.emails.evidence import Action, Evidence, resolve
 from service.emails.inbound.report import Report
+from service.emails.inbound.tags import Tags, Trust, email_of
 from service.emails.models import OPEN
 from service.emails.suppressions import book
 from service.emails.suppressions.book import Entry
@@ -24,11 +26,15 @@ from service.emails.suppressions.models import Reason
 SOFT_LIMIT = 5
 """Mails that came back within SOFT_WITHIN for reasons that pass; then the address is taken for dead."""
 SOFT_WITHIN = "30 days"
+_SES = re.compile(r"[0-9a-f]{16}-[0-9a-f-]{20,60}-000000")
 
 FIND = text(f"""
 SELECT id, mode, recipients, {OPEN} AS open, message_id, created_at FROM emails e
 WHERE tenant_id = :tenant_id AND mode = :mode
-    AND (id = ANY(:ids) OR (follows IS NOT NULL AND message_id = ANY(:message_ids)))
+    AND (
+        id = ANY(:ids) OR (follows IS NOT NULL AND message_id = ANY(:message_ids))
+        OR provider_id = ANY(:provider_ids)
+    )
 ORDER BY id LIMIT 100
 """)  # noqa: S608 (our own SQL)
 NOTE = text("""
@@ -47,6 +53,7 @@ WHERE id = :email_id AND status NOT IN ('failed', 'canceled', 'expired', 'suppre
 SOFT = text(f"""
 SELECT count(DISTINCT email_id) FROM email_events
 WHERE tenant_id = :tenant_id AND address = :address AND event = 'bounced'
+    AND coalesce(detail ->> 'trust', 'caller') IN ('caller', 'recipient')
     AND at > clock_timestamp() - interval '{SOFT_WITHIN}'
 """)  # noqa: S608 (our own constant)
 
@@ -65,10 +72,11 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     email_id: UUID | None = None
     recipient: str | None = None
     suppressed: bool = False
+    trust: Trust | None = None
 
 
 class _Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """The mail that a report is about, and the recipient as we wrote it, where that is known."""
+    """The email of a report, its recipient as we wrote it, where that is known, and how far the report is believed."""
 
     tenant_id: UUID
     id: UUID
@@ -76,26 +84,38 @@ class _Mail(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str
     created_at: datetime
     address: str | None
+    trust: Trust
 
 
-async def ingest(session: AsyncSession, tenant_id: UUID, report: Report, *, mode: str, by: str) -> Told:
-    """Take in one report on a `live` or a `test` mail in the caller's transaction; `by` is who brought it."""
-    mail = await _find(session, tenant_id, mode, report)
+async def ingest(session: AsyncSession, tenant_id: UUID, report: Report, *, mode: str, by: str, tags: Tags) -> Told:
+    """Take in one report on a `live` or a `test` mail in the caller's transaction; `by` is who brought it.
+
+    Every report on an email is recorded. One that is stated by a caller, or whose tag binds its recipient, also settles
+    an unknown outcome, moves the email's status and suppresses the address; one whose tag binds the email only proves
+    that the server accepted it.
+    """
+    mail = await _find(session, tenant_id, mode, report, tags)
     if mail is None:
         return Told(outcome="unknown", recipient=report.recipient)
+    told = Told(outcome="recorded", email_id=mail.id, recipient=mail.address, trust=mail.trust)
     if not await _note(session, mail, report):
-        return Told(outcome="repeated", email_id=mail.id, recipient=mail.address)
-    await resolve(await session.connection(), _evidence(mail, report), by=by, tenant_id=tenant_id)
+        return msgspec.structs.replace(told, outcome="repeated")
+    if mail.trust is not Trust.NONE:
+        await resolve(await session.connection(), _evidence(mail, report), by=by, tenant_id=tenant_id)
+    if not mail.trust.is_full:
+        return told
     if report.action != "delayed":
         await session.execute(MOVE, {"email_id": mail.id, "event": report.action})
-    suppressed = await _suppress(session, mail, report)
-    return Told(outcome="recorded", email_id=mail.id, recipient=mail.address, suppressed=suppressed)
+    return msgspec.structs.replace(told, suppressed=await _suppress(session, mail, report))
 
 
 def named(names: tuple[str, ...]) -> list[UUID]:
-    """The ids of mails among the names of one: `em_…`, 32 hex digits, what stands before the @ of a Message-ID."""
+    """The ids among the names of an email: `em_…`, 32 hex digits, in a tag, before the @ of a Message-ID."""
     found = []
     for name in names:
+        if (tagged := email_of(name)) is not None:
+            found.append(tagged)
+            continue
         try:
             found.append(UUID(name.strip("<> ").partition("@")[0].rpartition("_")[2]))
         except ValueError:
@@ -103,10 +123,29 @@ def named(names: tuple[str, ...]) -> list[UUID]:
     return found
 
 
-async def _find(session: AsyncSession, tenant_id: UUID, mode: str, report: Report) -> _Mail | None:
+def provider_ids(names: tuple[str, ...]) -> list[str]:
+    """The ids among the names of a mail that Amazon SES gives it: it replaces the Message-ID by one with such an id."""
+    locals = (name.strip("<> ").partition("@")[0].lower() for name in names)
+    return [local for local in locals if _SES.fullmatch(local)]
+
+
+async def _find(session: AsyncSession, tenant_id: UUID, mode: str, report: Report, tags: Tags) -> _Mail | None:
     """Find the mail; of those that share a Message-ID, the one that serves this recipient, or else was for it."""
-    values = {"tenant_id": tenant_id, "mode": mode, "ids": named(report.names), "message_ids": list(report.names)}
+    values = {
+        "tenant_id": tenant_id,
+        "mode": mode,
+        "ids": named(report.names),
+        "message_ids": list(report.names),
+        "provider_ids": provider_ids(report.names),
+    }
     mails = (await session.execute(FIND, values)).mappings().all()
+    if not report.stated:
+        recipients = {mail["id"]: mail["recipients"] for mail in mails}
+        proof = tags.proof(tenant_id, report.names, report.recipient or "", recipients)
+        if proof is not None:
+            [row] = [mail for mail in mails if mail["id"] == proof.email_id]
+            address = canonical(proof.address) if proof.address else _among(report.recipient, row["recipients"])
+            return _mail(row, tenant_id, address, proof.trust)
     given = canonical(report.recipient or "")
     served, was_for = (
         [mail for mail in mails if given in map(canonical, mail[column])] for column in ("open", "recipients")
@@ -114,14 +153,18 @@ async def _find(session: AsyncSession, tenant_id: UUID, mode: str, report: Repor
     mails = served or was_for or mails
     if not mails:
         return None
-    row = mails[0]
-    address = _address(given, list(map(canonical, row["recipients"])))
+    trust = Trust.CALLER if report.stated else Trust.NONE
+    return _mail(mails[0], tenant_id, _among(report.recipient, mails[0]["recipients"]), trust)
+
+
+def _mail(row: RowMapping, tenant_id: UUID, address: str | None, trust: Trust) -> _Mail:
     kept = {name: row[name] for name in ("id", "mode", "message_id", "created_at")}
-    return _Mail(tenant_id=tenant_id, address=address, **kept)
+    return _Mail(tenant_id=tenant_id, address=address, trust=trust, **kept)
 
 
-def _address(given: str, ours: list[str]) -> str | None:
+def _among(reported: str | None, recipients: list[str]) -> str | None:
     """The recipient as we wrote it: a forwarder may report an address that we never had, or none at all."""
+    given, ours = canonical(reported or ""), list(map(canonical, recipients))
     if given in ours:
         return given
     return ours[0] if len(ours) == 1 else None
@@ -152,14 +195,16 @@ def _detail(mail: _Mail, report: Report) -> dict[str, str]:
         "diagnostic": report.diagnostic,
         "source": report.source,
         "reported": other,
+        "trust": mail.trust.value,
     }
     return {name: value for name, value in told.items() if value}
 
 
 def _evidence(mail: _Mail, report: Report) -> Evidence:
+    if mail.trust is Trust.EMAIL:  # true of the whole email, whatever it says of a recipient
+        return Evidence(action="relayed", envid=mail.id.hex)
     return Evidence(
         action=EVIDENCE[report.action],
-        message_id=mail.message_id,
         envid=mail.id.hex,
         recipient=mail.address,
         status=report.status,

@@ -15,6 +15,7 @@ from email.utils import parseaddr
 from flufl.bounce import all_failures
 
 from service.emails.inbound.report import STATUS, Action, Report, key_of
+from service.emails.inbound.tags import unquote
 
 MAX_RAW = 1024 * 1024  # bytes: a report quotes headers, or at most one mail
 MAX_LINES = 40_000  # more than a mail of MAX_RAW has in lines of 78 characters; each costs the guessing some µs
@@ -31,7 +32,7 @@ _ACTIONS: dict[str, Action] = {
     "delivered": "delivered",
 }
 _MESSAGE_ID = re.compile(rb"^[ \t>]*Message-ID:\s*(<[^<>\s]{1,250}>)", re.IGNORECASE | re.MULTILINE)
-_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_RETURN_PATH = re.compile(rb"^Return-Path:\s*(<[^<>\s]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 
 
 class NotAReport(ValueError):
@@ -141,29 +142,39 @@ def _guessed(message: Message, raw: bytes) -> Iterator[Report]:
 
 def _names(message: Message, parts: list[Message], fields: Message) -> tuple[str, ...]:
     """Everything that names the mail, the surest first."""
-    envelope = _XTEXT.sub(lambda found: chr(int(found[1], 16)), _text(fields, "Original-Envelope-Id"))
+    envelope = unquote(_text(fields, "Original-Envelope-Id"))
     quoted = [name for part in parts for name in _quoted(part)]
-    return tuple(name for name in (envelope, *_verp(message), *quoted) if name)
+    sender = _suffix(_text(fields, "Original-Mail-From"))
+    return tuple(name for name in (envelope, *_verp(message), sender, *quoted) if name)
 
 
 def _quoted(part: Message) -> Iterator[str]:
-    """The Message-ID of a returned mail, or of its returned headers."""
+    """The Message-ID of a returned email, or of its returned headers, and the suffix of its return path."""
     if part.get_content_type() in ("message/rfc822", "message/global") and part.is_multipart():
         inner = part.get_payload(0)
         if isinstance(inner, Message):
             yield _text(inner, "Message-ID")
+            yield _suffix(_text(inner, "Return-Path"))
     elif part.get_content_type() in ("text/rfc822-headers", "message/rfc822-headers", "message/global-headers"):
         content = part.get_payload(decode=True) if not part.is_multipart() else part.as_bytes()
-        for found in _MESSAGE_ID.findall(content if isinstance(content, bytes) else b""):
+        headers = content if isinstance(content, bytes) else b""
+        for found in _MESSAGE_ID.findall(headers):
             yield found.decode("ascii", "replace")
+        for found in _RETURN_PATH.findall(headers):
+            yield _suffix(found.decode("ascii", "replace"))
 
 
 def _verp(message: Message) -> Iterator[str]:
-    """The id in the address that the report came to: `bounces+<32 hex digits>@…`."""
+    """The tag in the address that the report came to: `bounces+TAG@…`."""
     for name in ("Delivered-To", "X-Original-To", "To"):
-        local = parseaddr(_text(message, name))[1].rpartition("@")[0]
-        if "+" in local:
-            yield local.rpartition("+")[2]
+        if suffix := _suffix(_text(message, name)):
+            yield suffix
+
+
+def _suffix(address: str) -> str:
+    """What stands between the last + of an address and its @; empty for none."""
+    local = parseaddr(address)[1].rpartition("@")[0]
+    return local.rpartition("+")[2] if "+" in local else ""
 
 
 def _typed(block: Message, name: str) -> str:

@@ -53,6 +53,7 @@ def _report(request: InboundRequest) -> Report:
         diagnostic=request.diagnostic or "",
         hard=None if request.type is None else request.type == "hard",
         source="api",
+        stated=True,
         at=at,
     )
 

@@ -19,7 +19,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     The mail is named by its Message-ID, by the envelope id it was sent with, or by the address that the report came
     to (VERP); `names` holds whatever there is, the surest first. `key` is the same when it is reported again.
     `status` is an enhanced status code (RFC 3463) or empty. `at`: when it happened, where somebody says so whose clock
-    is to be trusted; a server's Date header is not.
+    is to be trusted; a server's Date header is not. `stated`: a caller of the API, or this service itself, says it in
+    words; anything else may be a stranger's, and is believed as far as its tags prove it.
     """
 
     action: Action
@@ -31,6 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     hard: bool | None = None
     source: str = ""
     at: datetime | None = None
+    stated: bool = False
 
     @property
     def is_hard(self) -> bool:

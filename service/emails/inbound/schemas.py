@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from service.emails.inbound.tags import Trust
+
 
 class InboundRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One report, in words (`event` with `email_id` or `message_id`) or as the mail that it came as (`raw`)."""
@@ -22,13 +24,18 @@ class InboundRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ReportOut(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one report: `recorded`, `repeated`, or `unknown`: no mail of yours."""
+    """What became of one report: `recorded`, `repeated`, or `unknown`: no mail of yours.
+
+    `trust`: `caller` (stated in words, by your key), `recipient` (it carries our MAC for this recipient), `email` (it
+    carries our MAC for the email, which only proves that the server accepted it), or `none` (recorded only).
+    """
 
     event: str
     outcome: Literal["recorded", "repeated", "unknown"]
     email_id: str | None
     recipient: str | None
     suppressed: bool
+    trust: Trust | None = None
 
 
 class InboundOut(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.emails.inbound.ingest import ingest
 from service.emails.inbound.report import Report, key_of
+from service.emails.inbound.tags import Tags
 from service.emails.stored import Stored
 from workers.runtime import Runtime
 
@@ -20,4 +21,4 @@ async def hear(stored: Stored, reports: Sequence[Report]) -> None:
         for report in reports:
             key = key_of("simulator", stored.id.hex, report.action, report.recipient or "")
             named = msgspec.structs.replace(report, key=key, names=(stored.id.hex,))
-            await ingest(session, stored.tenant_id, named, mode=stored.mode, by="simulator")
+            await ingest(session, stored.tenant_id, named, mode=stored.mode, by="simulator", tags=Tags([]))

@@ -6,7 +6,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.emails.inbound.tags import Trust
 from service.emails.schemas import Event
+
+TRUSTED = {None, Trust.CALLER, Trust.RECIPIENT}
+"""Of whom an event is shown as it was reported; events of before there were tags, and those of readers, name none."""
 
 HEARD = text("SELECT email_id, event, address, detail, at FROM email_events WHERE email_id = ANY(:ids) ORDER BY id")
 
@@ -16,5 +20,6 @@ async def heard(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, 
     found: dict[UUID, list[Event]] = {}
     for row in await connection.execute(HEARD, {"ids": list(ids)}):
         detail = row.detail | ({"recipient": row.address} if row.address else {})
-        found.setdefault(row.email_id, []).append(Event(at=row.at, event=row.event, detail=detail))
+        event = row.event if detail.get("trust") in TRUSTED else f"unverified_{row.event}"
+        found.setdefault(row.email_id, []).append(Event(at=row.at, event=event, detail=detail))
     return found

@@ -25,12 +25,14 @@ _LITERAL = re.compile(r"\[[0-9a-f:.]+\]|\[IPv6:[0-9a-f:.]+\]", re.IGNORECASE)
 
 _ENVID = re.compile(r"[A-Za-z0-9._-]{0,100}")  # RFC 3461 allows more, encoded
 _NOTIFY = frozenset({"FAILURE", "DELAY", "SUCCESS"})
+_NOTHING: Mapping[str, str] = {}
 
 
 class Envelope(msgspec.Struct, frozen=True):
     """A sender (empty for none) and one or more recipients, checked; `utf8` if a local part needs SMTPUTF8.
 
-    `envid` and `notify` are said to a server that offers DSN (RFC 3461).
+    `envid`, `notify` and `originals` (the ORCPT of each recipient, empty for none) are said to a server that offers DSN
+    (RFC 3461).
     """
 
     sender: str
@@ -39,9 +41,16 @@ class Envelope(msgspec.Struct, frozen=True):
     utf8: bool
     envid: str = ""
     notify: tuple[str, ...] = ()
+    originals: tuple[str, ...] = ()
 
 
-def envelope(sender: str, recipients: Sequence[str], envid: str = "", notify: Sequence[str] = ()) -> Envelope:
+def envelope(
+    sender: str,
+    recipients: Sequence[str],
+    envid: str = "",
+    notify: Sequence[str] = (),
+    originals: Mapping[str, str] = _NOTHING,
+) -> Envelope:
     """Check a sender and its recipients; each recipient counts once.
 
     Raises SmtpError (permanent, `invalid_address`) that names every faulty one.
@@ -60,7 +69,8 @@ def envelope(sender: str, recipients: Sequence[str], envid: str = "", notify: Se
     if not _ENVID.fullmatch(envid) or not _NOTIFY.issuperset(notify):
         raise _invalid(Phase.MAIL, "the envelope id is letters and digits; notify is FAILURE, DELAY or SUCCESS")
     utf8 = not all(path.isascii() for path in (sender_path, *good))
-    return Envelope(sender_path, recipients, good, utf8, envid, tuple(notify))
+    quoted = tuple(_xtext(originals.get(recipient, "")) for recipient in recipients) if originals else ()
+    return Envelope(sender_path, recipients, good, utf8, envid, tuple(notify), quoted)
 
 
 def commands(mail: Envelope, body: Body, offers: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
@@ -81,11 +91,22 @@ def commands(mail: Envelope, body: Body, offers: Mapping[str, str]) -> tuple[byt
         if "smtputf8" not in offers:
             raise _unfit("eai_unsupported", "the mail needs SMTPUTF8 (RFC 6531) and the server does not offer it")
         words.append("SMTPUTF8")
-    notify = ""
-    if "dsn" in offers and mail.notify:
-        words += ["RET=HDRS", *([f"ENVID={mail.envid}"] if mail.envid else [])]
-        notify = f" NOTIFY={','.join(mail.notify)}"
-    return " ".join(words).encode(), [f"RCPT TO:<{path}>{notify}".encode() for path in mail.paths]
+    if "dsn" not in offers or not mail.notify:
+        return " ".join(words).encode(), [f"RCPT TO:<{path}>".encode() for path in mail.paths]
+    words += ["RET=HDRS", *([f"ENVID={mail.envid}"] if mail.envid else [])]
+    notify = f" NOTIFY={','.join(mail.notify)}"
+    reports = [f"{notify} ORCPT=rfc822;{original}" if original else notify for original in mail.originals]
+    return " ".join(words).encode(), [
+        f"RCPT TO:<{path}>{report}".encode()
+        for path, report in zip(mail.paths, reports or [notify] * len(mail.paths), strict=True)
+    ]
+
+
+def _xtext(address: str) -> str:
+    """Encode an ASCII address as RFC 3461 (section 4) has it; anything else, a control too, is left out."""
+    if not address.isascii() or not address.isprintable():
+        return ""
+    return "".join(c if c not in "+= " else f"+{ord(c):02X}" for c in address)
 
 
 def _path(address: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -107,16 +107,18 @@ class Transport:
         *,
         envid: str = "",
         notify: Sequence[str] = (),
+        originals: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one mail (`data`: headers and body, any line ends) and return the server's yes.
 
         `before_dot` is awaited once at most, when all but the final dot is sent, with the replies that refused some
         recipients beside others. If it raises, the connection is dropped, the email is certainly not accepted, and
         its exception goes to the caller. An empty `envelope_from` is the null sender. `envid` and `notify` (FAILURE,
-        DELAY, SUCCESS) ask for reports where the server offers DSN (RFC 3461), which then quote `envid` and only the
-        headers of the email. Raises SmtpError; cancelled after `before_dot` returned, the email is ambiguous.
+        DELAY, SUCCESS) ask for reports where the server offers DSN (RFC 3461). A report then quotes `envid`, for each
+        recipient the ASCII address that `originals` maps it to, and only the headers of the email. Raises SmtpError;
+        cancelled after `before_dot` returned, the email is ambiguous.
         """
-        mail = envelope(envelope_from, recipients, envid, notify)
+        mail = envelope(envelope_from, recipients, envid, notify, originals or {})
         body = prepare(data)
         deadline = asyncio.get_running_loop().time() + self._timeouts.total
         connection = await self._pool.acquire(deadline)

@@ -30,7 +30,7 @@ Reporting-MTA: dns; mx.example.org
 Arrival-Date: Mon, 12 Jan 2026 08:30:59 +0000
 
 Final-Recipient: rfc822; {recipient}
-Original-Recipient: rfc822;{recipient}
+Original-Recipient: rfc822;{original}
 Action: {action}
 Status: {status}
 Remote-MTA: dns; mx.example.org
@@ -69,7 +69,7 @@ Content-Type: message/feedback-report
 Feedback-Type: {kind}
 User-Agent: SomeGenerator/1.0
 Version: 1
-Original-Mail-From: <hello@academy.example>
+Original-Mail-From: <{sender}>
 {rcpt}Arrival-Date: Mon, 12 Jan 2026 09:00:00 +0000
 
 --part1_13d.2e68ed54_boundary
@@ -89,7 +89,7 @@ Spam Spam Spam
 
 QMAIL = """\
 From: MAILER-DAEMON@old.example.org
-To: hello@academy.example
+To: {to}
 Subject: failure notice
 Date: 12 Jan 2026 08:31:00 -0000
 Message-ID: <qmail-1@old.example.org>
@@ -122,12 +122,14 @@ def dsn(
     status: str = "5.1.1",
     envelope: str = "",
     to: str = "hello@academy.example",
+    original: str = "",
     received: str = "Mon, 12 Jan 2026 08:31:00 +0000",
 ) -> bytes:
     """A delivery status notification (RFC 3464) as Postfix writes it; the mail is named in whatever ways are given."""
     return _lines(
         DSN.format(
             recipient=recipient,
+            original=original or recipient,
             action=action,
             status=status,
             code={"5": "550", "4": "452", "2": "250"}[status[0]],
@@ -139,15 +141,15 @@ def dsn(
     )
 
 
-def arf(message_id: str, *, recipient: str = "", kind: str = "abuse") -> bytes:
+def arf(message_id: str, *, recipient: str = "", kind: str = "abuse", sender: str = "hello@academy.example") -> bytes:
     """An abuse report (RFC 5965); many feedback loops hide the recipient."""
     rcpt = f"Original-Rcpt-To: <{recipient}>\n" if recipient else ""
-    return _lines(ARF.format(message_id=message_id, rcpt=rcpt, kind=kind))
+    return _lines(ARF.format(message_id=message_id, rcpt=rcpt, kind=kind, sender=sender))
 
 
-def qmail(message_id: str, *, recipient: str = "ada@example.org") -> bytes:
+def qmail(message_id: str, *, recipient: str = "ada@example.org", to: str = "hello@academy.example") -> bytes:
     """A bounce that keeps to no standard."""
-    return _lines(QMAIL.format(message_id=message_id, recipient=recipient))
+    return _lines(QMAIL.format(message_id=message_id, recipient=recipient, to=to))
 
 
 def _lines(text: str) -> bytes:
