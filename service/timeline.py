@@ -15,7 +15,7 @@ from service.tasks.telling import key
 from workers.ledger.schema import State
 
 GOOD = ("_done", "_sent", "_success", "_received", "_delivered", "_accepted")
-LATER = ("_retry", "_snooze", "_scheduled", "_requeued", "_resent", "_canceled", "_expired", "_held")
+LATER = ("_retry", "_snooze", "_scheduled", "_requeued", "_resent", "_canceled", "_expired", "_held", "_interrupted")
 BAD = ("_dead", "_failed", "_uncertain", "_crashed", "_lost", "_error", "_bounced", "_complained")
 COLORS = {"done": "green", "queued": "cyan", "running": "cyan", "canceled": "yellow", "expired": "yellow"}
 TOOK = ("ms", "duration_ms")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -16,8 +17,9 @@ from workers.actor import Actor, registry
 from workers.context import Context
 from workers.dependencies import provide
 from workers.endings import ClaimedEnding, End, Ending, Holder, ordered
-from workers.errors import UnknownActor
+from workers.errors import FenceUnheard, UnknownActor
 from workers.ledger import Claim
+from workers.ledger.claims import Suspect
 from workers.ledger.statement import unanswered
 from workers.middleware.metrics import IGNORED
 from workers.policy import Done, Ignored, Outcome
@@ -26,9 +28,12 @@ from workers.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from workers.crash_isolation import Place
     from workers.runtime import Runtime
 
 log = structlog.stdlib.get_logger("workers.execution")
+
+T = TypeVar("T")
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -87,19 +92,50 @@ async def perform(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outco
     actor = registry.get(delivery.actor)
     if delivery.durable:
         return await _durable(runtime, delivery, holder)
-    context = _direct_context(actor, delivery)
-    ending = Ending(runtime, context, holder)
-    return await ending.conclude(await _run(runtime, context, delivery.args, delivery.kwargs))
+    isolation = runtime.isolation
+    await isolation.enter()
+    try:
+        context = _direct_context(actor, delivery)
+        ending = Ending(runtime, context, holder)
+        return await ending.conclude(await _run(runtime, context, delivery.args, delivery.kwargs))
+    finally:
+        isolation.leave()
 
 
 async def _durable(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outcome:
+    """Claim and run a row beside other work; a suspect when it is its turn to have the process."""
+    isolation, ledger = runtime.isolation, runtime.ledger
+    found = await _asked(delivery, ledger.suspect(delivery.id)) if isolation.closed else None
+    if not isinstance(found, Suspect):
+        await isolation.enter()
+        try:
+            taken = await _asked(delivery, ledger.claim_unless_suspect(delivery.id, runtime.worker_id, runtime.lease))
+            if not isinstance(taken, Suspect):
+                return await _claimed(runtime, delivery, holder, taken)
+            found = taken
+        finally:
+            isolation.leave()
+    async with isolation.place(found) as place:
+        claim = await _asked(delivery, ledger.claim(delivery.id, runtime.worker_id, runtime.lease))
+        return await _claimed(runtime, delivery, holder, claim, place)
+
+
+async def _asked(delivery: Delivery, answer: Awaitable[T]) -> T | Ignored:
+    """What the ledger says of a doorbell's row; Ignored when it does not answer."""
     try:
-        claim = await runtime.ledger.claim(delivery.id, runtime.worker_id, runtime.lease)
+        return await answer
     except Exception as error:
         if not unanswered(error):
             raise
         log.warning("claim_failed", task_id=str(delivery.id), task_name=delivery.actor, error=repr(error))
         return Ignored(reason="the ledger did not answer; the sweeper rings again")
+
+
+async def _claimed(
+    runtime: Runtime, delivery: Delivery, holder: Holder, claim: Claim | Ignored | None, place: Place | None = None
+) -> Outcome:
+    if isinstance(claim, Ignored):
+        return claim
     if claim is None:
         IGNORED.labels(delivery.actor, delivery.queue).inc()
         log.debug("doorbell_ignored", task_id=str(delivery.id), task_name=delivery.actor)
@@ -113,17 +149,25 @@ async def _durable(runtime: Runtime, delivery: Delivery, holder: Holder) -> Outc
     with runtime.holding(claim, context) as held:
         ending = ClaimedEnding(runtime, context, holder, claim, held)
         try:
-            outcome = await _run(runtime, context, claim.args, claim.kwargs)
+            begin = None if place is None else place.begin(claim)
+            outcome = await _run(runtime, context, claim.args, claim.kwargs, begin)
         except asyncio.CancelledError:
             await ending.abandon()
             raise
+        except FenceUnheard as error:  # the actor's own is an outcome by now
+            await ending.abandon()
+            return Ignored(reason=str(error))
         return await ending.conclude(outcome)
 
 
-async def _run(runtime: Runtime, context: Context, args: Any, kwargs: Any) -> Outcome:
-    """The onion around the actor; a cancellation that the runtime ordered becomes an outcome."""
+async def _run(
+    runtime: Runtime, context: Context, args: Any, kwargs: Any, begin: Awaitable[None] | None = None
+) -> Outcome:
+    """The onion around the actor, after `begin`; a cancellation that the runtime ordered becomes an outcome."""
     context.arguments = args, kwargs
     try:
+        if begin is not None:
+            await begin
         outcome = await runtime.onion(_call)(context)
     except asyncio.CancelledError:
         if context.written_off:
@@ -209,7 +253,7 @@ def _durable_context(runtime: Runtime, actor: Actor[..., Any], claim: Claim, del
         snoozes=claim.snoozes,
         epoch=claim.epoch,
         durable=True,
-        redelivered=claim.crashes > 0,
+        redelivered=claim.deaths > 0,
         headers=claim.headers,
         waited=claim.waited,
         marks=Row(runtime, claim),

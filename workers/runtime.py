@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from workers.context import Context
+from workers.crash_isolation import CrashIsolation
 from workers.errors import NoRuntime
 from workers.keeper import Held, Keeper
 from workers.ledger import Claim, Ledger
@@ -89,6 +90,7 @@ class Runtime:
         self.stuck: dict[asyncio.Future[Any], Context] = {}
         """Attempts that were written off and have not let go yet."""
         self._ledger = None if engine is None else Ledger(engine)
+        self.isolation = CrashIsolation(self._note_isolation, patience=lease)
         self._keeper = Keeper(self, sweep_every=sweep_every, depth=depth, retention=retention)
         self._onion: tuple[Any, Execute] | None = None
         self._send = sending(self.middleware, self._publish)
@@ -131,6 +133,7 @@ class Runtime:
         try:
             async with asyncio.timeout(timeout):
                 await self._keeper.stop()
+                await self.isolation.stop()
                 if self._ending:
                     await asyncio.wait(self._ending)
                 if self._ledger is not None:
@@ -237,6 +240,9 @@ class Runtime:
         """Wait until nothing is done in the background: admissions, settlements that outlive their attempts."""
         while self._ending:
             await asyncio.wait(set(self._ending))
+
+    async def _note_isolation(self, claims: Sequence[Claim], together: int | None) -> None:
+        await self.ledger.begin(claims, together)
 
     def begin(self, work: Coroutine[Any, Any, Any], *, name: str) -> None:
         """Let something run on its own; `stop` waits for it."""

@@ -29,8 +29,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     """A task in Celery's words, and the ledger's own word as `state`.
 
-    `attempts` counts executions that ended in an error, `crashes` those whose worker died. `due_at` is when it may
-    start (next). `outcome` is what the actor reported, such as the mail server's reply.
+    `attempts` counts executions that ended in an error, `crashes` workers that died while it ran alone, since it
+    last settled. `due_at` is when it may start (next). `outcome` is what the actor reported, such as the mail server's
+    reply.
     """
 
     id: UUID

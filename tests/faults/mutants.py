@@ -94,7 +94,13 @@ MUTANTS = (
         "crashes are not counted",
         "workers/ledger/sweeper.py",
         (("m.crashes + 1 >= m.max_crashes", "false"),),
-        "tests/faults/test_workers.py::test_a_mail_that_kills_its_workers_is_set_aside_and_can_be_queued_again",
+        "tests/faults/test_workers.py::test_an_email_that_kills_its_workers_is_quarantined_and_the_others_are_sent",
+    ),
+    Mutant(
+        "a crash counts against everything that its worker held",
+        "workers/ledger/sweeper.py",
+        (("m.begun IS NOT DISTINCT FROM 1", "true"), ("lapsed.begun IS NOT DISTINCT FROM 1", "true")),
+        "tests/wire/test_crash_isolation.py::test_one_poisonous_message_among_500_bystanders_is_the_only_one_to_end",
     ),
     Mutant(
         "a lost answer to the dot counts as a no",

@@ -179,7 +179,7 @@ async def test_a_worker_killed_with_mail_in_its_hands_loses_none_and_sends_none_
                     await platform.until(mail, "sent", timeout=60)
                     assert sink.count(mail["message_id"]) == 1
                     events = (await platform.read(f"/v1/emails/{mail['id']}/events"))["items"]
-                    assert [item["event"] for item in events] == ["accepted", "crashed", "sent"]
+                    assert [item["event"] for item in events] == ["accepted", "interrupted", "sent"]
 
 
 async def test_code_in_the_same_process_sends_directly_or_queues_through_one_implementation(

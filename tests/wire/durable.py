@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -45,11 +46,28 @@ async def swell(size: int) -> None:
         await asyncio.sleep(0.005)
 
 
+@actor(name="durable.wait", time_limit=None)
+async def wait(tag: str) -> None:
+    """Waits for the test's leave, as an email waits for its turn to be sent."""
+    note("start", tag)
+    while not os.path.exists(f"{JOURNAL}.open"):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.1)
+    note("end", tag)
+
+
+@actor(name="durable.poison", time_limit=None)
+async def poison(tag: str) -> None:
+    """Kills its worker, once everything else that the process was given has begun."""
+    note("start", tag)
+    await asyncio.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @actor(name="durable.block", time_limit=None)
 async def block(tag: str, seconds: float) -> None:
     """Blocks the loop, the first time it is run."""
     note("start", tag)
-    if current().crashes == 0:
+    if not current().redelivered:
         time.sleep(seconds)  # noqa: ASYNC251 - it is what must not hold the message
     note("end", tag)
 
@@ -61,4 +79,6 @@ async def open_runtime() -> Runtime:
     return runtime
 
 
-app = create_celery(URL, None, open_runtime, [work, flaky, swell, block], options=OPTIONS, worker_concurrency=50)
+app = create_celery(
+    URL, None, open_runtime, [work, flaky, swell, wait, poison, block], options=OPTIONS, worker_concurrency=50
+)

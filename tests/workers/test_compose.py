@@ -256,7 +256,7 @@ async def test_a_quarantined_message_is_mourned_each_time(engine: AsyncEngine, b
     bench.broker.waiting.clear()
     for _ in range(2):
         assert await bench.runtime.ledger.claim(message.id, "w") is not None
-        await change(engine, message.id, lease_until=PAST)
+        await change(engine, message.id, lease_until=PAST, begun=1)
         await bench.sweep()
         await bench.sweep()
         await bench.drain()

@@ -206,6 +206,8 @@ async def test_an_attempt_knows_where_it_is_and_what_it_sends_inherits_it(
         actor="t.behave",
         attempts=1,
         crashes=2,
+        deaths=3,
+        isolation=1,
         tenant_id=tenant,
         headers={"request_id": "r", "tenant_id": str(tenant), "root_id": "root"},
     )

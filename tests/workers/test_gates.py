@@ -99,7 +99,7 @@ async def test_a_requeued_message_stands_in_line_again(engine: AsyncEngine, benc
     add, ledger = noop(concurrency=1, max_crashes=1), bench.runtime.ledger
     first, second = [(await put(engine, add, number)).id for number in range(2)]
     assert await ledger.claim(first, "w") is not None
-    await change(engine, first, lease_until=PAST)
+    await change(engine, first, lease_until=PAST, begun=1)
     await bench.sweep()
     assert (await look(engine, second)).admitted
     assert await ledger.requeue([first], by="me") == {first}

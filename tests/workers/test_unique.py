@@ -56,7 +56,7 @@ async def test_a_dead_worker_holds_no_key_for_ever(engine: AsyncEngine, bench: W
     first = await put(engine, add)
     for _ in range(2):
         assert await bench.runtime.ledger.claim(first.id, "w") is not None
-        await change(engine, first.id, lease_until=PAST)
+        await change(engine, first.id, lease_until=PAST, begun=1)
         assert (await put(engine, add)).id == first.id
         await bench.sweep()
     assert (await look(engine, first.id)).state == "dead"

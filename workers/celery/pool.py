@@ -173,13 +173,24 @@ class Pool(BasePool):
                 thread = await self.threads.reserve()
             await self.slots.take()
             try:
-                await self._work(job, thread)
+                await self._beside_others(job, thread)
             finally:
                 self.slots.give_back()
         finally:
             if thread is not None:
                 thread.release()
             self.jobs.discard(job)
+
+    async def _beside_others(self, job: Job, thread: Reserved | None) -> None:
+        """Runs the job while no suspect has the process to itself; an actor's attempt sees to that on its own."""
+        task = self.app.tasks.get(job.args[0]) if job.args else None
+        if self.runtime is None or getattr(task, "actor", None) is not None:
+            return await self._work(job, thread)
+        await self.runtime.isolation.enter()
+        try:
+            await self._work(job, thread)
+        finally:
+            self.runtime.isolation.leave()
 
     async def _work(self, job: Job, thread: Reserved | None) -> None:
         """Runs the job until it ends or its hard limit passes: then it is left behind and its slot is free."""

@@ -38,6 +38,21 @@ CROSS JOIN LATERAL (
 ) AS told
 """
 
+BEGIN = """
+WITH mine AS (
+    SELECT held.id
+    FROM (SELECT * FROM unnest($1::uuid[], $2::integer[]) AS c(id, epoch) ORDER BY id) AS c
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM messages m
+        WHERE m.id = c.id AND m.epoch = c.epoch AND m.state || '' = 'running'
+        FOR NO KEY UPDATE
+    ) AS held
+)
+UPDATE messages m SET begun = $3 FROM mine
+WHERE m.id = mine.id AND m.state || '' = 'running'
+RETURNING m.id
+"""
+
 RELEASE = """
 WITH mine AS (
     SELECT held.id
@@ -51,7 +66,7 @@ WITH mine AS (
 UPDATE messages m
 SET state = CASE WHEN m.cancel_requested THEN 'canceled' ELSE 'queued' END,
     finished_at = CASE WHEN m.cancel_requested THEN clock_timestamp() END,
-    lease_until = NULL, rings = 0, intent = false, admitted = m.admitted AND m.pace IS NULL,
+    lease_until = NULL, begun = NULL, rings = 0, intent = false, admitted = m.admitted AND m.pace IS NULL,
     ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() ELSE 'infinity' END,
     error = CASE WHEN m.intent THEN coalesce(m.error, '{}') || '{"definite": true}' ELSE m.error END
 FROM mine
@@ -76,6 +91,14 @@ async def renew(engine: AsyncEngine, claims: Sequence[Claim], lease: float) -> d
     rows = await fetch(engine, RENEW, ids, epochs, lease)
     held = {row["id"]: Renewal(True, row["cancel"]) for row in rows}
     return {each: held.get(each, Renewal(False)) for each in ids}
+
+
+async def begin(engine: AsyncEngine, claims: Sequence[Claim], together: int | None) -> None:
+    """Note that these suspects begin now, `together` of them in a process that runs nothing else.
+
+    None: other work begins in the process, so that a death of it says nothing about them any more.
+    """
+    await fetch(engine, BEGIN, [claim.id for claim in claims], [claim.epoch for claim in claims], together)
 
 
 async def canceled(engine: AsyncEngine, claims: Sequence[Claim]) -> set[UUID]:

@@ -16,7 +16,7 @@ from workers.cron import Scheduled
 from workers.errors import FenceUnheard, Overloaded
 from workers.ledger import claims, fences, leases, operators, progress, settles, sweeper, ticks
 from workers.ledger.batcher import Batcher, poisoned
-from workers.ledger.claims import Bell, Claim
+from workers.ledger.claims import Bell, Claim, Suspect, Take
 from workers.ledger.fences import Intent
 from workers.ledger.json import storable
 from workers.ledger.leases import Renewal
@@ -54,7 +54,9 @@ class Ledger:
             Engine(engine.sync_engine.pool.recreate(), engine.sync_engine.dialect, engine.sync_engine.url)
         )
         self._orphans: set[asyncio.Task[Any]] = set()
-        self._claims: Batcher[Bell, Claim | None] = Batcher(partial(claims.claim, engine), orphaned=self._give_back)
+        self._claims: Batcher[Bell, Claim | Suspect | None] = Batcher(
+            partial(claims.claim, engine), orphaned=self._give_back
+        )
         self._fences: Batcher[Intent, None] = Batcher(partial(fences.fence, engine))
         self._settles: Batcher[Settlement, State | None] = Batcher(partial(settles.settle, engine))
         self._progress: Batcher[Progress, None] = Batcher(partial(progress.progress, engine), in_flight=1)
@@ -66,8 +68,18 @@ class Ledger:
         return await inserts.insert(where, messages)
 
     async def claim(self, id: UUID, worker: str, lease: float = 30.0) -> Claim | None:
-        """Take the row that a doorbell names, for `lease` seconds; None if it is not to be had."""
+        """Take the row that a doorbell names, a suspect too, for `lease` seconds; None if it is not to be had."""
+        claim = await self._claims.submit(Bell(id, worker, lease, Take.ANY))
+        return None if isinstance(claim, Suspect) else claim
+
+    async def claim_unless_suspect(self, id: UUID, worker: str, lease: float = 30.0) -> Claim | Suspect | None:
+        """As `claim`, but a suspect is only reported: it is claimed once nothing else runs in this process."""
         return await self._claims.submit(Bell(id, worker, lease))
+
+    async def suspect(self, id: UUID) -> Suspect | None:
+        """Look whether the row that a doorbell names is a suspect that is due; nothing is claimed."""
+        found = await self._claims.submit(Bell(id, "", 0.0, Take.NOTHING))
+        return found if isinstance(found, Suspect) else None
 
     async def fence(self, claim: Claim, detail: Mapping[str, Any] | None = None) -> None:
         """Announce intent, and store `detail` (JSON values) on the row in the same statement.
@@ -115,6 +127,10 @@ class Ledger:
     async def renew(self, held: Sequence[Claim], lease: float = 30.0) -> dict[UUID, Renewal]:
         """Push the leases of what runs; tells which are lost and which are to be canceled."""
         return await leases.renew(self._engine, held, lease)
+
+    async def begin(self, claims: Sequence[Claim], together: int | None) -> None:
+        """Note that suspects begin now, `together` of them and nothing beside them; see leases.begin."""
+        await leases.begin(self._engine, claims, together)
 
     async def canceled(self, held: Sequence[Claim]) -> set[UUID]:
         """Which of what runs is to be canceled."""
@@ -178,9 +194,9 @@ class Ledger:
             await asyncio.wait(self._orphans)
         await self._engine.dispose()
 
-    def _give_back(self, claim: Claim | None) -> None:
-        """Whoever wanted this claim was cancelled while it was made: nobody would run it until its lease lapsed."""
-        if claim is not None:
+    def _give_back(self, claim: Claim | Suspect | None) -> None:
+        """Release a claim whose attempt was cancelled meanwhile: it would not run until its lease lapsed."""
+        if isinstance(claim, Claim):
             task = asyncio.get_running_loop().create_task(self._released(claim))
             self._orphans.add(task)
             task.add_done_callback(self._orphans.discard)

@@ -69,6 +69,11 @@ messages = sa.Table(
     sa.Column("pace", sa.Integer),
     sa.Column("period", sa.Double),
     sa.Column("fence_detail", pg.JSONB, comment="what the attempt that last passed its fence stored with it"),
+    # A suspect's last worker died: at most `isolation` of them run together, `begun` of them did, and nothing beside
+    # them. `deaths` and `crashes` count workers that died since it last settled: all, and those it was alone with.
+    sa.Column("isolation", sa.SmallInteger),
+    sa.Column("begun", sa.SmallInteger),
+    sa.Column("deaths", sa.SmallInteger, nullable=False, server_default="0"),
     sa.CheckConstraint(f"state IN ({_states})", name="messages_state"),
     sa.CheckConstraint("uncertain_policy IN ('hold', 'resend')", name="messages_uncertain_policy"),
     sa.CheckConstraint("state <> 'running' OR (lease_until IS NOT NULL AND worker IS NOT NULL)", name="messages_lease"),

@@ -96,6 +96,7 @@ moved AS (
         intent = m.intent AND i.state IN ('done', 'uncertain'),
         attempts = m.attempts + i.attempts,
         snoozes = m.snoozes + i.snoozes,
+        crashes = 0, deaths = 0, isolation = NULL, begun = NULL,
         due_at = coalesce(clock_timestamp() + make_interval(secs => i.delay), m.due_at),
         ring_at = CASE
             WHEN m.gate IS NOT NULL AND i.state = 'queued' THEN 'infinity'

@@ -65,51 +65,66 @@ FROM late WHERE m.id = late.id AND m.state || '' = 'queued'
 RETURNING {_MESSAGE}
 """  # noqa: S608 (our own constants)
 
+# Only what ran alone in its process when that died was the cause. Everything else becomes a suspect: at most half of
+# those that were together may run together next time, in a process that runs nothing else.
+_SUSPECTED = """\
+        isolation = CASE
+            WHEN m.begun IS NOT NULL THEN (m.begun + 1) / 2
+            ELSE coalesce(m.isolation, least((lapsed.together + 1) / 2, 10000))
+        END,
+        deaths = least(m.deaths + 1, 10000), begun = NULL,
+        crashes = m.crashes + (m.begun IS NOT DISTINCT FROM 1)::int,
+"""
+_ALONE = "lapsed.begun IS NOT DISTINCT FROM 1"
+_GUILTY = f"{_ALONE} AND m.crashes + 1 >= m.max_crashes AND NOT m.cancel_requested"
+
 RECLAIM = f"""
-WITH lapsed AS (
-    SELECT id FROM messages
+WITH found AS (
+    SELECT id, worker, begun FROM messages
     WHERE {_GATE} AND state = 'running' AND NOT intent AND lease_until < clock_timestamp()
     ORDER BY id LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 ),
+lapsed AS (
+    SELECT id, begun, count(*) OVER (PARTITION BY worker) AS together FROM found
+),
 moved AS (
     UPDATE messages m
-    SET state = CASE
-            WHEN m.cancel_requested THEN 'canceled' WHEN m.crashes + 1 >= m.max_crashes THEN 'dead' ELSE 'queued'
-        END,
-        crashes = m.crashes + 1, lease_until = NULL, rings = 1, admitted = m.admitted AND m.pace IS NULL,
+    SET state = CASE WHEN m.cancel_requested THEN 'canceled' WHEN {_GUILTY} THEN 'dead' ELSE 'queued' END,
+{_SUSPECTED}        lease_until = NULL, rings = 1, admitted = m.admitted AND m.pace IS NULL,
         ring_at = CASE WHEN m.pace IS NULL THEN clock_timestamp() + interval '{FIRST_RING} s' ELSE 'infinity' END,
-        finished_at = CASE
-            WHEN m.cancel_requested OR m.crashes + 1 >= m.max_crashes THEN clock_timestamp()
-        END,
-        error = CASE WHEN m.crashes + 1 >= m.max_crashes AND NOT m.cancel_requested THEN
+        finished_at = CASE WHEN m.cancel_requested OR ({_GUILTY}) THEN clock_timestamp() END,
+        error = CASE WHEN {_GUILTY} THEN
             jsonb_build_object('type', 'Quarantined', 'reason', 'quarantined', 'at', clock_timestamp(),
                 'message', format('its worker died %s times while it ran', m.crashes + 1))
             ELSE m.error END
     FROM lapsed
     WHERE m.id = lapsed.id AND m.state || '' = 'running'
         AND NOT m.intent AND m.lease_until < clock_timestamp()
-    RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker
+    RETURNING {_MESSAGE}, m.epoch, m.started_at, m.worker, {_ALONE} AS alone
 ),
 noted AS (
     INSERT INTO message_attempts (message_id, epoch, outcome, started_at, worker)
-    SELECT id, epoch, 'crashed', started_at, worker FROM moved
+    SELECT id, epoch, CASE WHEN alone THEN 'crashed' ELSE 'interrupted' END, started_at, worker FROM moved
     ON CONFLICT DO NOTHING
 )
 SELECT * FROM moved
 """  # noqa: S608 (our own constants)
 
 DOUBTFUL = f"""
-WITH lapsed AS (
-    SELECT id FROM messages
+WITH found AS (
+    SELECT id, worker FROM messages
     WHERE {_GATE} AND state = 'running' AND intent AND lease_until < clock_timestamp() - make_interval(secs => $2)
     ORDER BY id LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 ),
+lapsed AS (
+    SELECT id, count(*) OVER (PARTITION BY worker) AS together FROM found
+),
 moved AS (
     UPDATE messages m
-    SET state = 'uncertain', crashes = m.crashes + 1, lease_until = NULL, finished_at = clock_timestamp(),
-        error = jsonb_build_object('type', 'Uncertain', 'at', clock_timestamp(),
+    SET state = 'uncertain', lease_until = NULL, finished_at = clock_timestamp(),
+{_SUSPECTED}        error = jsonb_build_object('type', 'Uncertain', 'at', clock_timestamp(),
             'message', 'its worker died past the point of no return')
     FROM lapsed
     WHERE m.id = lapsed.id AND m.state || '' = 'running'

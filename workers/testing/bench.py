@@ -115,7 +115,8 @@ class Workbench:
         """Let the worker of the next `times` attempts (of `actor`) die at this point, as by kill -9.
 
         Nothing is settled then. A row is taken back when its lease has lapsed (`advance`), a message without one is
-        delivered again; both count the crash, and are given up after `max_crashes`.
+        delivered again. The first death of a row makes it a suspect, which runs alone; each later one is a crash, and
+        so is each of a message without a row; both are given up after `max_crashes`.
         """
         self._deaths.plan(at, actor=None if actor is None else actor.name, times=times)
 

@@ -33,6 +33,10 @@ class Row:
     old: bool = False
     resent: int = 0
     definite: bool = False
+    worker: str = ""
+    isolation: int | None = None
+    begun: int | None = None
+    deaths: int = 0
 
     def seen(self) -> tuple[object, ...]:
         """What can be read in the table."""
@@ -46,6 +50,9 @@ class Row:
             self.cancel,
             self.state is R,
             self.definite,
+            self.isolation,
+            self.begun,
+            self.deaths,
         )
 
     def waits_for_the_sweeper(self) -> bool:
@@ -58,9 +65,10 @@ class Row:
     def doubted(self, epoch: int) -> bool:
         return self.state is UNCERTAIN and self.epoch == epoch
 
-    def claim(self) -> bool:
+    def claim(self, worker: str) -> bool:
         if not self.startable():
             return False
+        self.worker = worker
         self.state, self.intent, self.lease, self.definite = R, False, FRESH, False
         self.epoch += 1
         return True
@@ -80,10 +88,25 @@ class Row:
         self.lease = FRESH
         return True, self.cancel and not self.intent
 
+    def begin(self, epoch: int, together: int | None) -> None:
+        if self.owned(epoch):
+            self.begun = together
+
+    def lose_worker(self, together: int) -> None:
+        """Its worker died, which held this many messages in this state."""
+        self.crashes += self.begun == 1
+        if self.begun is not None:
+            self.isolation = (self.begun + 1) // 2
+        elif self.isolation is None:
+            self.isolation = (together + 1) // 2
+        self.deaths += 1
+        self.begun = None
+
     def release(self, epoch: int, *, only_canceled: bool = False) -> bool:
         if not self.owned(epoch) or (only_canceled and not self.cancel):
             return False
         self.definite = self.definite or self.intent
+        self.begun = None
         self.state, self.intent = CANCELED if self.cancel else Q, False
         return True
 
@@ -103,6 +126,7 @@ class Row:
         self.state, self.intent = to, self.intent and to in {DONE, UNCERTAIN}
         self.attempts += counts[0]
         self.snoozes += counts[1]
+        self.crashes, self.deaths, self.isolation, self.begun = 0, 0, None, None
         self.old = False
         return to
 
@@ -147,40 +171,41 @@ class Ledger:
 
     def do(self, duty: str) -> set[int]:
         """The numbers of the rows that one duty moves."""
-        return {at for at, row in enumerate(self.rows) if DUTIES[duty](row)}
+        found = [at for at, row in enumerate(self.rows) if DUE[duty](row)]
+        workers = [self.rows[at].worker for at in found]
+        for at in found:
+            DUTIES[duty](self.rows[at], workers.count(self.rows[at].worker))
+        return set(found)
 
 
-def _expire(row: Row) -> bool:
-    if row.state is not Q or not row.late:
-        return False
+def _expire(row: Row, _: int) -> None:
     row.state = EXPIRED
-    return True
 
 
-def _reclaim(row: Row) -> bool:
-    if row.state is not R or row.intent or row.lease == FRESH:
-        return False
-    row.crashes += 1
-    row.state = CANCELED if row.cancel else DEAD if row.crashes >= row.max_crashes else Q
+def _reclaim(row: Row, together: int) -> None:
+    alone = row.begun == 1
+    row.lose_worker(together)
+    row.state = CANCELED if row.cancel else DEAD if alone and row.crashes >= row.max_crashes else Q
     row.definite = row.definite and row.state is not DEAD
-    return True
 
 
-def _doubt(row: Row) -> bool:
-    if row.state is not R or not row.intent or row.lease != LONG_LAPSED:
-        return False
+def _doubt(row: Row, together: int) -> None:
+    row.lose_worker(together)
     row.state, row.old, row.definite = UNCERTAIN, False, False
-    row.crashes += 1
-    return True
 
 
-def _resend(row: Row) -> bool:
-    if row.state is not UNCERTAIN or not row.resends or not row.old or row.resent >= row.max_crashes or row.cancel:
-        return False
+def _resend(row: Row, _: int) -> None:
     row.state, row.intent, row.due = Q, False, True
     row.epoch += 1
     row.resent += 1
-    return True
 
 
 DUTIES = {"expired": _expire, "reclaimed": _reclaim, "doubtful": _doubt, "resent": _resend}
+DUE = {
+    "expired": lambda row: row.state is Q and row.late,
+    "reclaimed": lambda row: row.state is R and not row.intent and row.lease != FRESH,
+    "doubtful": lambda row: row.state is R and row.intent and row.lease == LONG_LAPSED,
+    "resent": lambda row: (
+        row.state is UNCERTAIN and row.resends and row.old and row.resent < row.max_crashes and not row.cancel
+    ),
+}

@@ -77,6 +77,7 @@ def _without(name: str, where: str, *texts: str) -> Mutant:
 
 RUNNING = ("m.state || '' = 'running'", "true")
 AGAIN = ("epoch = m.epoch + 1", "epoch = m.epoch")
+ALONE = "+ (m.begun IS NOT DISTINCT FROM 1)::int"
 ANY_EPOCH = (" AND m.epoch = c.epoch", "")
 
 # Left out: what another guard says again, such as the state of a row at the fence: only what runs has a lease.
@@ -173,13 +174,31 @@ MUTANTS = (
         ("AND lease_until < clock_timestamp()", ""),
         ("AND m.lease_until < clock_timestamp()", ""),
     ),
-    _mutant("reclaim without counting", "sweeper.RECLAIM", ("crashes = m.crashes + 1", "crashes = m.crashes")),
-    _without("reclaim for ever", "sweeper.RECLAIM", "WHEN m.crashes + 1 >= m.max_crashes THEN 'dead'"),
+    _without("reclaim without counting", "sweeper.RECLAIM", ALONE),
+    _mutant("reclaim and count what had company", "sweeper.RECLAIM", (ALONE, "+ 1")),
+    _mutant("reclaim for ever", "sweeper.RECLAIM", ("m.crashes + 1 >= m.max_crashes", "false")),
     _mutant(
         "reclaim once too often",
         "sweeper.RECLAIM",
-        ("m.crashes + 1 >= m.max_crashes THEN 'dead'", "m.crashes >= m.max_crashes THEN 'dead'"),
+        ("m.crashes + 1 >= m.max_crashes", "m.crashes >= m.max_crashes"),
     ),
+    _mutant(
+        "reclaim and quarantine what had company",
+        "sweeper.RECLAIM",
+        ("WHEN lapsed.begun IS NOT DISTINCT FROM 1 AND", "WHEN"),
+    ),
+    _mutant("reclaim and never halve", "sweeper.RECLAIM", ("(m.begun + 1) / 2", "m.begun")),
+    _mutant("reclaim and halve for all workers", "sweeper.RECLAIM", ("PARTITION BY worker", "")),
+    _mutant("reclaim and keep what began", "sweeper.RECLAIM", ("begun = NULL", "begun = m.begun")),
+    _mutant(
+        "claim a suspect beside others", "claims.CLAIM", ("WHEN 0 THEN free.isolation IS NULL", "WHEN 0 THEN true")
+    ),
+    _mutant("begin without epoch", "leases.BEGIN", ANY_EPOCH),
+    _mutant("begin what does not run", "leases.BEGIN", RUNNING),
+    _without("release and keep what began", "leases.RELEASE", "begun = NULL, "),
+    _without("settle and stay a suspect", "settles.SETTLE", "isolation = NULL, "),
+    _without("settle and keep counting crashes", "settles.SETTLE", "crashes = 0, "),
+    _without("settle and keep counting deaths", "settles.SETTLE", "deaths = 0, "),
     _without("reclaim what is to be canceled", "sweeper.RECLAIM", "WHEN m.cancel_requested THEN 'canceled'"),
     _mutant("reclaim and keep the lease", "sweeper.RECLAIM", ("lease_until = NULL", "lease_until = m.lease_until")),
     _without("doubt what has not passed its fence", "sweeper.DOUBTFUL", "AND intent", "AND m.intent"),
@@ -188,7 +207,8 @@ MUTANTS = (
         "sweeper.DOUBTFUL",
         _at_once("$2"),
     ),
-    _mutant("doubt without counting", "sweeper.DOUBTFUL", ("crashes = m.crashes + 1", "crashes = m.crashes")),
+    _without("doubt without counting", "sweeper.DOUBTFUL", ALONE),
+    _mutant("doubt and count what had company", "sweeper.DOUBTFUL", (ALONE, "+ 1")),
     _mutant("doubt and queue again", "sweeper.DOUBTFUL", ("SET state = 'uncertain'", "SET state = 'queued'")),
     _without("resend what is held", "sweeper.RESEND", "AND uncertain_policy = 'resend'"),
     _without("resend what is to be canceled", "sweeper.RESEND", "AND NOT cancel_requested"),

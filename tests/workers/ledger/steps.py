@@ -20,17 +20,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.workers.ledger import model
 from tests.workers.ledger.model import FRESH, LAPSED, LONG_LAPSED, UNFINISHED
-from tests.workers.ledger.rows import FUTURE, PAST, change
+from tests.workers.ledger.rows import FUTURE, PAST, change, look
 from workers import Canceled, DeadLetter, Done, Expired, LeaseLost, Outcome, RetryAt, Snoozed, Unknown
 from workers.ledger import Claim, State, sweeper
 from workers.ledger import Ledger as Real
+from workers.ledger.claims import Suspect
 from workers.ledger.statement import fetch
 from workers.message import Message
 
 TRUNCATE = "TRUNCATE messages, message_attempts"
 READ = """
 SELECT state, intent, epoch, attempts, crashes, snoozes, cancel_requested, lease_until IS NOT NULL,
-    coalesce(error ->> 'definite' = 'true', false)
+    coalesce(error ->> 'definite' = 'true', false), isolation, begun, deaths
 FROM messages ORDER BY array_position($1::uuid[], id)
 """
 
@@ -127,8 +128,12 @@ class Steps(RuleBasedStateMachine):
     def claim(self, number: int, worker: str) -> None:
         ready = any(row.state is State.QUEUED for row in self.model.rows) and number % 4 != 1
         at = self.among(number, lambda row: row.state is State.QUEUED) if ready else self.any_row(number)
+        row = self.model.rows[at]
+        if row.isolation is not None:  # else it would be claimed
+            found = self.run(self.real.claim_unless_suspect(self.ids[at], worker))
+            assert found == (Suspect(self.ids[at], row.isolation, row.deaths) if row.startable() else None)
         claim = self.run(self.real.claim(self.ids[at], worker))
-        assert (claim is not None) is self.model.rows[at].claim()
+        assert (claim is not None) is row.claim(worker)
         self.note("claim" if claim else "claim refused")
         if claim is not None:
             assert claim.epoch == self.model.rows[at].epoch
@@ -144,7 +149,8 @@ class Steps(RuleBasedStateMachine):
             return [claim for claim in got if claim is not None]
 
         claims = self.run(work())
-        assert len(claims) == int(self.model.rows[at].claim())
+        assert len(claims) == int(self.model.rows[at].claim(""))
+        self.model.rows[at].worker = self.run(self.worker_of(at))
         self.note("claim race")
         self.claims += [(at, claim, [False]) for claim in claims]
 
@@ -186,6 +192,17 @@ class Steps(RuleBasedStateMachine):
         definite = outcome.definite or not fenced[0]
         assert now == self.model.rows[at].settle(claim.epoch, to, definite=definite, counts=counts, later=later)
         self.note(f"settle {now}")
+
+    async def worker_of(self, at: int) -> str:
+        return str((await look(self.engine, self.ids[at])).worker)
+
+    @precondition(lambda self: self.claims)
+    @rule(number=NUMBER, together=st.sampled_from([1, 1, 1, 2, 5, None]))
+    def begin_alone(self, number: int, together: int | None) -> None:
+        at, claim, _ = self.any_claim(number)
+        self.run(self.real.begin([claim], together))
+        self.model.rows[at].begin(claim.epoch, together)
+        self.note("begin" if self.model.rows[at].owned(claim.epoch) else "begin refused")
 
     @precondition(lambda self: self.claims)
     @rule(number=NUMBER)
@@ -294,7 +311,7 @@ class Steps(RuleBasedStateMachine):
         self.run(change(self.engine, self.ids[at], lease_until=PAST))
         self.sweep()
         claim = self.run(self.real.claim(self.ids[at], "w4"))
-        assert (claim is not None) is self.model.rows[at].claim()
+        assert (claim is not None) is self.model.rows[at].claim("w4")
         self.note("taken over" if claim else "not taken over")
         if claim is not None:
             self.claims.append((at, claim, [False]))

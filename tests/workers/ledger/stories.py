@@ -31,7 +31,7 @@ class Machine(Steps):
     def start(self, at: int) -> tuple[int, Claim, list[bool]]:
         """A worker takes a message that waits."""
         claim = self.run(self.real.claim(self.ids[at], "w6"))
-        assert self.model.rows[at].claim()
+        assert self.model.rows[at].claim("w6")
         self.claims.append((at, claim, [False]))
         return self.claims[-1]
 
@@ -95,6 +95,27 @@ class Machine(Steps):
         row.lease = LONG_LAPSED
         self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
         self.duty(name)
+
+    @precondition(lambda self: any(row.startable() for row in self.model.rows))
+    @rule(number=NUMBER, together=st.sampled_from([1, 1, 2]), fenced=st.booleans())
+    def its_workers_die_until_it_runs_no_more(self, number: int, together: int, *, fenced: bool) -> None:
+        """Alone in each, it is quarantined; in company it never is."""
+        at = self.some_start(number)
+        row = self.model.rows[at]
+        for _ in range(row.max_crashes + 1):
+            if not row.startable():
+                break
+            _, claim, held = self.start(at)
+            self.run(self.real.begin([claim], together))
+            row.begin(claim.epoch, together)
+            if fenced:
+                self.run(self.real.fence(claim))
+                assert row.fence(claim.epoch)
+                held[0] = True
+            row.lease = LONG_LAPSED
+            self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
+            self.duty("doubtful" if fenced else "reclaimed")
+        self.note(f"died until {row.state}")
 
     @precondition(lambda self: any(row.startable() and row.crashes + 1 < row.max_crashes for row in self.model.rows))
     @rule(number=NUMBER, cancel=st.booleans(), again=AGAIN)

@@ -86,8 +86,8 @@ async def statements(raw: Any) -> dict[str, tuple[str, tuple[Any, ...]]]:
     due, held = [await raw.fetchval(IDS, kind) for kind in ("ring", "held")]
     ones = [1] * DUE
     return {
-        "claim": (claims.CLAIM, (due, ["w"] * DUE, [60.0] * DUE)),
         "fence": (fences.FENCE, (held, ones, 2.0, [None] * len(held))),
+        "claim": (claims.CLAIM, (due, ["w"] * DUE, [60.0] * DUE, [claims.Take.UNSUSPECTED] * DUE)),
         "renew": (leases.RENEW, (held, ones, 60.0)),
         "ring": (sweeper.RING, (500,)),
         "expire": (sweeper.EXPIRE, (500,)),
@@ -186,9 +186,10 @@ async def by_id(raw: Any, many: int) -> dict[str, tuple[str, tuple[Any, ...]]]:
     due, held, doubt = [(await raw.fetchval(IDS, kind))[:many] for kind in ("ring", "held", "doubt")]
     ones = [1] * many
     return {
-        "claim": (claims.CLAIM, (due, ["w"] * many, [60.0] * many)),
         "fence": (fences.FENCE, (held, ones, 2.0, [None] * len(held))),
+        "claim": (claims.CLAIM, (due, ["w"] * many, [60.0] * many, [claims.Take.UNSUSPECTED] * many)),
         "renew": (leases.RENEW, (held, ones, 60.0)),
+        "begin": (leases.BEGIN, (held, ones, many)),
         "canceled": (leases.CANCELED, (held, ones)),
         "release": (leases.RELEASE, (held, ones, False)),
         "progress": (progress.PROGRESS, (held, ones, ["{}"] * many)),

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.workers.ledger.rows import FUTURE, PAST, change, look, make, tries
+from workers import RetryAt
 from workers.ledger import Ledger, State
+from workers.ledger.claims import Suspect
 from workers.ledger.sweeper import LIMIT, PLENTY
 from workers.message import Message, Priority
 
@@ -83,7 +85,7 @@ async def test_four_sweepers_at_once_ring_once_for_each_row(engine: AsyncEngine,
     await asyncio.gather(*(sweep(ledger) for ledger in ledgers))
     await asyncio.gather(*(ledger.close() for ledger in ledgers))
     assert sorted(bell.ids) == sorted(ids | crashed)
-    assert {(await look(engine, id)).crashes for id in crashed} == {1}
+    assert {(await look(engine, id)).deaths for id in crashed} == {1}
 
 
 async def test_sweepers_without_the_lock_between_them_still_ring_once(
@@ -141,7 +143,7 @@ async def test_a_message_not_started_in_time_expires(ledger: Ledger, engine: Asy
 async def test_what_a_dead_worker_held_runs_again_and_the_crash_is_counted_apart(
     ledger: Ledger, engine: AsyncEngine, bell: Bell
 ) -> None:
-    id = await make(engine, State.RUNNING, lease_until=PAST, attempts=2)
+    id = await make(engine, State.RUNNING, lease_until=PAST, attempts=2, begun=1)
     alive = await make(engine, State.RUNNING)
     await ledger.sweep(bell)
     row = await look(engine, id)
@@ -154,10 +156,78 @@ async def test_what_a_dead_worker_held_runs_again_and_the_crash_is_counted_apart
     assert (claim.epoch, claim.crashes) == (2, 1)
 
 
+async def test_what_died_in_company_becomes_a_suspect_and_nothing_is_counted(
+    ledger: Ledger, engine: AsyncEngine, bell: Bell
+) -> None:
+    first = [await make(engine, State.RUNNING, lease_until=PAST, worker="a", max_crashes=1) for _ in range(5)]
+    second = await make(engine, State.RUNNING, lease_until=PAST, worker="b", max_crashes=1)
+    swept = await ledger.sweep(bell)
+    assert swept.quarantined == []
+    rows = [await look(engine, id) for id in (*first, second)]
+    assert [(row.state, row.crashes, row.deaths, row.isolation) for row in rows] == [
+        *[("queued", 0, 1, 3)] * 5,
+        ("queued", 0, 1, 1),
+    ]
+    assert [each.outcome for each in await tries(engine, second)] == ["interrupted"]
+    assert await ledger.claim_unless_suspect(second, "c") == Suspect(second, 1, 1)
+    assert (await look(engine, second)).state == "queued"
+
+
+async def test_a_group_that_died_is_halved(ledger: Ledger, engine: AsyncEngine, bell: Bell) -> None:
+    ids = [await make(engine, isolation=5, deaths=1) for _ in range(5)]
+    claims = [claim for id in ids if (claim := await ledger.claim(id, "w", 30.0)) is not None]
+    await ledger.begin(claims, 5)
+    assert await ledger.settle(claims[0], RetryAt(delay=0)) is State.QUEUED
+    for id in ids[1:]:
+        await change(engine, id, lease_until=PAST)
+    await ledger.sweep(bell)
+    rows = [await look(engine, id) for id in ids]
+    assert [(row.isolation, row.deaths, row.begun) for row in rows] == [(None, 0, None), *[(3, 2, None)] * 4]
+    assert {row.crashes for row in rows} == {0}
+
+
+async def test_an_attempt_that_settles_resets_the_count(ledger: Ledger, engine: AsyncEngine) -> None:
+    id = await make(engine, crashes=2, deaths=9, isolation=1)
+    claim = await ledger.claim(id, "w", 30.0)
+    assert claim is not None
+    assert claim.deaths == 9
+    await ledger.begin([claim], 1)
+    await ledger.settle(claim, RetryAt(delay=0))
+    row = await look(engine, id)
+    assert (row.crashes, row.deaths, row.isolation, row.begun) == (0, 0, None, None)
+
+
+async def test_a_claim_whose_answer_was_lost_is_no_crash(ledger: Ledger, engine: AsyncEngine, bell: Bell) -> None:
+    """Also of a suspect: it is claimed and has not begun."""
+    id = await make(engine, max_crashes=1, isolation=1, deaths=1)
+    for _ in range(3):
+        assert await ledger.claim(id, "w", 30.0) is not None
+        await change(engine, id, lease_until=PAST)
+        await ledger.sweep(bell)
+    row = await look(engine, id)
+    assert (row.state, row.crashes, row.isolation) == ("queued", 0, 1)
+
+
+async def test_what_runs_beside_other_work_again_is_not_counted(
+    ledger: Ledger, engine: AsyncEngine, bell: Bell
+) -> None:
+    id = await make(engine, max_crashes=1, isolation=1, deaths=1)
+    claim = await ledger.claim(id, "w", 30.0)
+    assert claim is not None
+    await ledger.begin([claim], 1)
+    await ledger.begin([claim], None)
+    await change(engine, id, lease_until=PAST)
+    await ledger.sweep(bell)
+    row = await look(engine, id)
+    assert (row.state, row.crashes, row.deaths, row.isolation) == ("queued", 0, 2, 1)
+
+
 async def test_a_message_that_kills_its_workers_is_quarantined(ledger: Ledger, engine: AsyncEngine, bell: Bell) -> None:
     id = await make(engine, max_crashes=3)
     for _ in range(3):
-        assert await ledger.claim(id, "w", 30.0) is not None
+        claim = await ledger.claim(id, "w", 30.0)
+        assert claim is not None
+        await ledger.begin([claim], 1)
         await change(engine, id, lease_until=PAST)
         swept = await ledger.sweep(bell)
     assert [message.id for message in swept.quarantined] == [id]
@@ -168,7 +238,7 @@ async def test_a_message_that_kills_its_workers_is_quarantined(ledger: Ledger, e
 
 
 async def test_what_was_to_be_canceled_is_when_its_worker_died(ledger: Ledger, engine: AsyncEngine, bell: Bell) -> None:
-    id = await make(engine, State.RUNNING, lease_until=PAST, cancel_requested=True, crashes=2)
+    id = await make(engine, State.RUNNING, lease_until=PAST, cancel_requested=True, crashes=2, begun=1)
     await ledger.sweep(bell)
     assert (await look(engine, id)).state == "canceled"
     assert bell.heard == []
@@ -180,7 +250,7 @@ async def test_past_the_fence_a_lapsed_lease_never_makes_it_run_again(
     recent = await make(
         engine, State.RUNNING, intent=True, lease_until=sa.text("clock_timestamp() - interval '9 minutes'")
     )
-    id = await make(engine, State.RUNNING, intent=True, lease_until=PAST)
+    id = await make(engine, State.RUNNING, intent=True, lease_until=PAST, begun=1)
     swept = await ledger.sweep(bell)
     assert [message.id for message in swept.doubtful] == [id]
     assert bell.heard == []
