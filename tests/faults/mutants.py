@@ -65,9 +65,9 @@ MUTANTS = (
         "workers/execution.py",
         (
             (
-                "            outcome = await _run(runtime, context, claim.args, claim.kwargs)\n",
+                "            outcome = await _run(runtime, context, claim.args, claim.kwargs, begin)\n",
                 "            await runtime.ledger.settle(claim, Done(), fenced=True)\n"
-                "            outcome = await _run(runtime, context, claim.args, claim.kwargs)\n",
+                "            outcome = await _run(runtime, context, claim.args, claim.kwargs, begin)\n",
             ),
         ),
         "tests/faults/test_workers.py::test_kill_9_in_the_midst_of_mail_again_and_again",
