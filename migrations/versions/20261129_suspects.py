@@ -5,13 +5,13 @@
 `deaths`: workers that died holding the message since it last settled, whatever the cause; `crashes`: while it ran alone.
 
 Revision ID: 20261129_suspects
-Revises: 20261129_replies
+Revises: 20261129_provider_ids
 """
 
 from alembic import op
 
 revision = "20261129_suspects"
-down_revision = "20261129_replies"
+down_revision = "20261129_provider_ids"
 branch_labels = None
 depends_on = None
 
