@@ -21,6 +21,15 @@ async def hand_in(site: Site, count: int) -> list[UUID]:
     return [id for name in names for id in site.caller.accepted[name]]
 
 
+async def hand_in_to(site: Site, *kinds: str) -> UUID:
+    """Hands in one email to a recipient of each kind: there, deferred, refused (see service.dev.chaos.sink)."""
+    key = f"b{next(_batches)}"
+    await site.caller.send(key, to=[f"{kind}-{key}@example.org" for kind in kinds])
+    assert not site.caller.unexpected, site.caller.unexpected
+    (id,) = site.caller.accepted[key]
+    return id
+
+
 async def row(site: Site, id: UUID) -> Row:
     """One mail as it is stored."""
     return (await site.books.rows())[id]

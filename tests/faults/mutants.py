@@ -34,7 +34,7 @@ MUTANTS = (
         "the fence stores no reply to a recipient",
         "service/emails/actors.py",
         (("fence_detail(refused, partial(continuation, stored))", "None"),),
-        "tests/service/emails/test_recipients.py",
+        "tests/service/emails/test_recipients.py::test_a_definite_no_to_the_dot_tries_each_recipient_by_itself_once",
     ),
     Mutant(
         "the dot is written without asking the fence",

@@ -20,6 +20,8 @@ async def test_a_small_seed_loses_nothing_and_sends_nothing_twice(stack: Stack, 
     verdict = await run(stack, database, tmp_path, seed=seed, mails=120, names=names, say=print)
     assert verdict.violations == []
     assert (verdict.count.accepted, verdict.count.lost, verdict.count.duplicated) == (120, 0, 0)
+    assert verdict.count.recipients > 200, "one to four of each"
+    assert verdict.count.failed, "some were refused"
 
 
 def test_each_kind_of_fault_comes_before_any_comes_again() -> None:

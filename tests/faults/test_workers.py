@@ -9,7 +9,7 @@ import pytest
 from service.dev.chaos.fleet import by_hand
 from service.dev.chaos.sink import Rule
 from service.dev.chaos.site import Site
-from tests.faults.judging import eventually, hand_in, in_state, judge, received, row, said, sent, until
+from tests.faults.judging import eventually, hand_in, hand_in_to, in_state, judge, received, row, said, sent, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,6 +25,28 @@ async def test_kill_9_in_the_midst_of_mail_again_and_again(site: Site) -> None:
         await by_hand(worker.start)
         await jobs
     await judge(site)
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["before the yes", "between the yes and its settlement"])
+async def test_a_worker_killed_past_the_dot_forgets_no_deferred_recipient(site: Site, heard: bool) -> None:
+    site.sink.rules["dot"] = [Rule(delay=1.5, accept=True, times=1)]
+    before = len(site.sink.mails)
+    id = await hand_in_to(site, "there", "deferred", "refused")
+    await eventually(lambda: len(site.sink.mails) > before, "the server has it")
+    site.proxies["db"].blackhole()  # what becomes of it cannot be stored
+    await asyncio.sleep(2.5 if heard else 0)
+    for worker in site.fleet.workers:
+        await by_hand(worker.kill)
+    site.proxies["db"].heal()
+    for worker in site.fleet.workers:
+        await by_hand(worker.start)
+    await site.books.lapse([id])
+    await until(site, [id], in_state("uncertain"), "the outcome is unknown", 90)
+    seen = await judge(site)
+    assert sorted(seen.rows[id].replies.values()) == ["deferred", "refused"]
+    (rest,) = [each for each in seen.rows.values() if each.follows == id]
+    assert rest.state == "done"
+    assert [seen.received.get((rest.message_id, address), 0) for address in seen.rows[id].recipients] == [1, 1, 0]
 
 
 async def test_sigterm_under_load_ends_with_0_leaves_no_doubt_and_sends_nothing_afterwards(site: Site) -> None:

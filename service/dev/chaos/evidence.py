@@ -25,6 +25,10 @@ ACTOR = "emails.send_email"
 ROWS = f"""
 SELECT id, m.state, m.epoch, m.intent, coalesce(e.status, '(no record)') AS status,
     coalesce(e.message_id, id::text) AS message_id, coalesce(m.error::text, '') AS error,
+    coalesce(e.recipients, '{{}}') AS recipients, e.follows, (m.outcome ->> 'code')::int AS code,
+    ARRAY(SELECT jsonb_object_keys(m.outcome -> 'suppressed')) AS suppressed,
+    -- an older version has no such column
+    coalesce(to_jsonb(e) ->> 'recipient_replies', '{{}}') AS replies,
     (SELECT count(*) FROM message_attempts a WHERE a.message_id = id AND a.outcome = 'resent') AS resent
 FROM (SELECT * FROM messages WHERE actor = '{ACTOR}') m FULL JOIN emails e USING (id)
 """  # noqa: S608 (our own constant)
@@ -70,7 +74,7 @@ class Books:
     async def rows(self) -> dict[UUID, Row]:
         """Every mail."""
         found = await self.fetch(ROWS)
-        return {each["id"]: Row(**{name: each[name] for name in Row.__struct_fields__}) for each in found}
+        return {each["id"]: _row(each) for each in found}
 
     async def unfinished(self) -> Counter[str]:
         """How many mails wait and run."""
@@ -123,6 +127,14 @@ class Books:
         """Empties Redis."""
         async with redis.Redis.from_url(self.redis_url, socket_timeout=2) as server:
             await server.flushall()
+
+
+def _row(found: asyncpg.Record) -> Row:
+    values = {name: found[name] for name in Row.__struct_fields__}
+    stored: dict[str, dict[str, str]] = msgspec.json.decode(found["replies"])
+    suppressed = dict.fromkeys(found["suppressed"], "suppressed")
+    values["replies"] = {**suppressed, **{recipient: each["status"] for recipient, each in stored.items()}}
+    return Row(**{**values, "recipients": tuple(found["recipients"])})
 
 
 def _doorbell(text: bytes) -> UUID | str:

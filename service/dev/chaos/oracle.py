@@ -1,12 +1,15 @@
 """What must hold after any fault, judged from what was seen: values in, violations out. Pure.
 
-I1 what was accepted is stored; I2 each accepted mail is in exactly one place; I3 the receiver has it once at most;
-I4 what is called sent was received; I5 nothing is left running or waiting; I6 what is final stays as it is;
-I7 Redis holds nothing but stale doorbells; I8 all of it in bounded time; I9 and in bounded memory.
+Emails have several recipients, so what is counted are pairs of an email and a recipient. I1 what was accepted is
+stored; I2 each pair is in exactly one place; I3 the receiver has each at most once; I4 what is called sent was
+received; I5 nothing is left running or waiting; I6 what is final stays as it is; I7 Redis holds nothing but stale
+doorbells; I8 all of it in bounded time; I9 and in bounded memory; I10 no pair is silently missing: a
+deferred one is retried by one email, and what was given up was refused by the mail server.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -25,9 +28,18 @@ FINAL = frozenset({"done", "canceled", "expired"})
 IN_DOUBT = frozenset({"uncertain", "held"})
 UNFINISHED = frozenset({"queued", "running"})
 
+Fate = Literal["sent", "failed", "uncertain", "lost"]
+Pair = tuple[str, str]
+"""A Message-ID and the address of a recipient."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A mail in the database: its message's state and epoch, the record's status, and how often it was sent again."""
+    """An email in the database: its message's state and epoch, the record's status, and how often it was sent again.
+
+    `recipients` are those that it was stored for; `replies` says which of them it serves no more: `refused` or
+    `deferred` by the server beside others, or `suppressed`. A deferred one is served by the email that `follows` this
+    one. `code` is the server's last reply.
+    """
 
     state: str
     epoch: int
@@ -36,6 +48,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str
     resent: int = 0
     error: str = ""
+    recipients: tuple[str, ...] = ()
+    replies: Mapping[str, str] = {}
+    follows: UUID | None = None
+    code: int | None = None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +59,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     accepted: Mapping[str, frozenset[UUID]]
     """By Idempotency-Key: the ids that were answered with 202."""
+    recipients: Mapping[str, tuple[str, ...]]
+    """By Idempotency-Key: the addresses that were asked for."""
     rows: Mapping[UUID, Row]
-    received: Mapping[str, int]
-    """By Message-ID: how often the receiving server took it."""
+    received: Mapping[Pair, int]
+    """How often the receiving server took an email for a recipient."""
+    refused: frozenset[str] = frozenset()
+    """The recipients that the receiving server refused for good."""
     later: Mapping[UUID, Row]
     """The rows once more, after every doorbell was rung again."""
     doorbells: tuple[UUID | str, ...] = ()
@@ -69,9 +89,12 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the accepted mails."""
+    """What became of the accepted emails, by their recipients."""
 
     accepted: int
+    """Emails."""
+    recipients: int
+    """Pairs of an email and a recipient; the figures below are of these."""
     sent: int
     failed: int
     uncertain: int
@@ -79,11 +102,19 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     duplicated: int
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a recipient of an email, and what is wrong about that."""
+
+    fate: Fate
+    wrong: Violation | None
+
+
 def violations(seen: Evidence) -> list[Violation]:
     """Everything that must not be."""
     return [
         *_stored(seen),
         *_placed(seen),
+        *(outcome.wrong for outcome in _outcomes(seen).values() if outcome.wrong is not None),
         *_once(seen),
         *_finished(seen),
         *_steady(seen),
@@ -95,57 +126,100 @@ def violations(seen: Evidence) -> list[Violation]:
 
 def count(seen: Evidence) -> Count:
     """The figures of the verdict."""
-    ids = _ids(seen)
-    states = Counter(seen.rows[id].state for id in ids if id in seen.rows)
+    outcomes = _outcomes(seen)
+    fates = Counter(outcome.fate for outcome in outcomes.values())
     return Count(
-        accepted=len(ids),
-        sent=states["done"],
-        failed=states["dead"] + states["canceled"] + states["expired"],
-        uncertain=sum(states[state] for state in IN_DOUBT),
-        lost=sum(1 for id in ids if _is_lost(seen, id)),
-        duplicated=sum(1 for row in seen.rows.values() if seen.received.get(row.message_id, 0) > 1 + row.resent),
+        accepted=len({id for ids in seen.accepted.values() for id in ids}),
+        recipients=len(outcomes),
+        sent=fates["sent"],
+        failed=fates["failed"],
+        uncertain=fates["uncertain"],
+        lost=fates["lost"],
+        duplicated=len(list(_once(seen))),
     )
 
 
-def _ids(seen: Evidence) -> set[UUID]:
-    return {id for ids in seen.accepted.values() for id in ids}
+def _outcomes(seen: Evidence) -> dict[tuple[UUID, str], Outcome]:
+    """What became of each recipient of each accepted email."""
+    following: dict[UUID, list[UUID]] = {}
+    for id, row in seen.rows.items():
+        if row.follows is not None:
+            following.setdefault(row.follows, []).append(id)
+    return {
+        (email_id, address): _outcome(seen, following, email_id, address)
+        for key, email_ids in seen.accepted.items()
+        for email_id in email_ids
+        for address in seen.recipients[key]
+    }
 
 
-def _is_lost(seen: Evidence, id: UUID) -> bool:
-    row = seen.rows.get(id)
+def _outcome(seen: Evidence, following: Mapping[UUID, list[UUID]], email_id: UUID, address: str) -> Outcome:
+    """Go from the email to the one that follows it for as long as the recipient is deferred."""
+    serving = email_id
+    while (row := seen.rows.get(serving)) is not None and row.replies.get(address) == "deferred":
+        retried = [each for each in following.get(serving, ()) if address in seen.rows[each].recipients]
+        if len(retried) != 1:
+            wrong = f"{email_id} to {address} was deferred and is retried by {len(retried)} emails"
+            return Outcome("lost", Violation("I10", wrong))
+        serving = retried[0]
     if row is None:
-        return True
-    return row.state in UNFINISHED or (row.state == "done" and not seen.received.get(row.message_id))
+        return Outcome("lost", Violation("I1", f"{email_id} was accepted and is not stored"))
+    return _judged(seen, f"{email_id} to {address}", address, row)
+
+
+def _judged(seen: Evidence, name: str, address: str, row: Row) -> Outcome:  # noqa: PLR0911 (one answer per fate)
+    """The fate of a recipient by the row that serves it last."""
+    taken = seen.received.get((row.message_id, address), 0)
+    if address not in row.recipients:
+        return Outcome("lost", Violation("I1", f"{name} is not stored for this recipient"))
+    if (reply := row.replies.get(address)) is None:
+        if row.state in UNFINISHED:
+            return Outcome("lost", None)  # I5 says so, once for each email
+        if row.state in IN_DOUBT:
+            return Outcome("uncertain", None)
+        if row.state == "done" and taken:
+            return Outcome("sent", None)
+        if row.state == "done":
+            return Outcome("lost", Violation("I4", f"{name} is done and was not received"))
+    if taken:
+        return Outcome("failed", Violation("I2", f"{name} is {row.state} and was received: {row.error}"))
+    given_up = reply is not None or row.state == "dead"
+    if given_up and address not in seen.refused and (reply is not None or not 500 <= (row.code or 0) <= 599):
+        return Outcome("lost", Violation("I10", f"{name} was given up, and no server refused it: {row.error}"))
+    return Outcome("failed", None)
 
 
 def _stored(seen: Evidence) -> Iterator[Violation]:
     for key, ids in seen.accepted.items():
         if len(ids) != 1:
             yield Violation("I1", f"the Idempotency-Key {key} was answered with {len(ids)} ids")
-    for id in _ids(seen) - set(seen.rows):
-        yield Violation("I1", f"{id} was accepted and is not stored")
-    if len(seen.rows) > len(seen.accepted):
-        yield Violation("I1", f"{len(seen.rows)} rows of {len(seen.accepted)} Idempotency-Keys")
+    first = sum(1 for row in seen.rows.values() if row.follows is None)
+    if first > len(seen.accepted):
+        yield Violation("I1", f"{first} rows of {len(seen.accepted)} Idempotency-Keys")
+    stored = {(row.message_id, address) for row in seen.rows.values() for address in row.recipients}
+    for message_id, address in seen.received.keys() - stored:
+        yield Violation("I1", f"{message_id} to {address} was received and is not stored")
 
 
 def _placed(seen: Evidence) -> Iterator[Violation]:
     for id, row in seen.rows.items():
-        taken = seen.received.get(row.message_id, 0)
-        if row.state in {"dead", "canceled", "expired"} and taken:
-            yield Violation("I2", f"{id} is {row.state} and was received: {row.error}")
-        if row.state == "done" and not taken:
-            yield Violation("I4", f"{id} is done and was not received")
         if STATUS_OF.get(row.state) != row.status:
             yield Violation("I2", f"{id} is {row.state} in the ledger and {row.status} in its record")
+        if row.follows is not None and any(
+            (first := seen.rows.get(row.follows)) is None or first.replies.get(each) != "deferred"
+            for each in row.recipients
+        ):
+            yield Violation("I2", f"{id} serves recipients that {row.follows} serves as well")
 
 
 def _once(seen: Evidence) -> Iterator[Violation]:
-    known = {row.message_id: row for row in seen.rows.values()}
-    for message_id, times in seen.received.items():
-        if message_id not in known:
-            yield Violation("I1", f"{message_id} was received and is not stored")
-        elif times > 1 + known[message_id].resent:
-            yield Violation("I3", f"{message_id} was received {times} times, resent {known[message_id].resent}")
+    resent: Counter[Pair] = Counter()
+    for row in seen.rows.values():
+        for address in row.recipients:
+            resent[row.message_id, address] += row.resent
+    for (message_id, address), times in seen.received.items():
+        if times > 1 + (again := resent[message_id, address]):
+            yield Violation("I3", f"{message_id} to {address} was received {times} times, resent {again}")
 
 
 def _finished(seen: Evidence) -> Iterator[Violation]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service.dev.chaos.faults import FAULTS
-from service.dev.chaos.run import STEPS, Verdict, fresh, migrated, plan
+from service.dev.chaos.run import MOST_RECIPIENTS, STEPS, Verdict, fresh, migrated, plan
 from service.dev.chaos.run import run as run_one
 from service.dev.stack import Stack, throwaway_stack
 
@@ -81,20 +81,22 @@ def table(verdicts: list[Verdict]) -> Table:
     """The verdicts, one row for each seed, and their sum."""
     found = Table(
         title="What was broken, and what became of the mail",
-        caption=f"{len(FAULTS)} kinds of fault",
-        box=box.SIMPLE_HEAD,  # ten columns in a terminal of eighty
+        caption=f"{len(FAULTS)} kinds of fault. An email has 1 to {MOST_RECIPIENTS} recipients: figures are of pairs.\n"
+        "failed: refused by the mail server; lost: missing, or given up without that.",
+        box=box.SIMPLE_HEAD,  # eleven columns in a terminal of eighty
         padding=0,
     )
     for name in (
         "seed",
         "faults",
-        "accepted",
+        "emails",
+        "pairs",
         "sent",
         "failed",
         "lost",
         "duplicated",
         "uncertain",
-        "violations",
+        "broken",
         "rest",
     ):
         found.add_column(name, justify="right")
@@ -111,7 +113,7 @@ def _cells(head: str, verdicts: list[Verdict]) -> list[str]:
         sum(verdict.faults.total() for verdict in verdicts),
         *(
             sum(getattr(verdict.count, name) for verdict in verdicts)
-            for name in ("accepted", "sent", "failed", "lost", "duplicated", "uncertain")
+            for name in ("accepted", "recipients", "sent", "failed", "lost", "duplicated", "uncertain")
         ),
         sum(len(verdict.violations) for verdict in verdicts),
     ]

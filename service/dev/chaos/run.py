@@ -14,9 +14,10 @@ import service.migrate
 from service import db
 from service.dev.chaos.faults import FAULTS
 from service.dev.chaos.oracle import Count, Violation, count, violations
-from service.dev.chaos.site import Site, open_site
+from service.dev.chaos.site import TENANTS, Site, open_site
 from service.dev.databases import Databases
 from service.dev.stack import Stack
+from service.emails.models import Lane
 from service.settings import Settings
 
 WORKERS = 2
@@ -24,6 +25,8 @@ PER_FAULT = 40
 """Mails that are handed in around each fault."""
 LEAST, MOST = 12, 50
 """Faults of a run, however few its mails, and however many."""
+MOST_RECIPIENTS = 4
+"""Recipients of an email at most."""
 SPREAD = 1.5
 """Seconds over which the mails of one fault are handed in."""
 STEPS = 3
@@ -66,7 +69,7 @@ async def run(
         for number, name in enumerate(names):
             share = range(mails * number // len(names), mails * (number + 1) // len(names))
             callers += [
-                asyncio.create_task(_hand_in(site, f"s{seed}-{mail}", dice.uniform(0, SPREAD))) for mail in share
+                asyncio.create_task(_hand_in(site, f"s{seed}-{mail}", dice, dice.uniform(0, SPREAD))) for mail in share
             ]
             await asyncio.sleep(dice.uniform(0, SPREAD / 2))
             say(name)
@@ -74,7 +77,7 @@ async def run(
             unexpected += [wrong] if wrong else []
         say("draining")
         await asyncio.gather(*callers)
-        seconds = await _settle(site)
+        seconds = await site.drain()
         say("judging")
         seen = await site.gather(seconds, tuple(unexpected))
         return Verdict(
@@ -87,17 +90,16 @@ async def run(
         )
 
 
-async def _hand_in(site: Site, key: str, delay: float) -> None:
+def addresses(key: str, dice: random.Random) -> list[str]:
+    """One to four recipients of an email: most are there, some are deferred at first, some are refused."""
+    kinds = dice.choices(("there", "deferred", "refused"), (80, 14, 6), k=dice.randint(1, MOST_RECIPIENTS))
+    return [f"{kind}-{number}-{key}@example.org" for number, kind in enumerate(kinds)]
+
+
+async def _hand_in(site: Site, key: str, dice: random.Random, delay: float) -> None:
+    to, tenant, lane = addresses(key, dice), dice.randrange(len(TENANTS)), dice.choice(list(Lane))
     await asyncio.sleep(delay)
-    await site.caller.send(key)
-
-
-async def _settle(site: Site) -> float:
-    """Drains; then an operator queues again what died with its workers three times, and it drains once more."""
-    seconds = await site.drain()
-    if await site.books.requeue_quarantined():
-        seconds += await site.drain()
-    return seconds
+    await site.caller.send(key, to=to, tenant=tenant, lane=lane.value)
 
 
 async def migrated(database_url: str) -> None:

@@ -34,6 +34,27 @@ class Rule:
     accept: bool = False  # at the dot: take the mail first
 
 
+class Receivers:
+    """What recipients answer, by their own addresses and whatever else is going on.
+
+    `refused-…@` never exists; `deferred-…@` asks to come back for the first once or twice; all others are there.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+
+    def answer(self, address: str) -> str | None:
+        """The reply to RCPT; None for a yes."""
+        if address.startswith("refused-"):
+            return "550 5.1.1 no such user"
+        if not address.startswith("deferred-"):
+            return None
+        self._asked[address] += 1
+        if self._asked[address] > 1 + len(address) % 2:
+            return None
+        return "451 4.7.1 greylisted" if self._asked[address] == 1 else "452 4.5.3 too many recipients"
+
+
 @dataclass
 class Mail:
     """One accepted mail, dots unstuffed."""
@@ -76,12 +97,15 @@ class Sink:
         starttls: ssl.SSLContext | None = None,
         tls: ssl.SSLContext | None = None,
         users: dict[str, str] | None = None,
+        receivers: Receivers | None = None,
     ) -> None:
         self.rules = rules or {}
         self.extensions = extensions
         self.cap = cap
         self.delay = delay
         self.users = users
+        self.receivers = receivers
+        self.refused: set[str] = set()  # recipients that were refused for good
         self._starttls = starttls
         self._tls = tls
         self.mails: list[Mail] = []
@@ -121,6 +145,10 @@ class Sink:
     def received(self) -> dict[str, int]:
         """How often each mail was accepted, by its Message-ID."""
         return dict(Counter(mail.message_id for mail in self.mails))
+
+    def pairs(self) -> dict[tuple[str, str], int]:
+        """How often each email was accepted for each recipient, by Message-ID and address."""
+        return dict(Counter((mail.message_id, address) for mail in self.mails for address in mail.recipients))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -231,8 +259,14 @@ class _Conversation:
     async def do_rcpt(self, line: str, rest: str) -> None:
         if self.sender is None:
             await self.say("503 5.5.1 MAIL first")
-        elif await self.answer("rcpt", line, "250 2.1.5 ok"):
-            self.recipients.append(line.partition("<")[2].partition(">")[0])
+            return
+        address = line.partition("<")[2].partition(">")[0]
+        usual = (self.sink.receivers and self.sink.receivers.answer(address)) or "250 2.1.5 ok"
+        rule = self.sink.rule("rcpt", line) if usual.startswith("2") else None
+        if (usual if rule is None else str(rule.say)).startswith("5"):
+            self.sink.refused.add(address)
+        if await self._obey(rule, usual) and usual.startswith("2"):
+            self.recipients.append(address)
 
     async def do_data(self, line: str, rest: str) -> None:
         if not self.recipients:

@@ -16,7 +16,7 @@ from service.dev.chaos.evidence import Books
 from service.dev.chaos.fleet import Fleet
 from service.dev.chaos.oracle import Evidence
 from service.dev.chaos.proxy import Proxy
-from service.dev.chaos.sink import Sink
+from service.dev.chaos.sink import Receivers, Sink
 from service.dev.stack import Stack
 from service.settings import Settings
 from workers.ledger.sweeper import sweep
@@ -25,6 +25,7 @@ from workers.message import Message
 LEASE = 6.0  # seconds
 DRAIN = 120.0  # seconds
 ANSWERED = 0.5  # seconds between fetching a doorbell and having refused it
+TENANTS = ("academy", "bakery", "clinic")
 MAIL_DELAY = 0.01  # seconds before each answer of the mail server, so that there is always mail under way
 
 
@@ -67,19 +68,18 @@ class Site:
                 found["SMTP_PORT"] = str(port)
         return found
 
-    async def key(self) -> str:
-        """An API key with every scope."""
+    async def api_keys(self, *tenants: str) -> list[str]:
+        """An API key with every scope for each of the tenants."""
         engine = db.create_engine(Settings.from_env(self.environ))
         try:
             async with db.transaction(db.sessions(engine)) as session:
-                _, text = await keys.create(session, "academy", ["*"])
+                return [(await keys.create(session, tenant, ["*"]))[1] for tenant in tenants]
         finally:
             await engine.dispose()
-        return text
 
     async def open(self, workers: int = 1, *, api: tuple[str, ...] = (), through: tuple[str, ...] = ()) -> None:
         """Starts the API and workers, which reach the servers named through proxies."""
-        self.caller = Caller(self.fleet.api.url, await self.key())
+        self.caller = Caller(self.fleet.api.url, *await self.api_keys(*TENANTS))
         starts = [self.fleet.start_api(**self.through(*api))]
         await asyncio.gather(*starts, *(self.fleet.start_worker(**self.through(*through)) for _ in range(workers)))
 
@@ -122,7 +122,9 @@ class Site:
         return Evidence(
             accepted={key: frozenset(ids) for key, ids in self.caller.accepted.items()},
             rows=rows,
-            received=self.sink.received(),
+            recipients=dict(self.caller.recipients),
+            received=self.sink.pairs(),
+            refused=frozenset(self.sink.refused),
             later=await self.books.rows(),
             doorbells=await self.books.doorbells(),
             unexpected=(*self.caller.unexpected, *unexpected),
@@ -145,7 +147,7 @@ class Site:
 async def open_site(stack: Stack, database_url: str, folder: Path) -> AsyncIterator[Site]:
     """A site without a process yet, over a database that is migrated; logs go to `folder`, which exists."""
     async with (
-        Sink(delay=MAIL_DELAY) as sink,
+        Sink(delay=MAIL_DELAY, receivers=Receivers()) as sink,
         Proxy("127.0.0.1", stack.postgres.port) as api_db,
         Proxy("127.0.0.1", stack.postgres.port) as database,
         Proxy("127.0.0.1", stack.valkey.port) as redis,

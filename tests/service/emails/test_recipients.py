@@ -1,16 +1,22 @@
 """One email, several recipients: the server's reply for each is final, whatever becomes of the answer to the dot."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from service.emails.evidence import Evidence, resolve
 from service.emails.models import email_id
+from service.settings import Settings
 from tests.faults.sink import Rule, Sink
+from tests.service.conftest import MakeKey, client_of
+from tests.service.emails.posting import execute_sql
+from tests.service.emails.posting import post as accepted
 from tests.service.emails.postman import MakePost, Post
 from workers.ledger import State
 from workers.testing.crashes import Died
@@ -179,3 +185,35 @@ async def test_a_deferred_recipient_is_retried_when_its_reply_says(post_to: Make
         )
         assert row["state"] == "queued"
         assert 800 < row["wait"] <= 1_800, "a full mailbox"
+
+
+async def test_the_console_lists_the_recipients_of_an_email_with_status_and_reply(
+    settings: Settings, make_key: MakeKey
+) -> None:
+    async with client_of(settings) as api:
+        key = await make_key("*", "operator")
+        api.headers["Authorization"] = f"Bearer {key}"
+        email = await accepted(api, to=[ADA, BOB])
+        other = email_id(uuid7())
+        reply = {
+            "status": "deferred",
+            "reply": "451 <b>later</b>",
+            "continued_by": other[3:],
+            "at": "2026-01-12T08:30:00+00:00",
+        }
+        await execute_sql(
+            "UPDATE emails SET recipient_replies = jsonb_build_object(CAST(:bob AS text), CAST(:reply AS jsonb))",
+            bob=BOB,
+            reply=json.dumps(reply),
+        )
+        assert [each["status"] for each in (await api.get(f"/v1/emails/{email['id']}")).json()["recipients"]] == [
+            "queued",
+            "deferred",
+        ]
+        await api.post("/console/sign-in", data={"key": key})
+        del api.headers["Authorization"]
+        shown = (await api.get(f"/console/emails/{email['id'][3:]}")).text
+    table = shown.partition("<h2>Recipients</h2>")[2].partition("</table>")[0]
+    assert "451 &lt;b&gt;later&lt;/b&gt;" in table
+    assert f'href="/console/emails/{other[3:]}"' in table
+    assert (ADA in table, BOB in table, "deferred" in table) == (True, True, True)
