@@ -141,10 +141,13 @@ def test_inspect_answers(worker: Worker, stock: Celery, tag: str) -> None:
     assert ask.ping() == {worker.node: {"ok": "pong"}}
     assert "demo.work" in ask.registered()[worker.node]
     [active] = ask.active()[worker.node]
-    assert (active["id"], active["name"]) == (sent.id, "demo.work")
-    assert ask.query_task(sent.id)[worker.node][sent.id][0] == "active"
+    assert (active["id"], active["name"], active["type"]) == (sent.id, "demo.work", "demo.work")
+    assert (active["args"], active["hostname"], active["worker_pid"]) == ([tag, 60.0], worker.node, worker.pid)
+    assert active["delivery_info"]["routing_key"] == "default"
+    assert ask.query_task(sent.id)[worker.node][sent.id] == ["active", active]
     stats = ask.stats()[worker.node]
     assert stats["pool"]["max-concurrency"] == 50
+    assert stats["pool"]["processes"] == [worker.pid]
     assert stats["total"]["demo.work"] >= 1
     assert {queue["name"] for queue in ask.active_queues()[worker.node]} == {"default", "urgent"}
     stock.control.revoke(sent.id, terminate=True)
@@ -163,10 +166,23 @@ def test_what_is_revoked_before_it_starts_never_runs(worker: Worker, stock: Cele
 
 
 def test_a_scheduled_task_is_listed(worker: Worker, stock: Celery, tag: str) -> None:
-    sent = stock.send_task("demo.work", args=[tag], queue="default", countdown=300)
+    sent = stock.send_task("demo.work", [tag], {"seconds": 0.5}, queue="default", countdown=300, priority=3)
     ask = inspect(stock, worker)
     listed = eventually(lambda: ask.scheduled()[worker.node], "something is scheduled")
-    assert sent.id in [entry["request"]["id"] for entry in listed]
+    [entry] = [entry for entry in listed if entry["request"]["id"] == sent.id]
+    assert entry.keys() == {"eta", "priority", "request"}
+    assert entry["request"] == {
+        "id": sent.id,
+        "name": "demo.work",
+        "args": [tag],
+        "kwargs": {"seconds": 0.5},
+        "type": "demo.work",
+        "hostname": worker.node,
+        "time_start": None,
+        "acknowledged": False,
+        "delivery_info": {"exchange": "", "routing_key": "default", "priority": 3, "redelivered": False},
+        "worker_pid": None,
+    }
 
 
 def test_queues_come_and_go_by_remote_control(worker: Worker, stock: Celery, tag: str) -> None:

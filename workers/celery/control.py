@@ -12,14 +12,19 @@ from celery.worker.control import scheduled as stock_scheduled
 from celery.worker.control import time_limit as stock_time_limit
 from kombu.utils.functional import maybe_list
 
-from workers.celery.reading import Poison, read
+from workers.celery.reading import Poison, moment, read, read_body
 from workers.celery.scripts import REVIVE
 
 if TYPE_CHECKING:
     from workers.celery.front import Front
+    from workers.celery.reading import Received
 
 LISTED = 200
 """Entries a listing shows at most."""
+SHOWN = 64_000
+"""Bytes of a message whose arguments a listing shows in full."""
+TIMER_PRIORITY = 6
+"""What Celery's timer says of every message that it keeps."""
 
 
 def _front(state: Any) -> Front | None:
@@ -31,7 +36,7 @@ def scheduled(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = stock_scheduled(state, **kwargs)
     if (front := _front(state)) is not None:
         found: Any = front.redis.zrange(front.keys.delayed, 0, LISTED - 1, withscores=True)
-        listed += [_delayed(member, score) for member, score in found]
+        listed += [_delayed(front, state.hostname, member, score) for member, score in found]
     return listed
 
 
@@ -67,7 +72,7 @@ def dead(state: Any, limit: int = 20, **_: Any) -> Any:
     if (front := _front(state)) is None:
         return []
     letters: Any = front.redis.lrange(front.keys.dead, 0, min(int(limit), LISTED) - 1)
-    return [_letter(letter) for letter in letters]
+    return [_letter(front, letter) for letter in letters]
 
 
 @control_command(args=[("limit", int)], signature="[N=100]", default_timeout=3.0)
@@ -85,20 +90,46 @@ def requeue_dead(state: Any, limit: int = 100, **_: Any) -> Any:
     return ok(f"{count} put back")
 
 
-def _delayed(member: bytes, due: float) -> dict[str, Any]:
+def _delayed(front: Front, hostname: str, member: bytes, due: float) -> dict[str, Any]:
+    """A delayed message in the shape of `celery.worker.request.Request.info`."""
     key, _, envelope = member.partition(b"\n")
-    eta = dt.datetime.fromtimestamp(due / 1000, dt.UTC).isoformat()
-    return {
-        "eta": eta,
-        "priority": 6,
-        "request": {"delivery_info": {"routing_key": key.decode()}, **_summary(envelope)},
+    at = dt.datetime.fromtimestamp(due / 1000, dt.UTC)
+    summary = _summary(envelope)
+    summary.pop("retries", None)
+    try:
+        received = read(envelope)
+        at = moment(received.headers.get("eta")) or at
+        summary |= _arguments(received, len(envelope))
+        info = received.properties.get("delivery_info")
+        exchange = info.get("exchange") if isinstance(info, dict) else None
+        delivery = {"priority": received.properties.get("priority"), "redelivered": received.redelivered}
+    except Poison:
+        exchange, delivery = None, {}
+    request = {
+        **summary,
+        "hostname": hostname,
+        "time_start": None,
+        "acknowledged": False,
+        "delivery_info": {"exchange": exchange, "routing_key": front.keys.queue_of(key.decode()), **delivery},
+        "worker_pid": None,
     }
+    return {"eta": at.isoformat(), "priority": TIMER_PRIORITY, "request": request}
 
 
-def _letter(letter: bytes) -> dict[str, Any]:
+def _arguments(received: Received, size: int) -> dict[str, Any]:
+    """The arguments, or of a large message their short form, as its sender wrote it."""
+    headers = received.headers
+    if size > SHOWN:
+        return {"args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr")}
+    args, kwargs, _ = read_body(received)
+    return {"args": args, "kwargs": kwargs}
+
+
+def _letter(front: Front, letter: bytes) -> dict[str, Any]:
     found = msgspec.msgpack.decode(letter)
     at = dt.datetime.fromtimestamp(found["at"], dt.UTC).isoformat()
-    return {"reason": found["reason"], "at": at, "queue": found["key"], **_summary(found["envelope"])}
+    queue = front.keys.queue_of(found["key"])
+    return {"reason": found["reason"], "at": at, "queue": queue, **_summary(found["envelope"])}
 
 
 def _summary(envelope: bytes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workers.envelope import list_keys
+from workers.envelope import SEPARATOR, list_keys
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,7 @@ class Keys:
     def lists(self, queue: str) -> tuple[str, ...]:
         """The lists of a queue, the one served first coming first."""
         return list_keys(queue, self.prefix)
+
+    def queue_of(self, key: str) -> str:
+        """The queue that a list belongs to, by the list's key: without the prefix and the priority."""
+        return key.removeprefix(self.prefix).partition(SEPARATOR)[0]

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import importlib
+import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -230,7 +231,8 @@ class Pool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()
-        return {**info, "running": self.running, "loop": type(self.thread.loop).__module__}
+        processes = {"processes": [os.getpid()]}  # exporters count them
+        return {**info, **processes, "running": self.running, "loop": type(self.thread.loop).__module__}
 
 
 def _trace(job: Job) -> Any:

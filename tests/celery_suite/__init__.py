@@ -1,0 +1,1 @@
+"""Celery's own integration tests, run against our worker."""
