@@ -51,6 +51,7 @@ def make_app(settings: Settings) -> App:
         options=WorkerOptions(
             lease=settings.worker_lease,
             grace=settings.worker_grace,
+            fenced_timeout=settings.worker_fenced_timeout,
             health_port=settings.worker_health_port or None,
             signer=settings.signer(),
             control_verbs=None if "*" in settings.worker_control_verbs else frozenset(settings.worker_control_verbs),

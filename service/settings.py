@@ -280,6 +280,14 @@ class Settings:
         parse=seconds(0, 86_400),
         unit="s",
     )
+    worker_fenced_timeout: float = setting(
+        "WORKER_FENCED_TIMEOUT",
+        doc="After SIGTERM: how long an email may wait for the server's reply to its final dot; then its outcome is"
+        " unknown. Everything that has not passed that point is given back at once.",
+        default=120.0,
+        parse=seconds(0, 3_600),
+        unit="s",
+    )
     tracing: bool = setting(
         "TRACING",
         doc="Spans of OpenTelemetry for requests and messages; needs callboard[otel] and an SDK, see operations.",

@@ -213,6 +213,7 @@ def actor(
     expires: float | dt.timedelta | None = None,
     uncertain: str = "hold",
     result: float | dt.timedelta | None = None,
+    on_stop: str = "finish",
     cron: Cron | None = None,
     unique: Unique | bool | None = None,
     debounce: Debounce | None = None,
@@ -229,8 +230,9 @@ def actor(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Options: `name` (`<slice>.<function>`), `aliases`, `queue`, `priority`; `max_retries`, `backoff`, `retry_when`
     (retries so far, exception), `throws` (final at once); `max_crashes`, `max_snoozes`; `time_limit`, `grace`,
-    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); `cron`; `unique`, `debounce`,
-    `concurrency`, `rate`; `on_success`, `on_dead` (other actors); and whatever middleware declares.
+    `expires`, `result` (seconds or timedelta); `uncertain` (`hold` or `resend`); `on_stop` (`finish` or `release`);
+    `cron`; `unique`, `debounce`, `concurrency`, `rate`; `on_success`, `on_dead` (other actors); and whatever middleware
+    declares.
     Raises DeclarationError, naming every fault. A `def` actor runs in a thread of the worker.
     """
     if fn is None:

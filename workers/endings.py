@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from workers.context import Context, correlation
-from workers.errors import TimeLimitExceeded
+from workers.errors import TimeLimitExceeded, WorkerStopping
 from workers.keeper import CANCELED
 from workers.ledger import Claim, State
 from workers.message import Gate, Message, Priority
@@ -182,9 +182,10 @@ async def _follow(extras: Extras, context: Context, outcome: Outcome) -> None:
 
 
 async def _stopped(runtime: Runtime, claim: Claim, context: Context, outcome: Ignored) -> Outcome:
-    """The row was lost, or is to be canceled: in the second case that is done now, not when its lease lapses."""
+    """The row was lost; or it is to be canceled, or the worker stops: then it is released before its lease lapses."""
+    only_canceled = not isinstance(context.error, WorkerStopping)
     try:
-        if not context.fenced and await runtime.ledger.release([claim], only_canceled=True):
+        if not context.fenced and await runtime.ledger.release([claim], only_canceled=only_canceled) and only_canceled:
             return Canceled(reason=CANCELED)
     except Exception as error:
         log.warning("release_failed", task_id=str(claim.id), error=repr(error))

@@ -56,6 +56,10 @@ class FenceUnheard(LeaseLost):
     """Postgres did not say whether the fence was passed: nothing was done, and the message is due again soon."""
 
 
+class WorkerStopping(LeaseLost):
+    """The worker stops, so it passes no fence any more: nothing was done, and the message is given back."""
+
+
 class TimeLimitExceeded(WorkersError):
     """The attempt ran longer than its `time_limit` (seconds)."""
 

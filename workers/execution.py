@@ -17,7 +17,7 @@ from workers.actor import Actor, registry
 from workers.context import Context
 from workers.dependencies import provide
 from workers.endings import ClaimedEnding, End, Ending, Holder, ordered
-from workers.errors import FenceUnheard, UnknownActor
+from workers.errors import FenceUnheard, UnknownActor, WorkerStopping
 from workers.ledger import Claim
 from workers.ledger.claims import Suspect
 from workers.ledger.statement import unanswered
@@ -236,6 +236,8 @@ class Row:
         self._claim = claim
 
     async def fence(self, detail: Mapping[str, Any] | None = None) -> None:
+        if self._runtime.stopping:
+            raise WorkerStopping(f"message {self._claim.id}: the worker stops and begins nothing that may end in doubt")
         await self._runtime.ledger.fence(self._claim, detail)
 
     async def progress(self, done: int, total: int | None, note: str) -> None:

@@ -72,6 +72,11 @@ class Keeper:
     def running(self) -> dict[UUID, Context]:
         return {id: held.context for id, held in self._held.items()}
 
+    @property
+    def fenced(self) -> int:
+        """Attempts past their fence; from any thread."""
+        return sum(held.context.fenced for held in list(self._held.values()))
+
     def hold(self, claim: Claim, context: Context) -> Held:
         self._held[claim.id] = held = Held(claim, context, asyncio.current_task())
         return held

@@ -111,6 +111,8 @@ def policy(check: Check, given: Mapping[str, Any]) -> Policy:
         check.fault("retry_when", "is not a function of (retries, exception)")
     if values.get("uncertain", "hold") not in {"hold", "resend"}:
         check.fault("uncertain", f"{values['uncertain']!r} is neither 'hold' nor 'resend'")
+    if values.get("on_stop", "finish") not in {"finish", "release"}:
+        check.fault("on_stop", f"{values['on_stop']!r} is neither 'finish' nor 'release'")
     return Policy() if check.faults else Policy(**values)
 
 

@@ -52,6 +52,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
     uncertain: str = "hold"
     result: float | None = None
+    on_stop: str = "finish"
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

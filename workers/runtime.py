@@ -82,6 +82,8 @@ class Runtime:
         self.worker_id = worker_id or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.lease = lease
         self.working = False
+        self.stopping = False
+        """Whether no attempt may pass its fence any more."""
         self.state: dict[str, Any] = {}
         """What an application keeps per process, such as its settings."""
         self.resources = AsyncExitStack()
@@ -117,6 +119,11 @@ class Runtime:
     def active(self) -> dict[UUID, Context]:
         """The durable attempts that run now."""
         return self._keeper.running()
+
+    @property
+    def fenced(self) -> int:
+        """Durable attempts past their fence whose outcome is not stored yet; from any thread."""
+        return self._keeper.fenced
 
     async def start(self, *, worker: bool = False) -> None:
         """Bind to the running loop; a worker also renews its leases and takes its turn at sweeping."""

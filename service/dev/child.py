@@ -59,13 +59,15 @@ class Child:
                     raise Hopeless(f"{self.name} does not start; its lines above say why")
                 await asyncio.sleep(POLL)
 
-    async def stop(self, timeout: float) -> None:
-        """Stops it; after ``timeout`` seconds kills it and whatever it started."""
+    async def stop(self, timeout: float, busy: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Stops it; after ``timeout`` seconds, and once it is no longer ``busy``, kills it and whatever it started."""
         self.stopping.set()
         if self.task is None:
             return
         self.signal(self.stop_signal)
         done, _ = await asyncio.wait([self.task], timeout=timeout)
+        while not done and busy is not None and await busy():
+            done, _ = await asyncio.wait([self.task], timeout=0.5)
         if not done:
             self.kill()
             await asyncio.wait([self.task], timeout=1)

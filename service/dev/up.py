@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
@@ -26,6 +28,7 @@ from service.dev.server import Server, ServerFailed, environment
 from service.dev.stack import DataInUse, Lock, Ports
 from service.dev.terminal import Terminal, has_colour
 from service.dev.valkey import Valkey
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.dev.mailbox.mail import Summary
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 60.0  # seconds
 STOP_TIMEOUT = 2.0  # seconds for api, worker and beat together
+FENCED = "SELECT count(*) FROM messages WHERE state = 'running' AND intent AND lease_until > clock_timestamp()"
 SERVER_STOP_TIMEOUT = 0.8  # seconds more for PostgreSQL and Valkey
 TWICE = 0.3  # seconds within which a second signal is the echo of the first: a wrapper forwards Ctrl-C
 VALKEY_SAYS_ALWAYS = ("overcommit_memory", "ready to exit", "requested shutdown", "Received SIG")
@@ -69,6 +73,7 @@ class Up:
         self.mailbox: Mailbox | None = None
         self.stopped = asyncio.Event()
         self.signalled = 0.0
+        self.waiting = 0
 
     async def run(self) -> int:
         """Starts everything, waits for a signal, stops everything."""
@@ -302,12 +307,37 @@ class Up:
     async def _stop(self) -> None:
         """The API first, so that nothing new comes in; the servers last."""
         begun = time.monotonic()
-        await asyncio.gather(*(child.stop(STOP_TIMEOUT) for child in self.children))
+        workers = self._worker_names()
+        await asyncio.gather(
+            *(
+                child.stop(STOP_TIMEOUT, self._awaits_replies if child.name in workers else None)
+                for child in self.children
+            )
+        )
         if self.mailbox is not None:
             await self.mailbox.stop()
         await asyncio.gather(*(server.stop(SERVER_STOP_TIMEOUT) for server in reversed(self.servers)))
         (self.data / "up.json").unlink(missing_ok=True)
         self.terminal.say(f"stopped after {time.monotonic() - begun:.1f} s")
+
+    async def _awaits_replies(self) -> bool:
+        """Whether a mail server has yet to reply to a final dot: killed now, the outcome of that email is unknown."""
+        url = next((child.environment.get("DATABASE_URL") for child in self.children), None)
+        timeout = Settings.from_env(os.environ).worker_fenced_timeout
+        if url is None or time.monotonic() - self.signalled > timeout:
+            return False
+        try:
+            connection = await asyncpg.connect(url, timeout=1)
+            try:
+                waiting: int = await connection.fetchval(FENCED, timeout=1)
+            finally:
+                await connection.close(timeout=1)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        if waiting and not self.waiting:
+            self.terminal.say(f"{waiting} emails wait for the mail server's final reply; Ctrl-C again gives them up")
+        self.waiting = waiting
+        return waiting > 0
 
 
 def worth_reading_postgres(line: str) -> bool:

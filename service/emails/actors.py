@@ -71,6 +71,7 @@ DELETE FROM bulks WHERE id = ANY (ARRAY(
     time_limit=1800,
     uncertain="hold",
     max_snoozes=32_767,
+    on_stop="release",
 )
 async def send_email(email_id: UUID) -> None:
     """Send one stored mail; its row says to whom, and its message what becomes of it.

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+from uuid import UUID
 
 import pytest
 
@@ -64,6 +65,41 @@ async def test_sigterm_under_load_ends_with_0_leaves_no_doubt_and_sends_nothing_
     assert {rows[id].state for id in ids} <= {"queued", "done"}
     await by_hand(first.start)
     await sent(site, ids)
+    await by_hand(second.start)
+    await judge(site)
+
+
+async def test_sigterm_before_a_slow_server_replies_to_the_dot_leaves_no_outcome_unknown(site: Site) -> None:
+    """The server takes its time with each final dot: none is written after SIGTERM, each that was is waited for."""
+    first, second = site.fleet.workers
+    await by_hand(second.kill)
+    answers = asyncio.Event()
+    site.sink.rules["dot"] = [Rule(until=answers, accept=True)]
+    ids = await hand_in(site, 30)
+
+    async def fenced() -> set[UUID]:
+        rows = await site.books.rows()
+        return {id for id in ids if rows[id].intent}
+
+    async def some_are() -> bool:
+        return len(await fenced()) >= 5
+
+    await site.until(some_are, "some wait for the reply to their dot")
+    first.signal(signal.SIGTERM)
+    await until(site, ids, lambda mail: mail.state == "queued" or mail.intent, "what has no fence is given back")
+    at_the_dot = await fenced()
+    await asyncio.sleep(1)
+    assert first.alive
+    assert await fenced() == at_the_dot
+    answers.set()
+    assert await by_hand(first.ended, 60) == 0
+    rows = await site.books.rows()
+    assert {id for id in ids if rows[id].state == "done"} == at_the_dot
+    assert {rows[id].state for id in ids} == {"done", "queued"}
+    site.sink.rules.clear()
+    await by_hand(first.start)
+    await sent(site, ids)
+    assert {received(site, mail) for id, mail in (await site.books.rows()).items() if id in ids} == {1}
     await by_hand(second.start)
     await judge(site)
 

@@ -55,6 +55,33 @@ async def wait(tag: str) -> None:
     note("end", tag)
 
 
+@actor(name="durable.fenced", time_limit=None)
+async def fenced(tag: str) -> None:
+    """Passes its fence and waits for the test's leave, as an email waits for the reply to its final dot."""
+    note("start", tag)
+    await current().fence()
+    note("fenced", tag)
+    while not os.path.exists(f"{JOURNAL}.open"):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.05)
+    note("end", tag)
+
+
+@actor(name="durable.late", time_limit=None)
+async def late(tag: str) -> None:
+    """Comes to its fence once the test says so."""
+    note("start", tag)
+    while not os.path.exists(f"{JOURNAL}.late"):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.05)
+    await current().fence()
+    note("fenced", tag)
+
+
+@actor(name="durable.release", time_limit=None, on_stop="release")
+async def release(tag: str) -> None:
+    note("start", tag)
+    await asyncio.sleep(600)
+
+
 @actor(name="durable.poison", time_limit=None)
 async def poison(tag: str) -> None:
     """Kills its worker, once everything else that the process was given has begun."""
@@ -80,5 +107,10 @@ async def open_runtime() -> Runtime:
 
 
 app = create_celery(
-    URL, None, open_runtime, [work, flaky, swell, wait, poison, block], options=OPTIONS, worker_concurrency=50
+    URL,
+    None,
+    open_runtime,
+    [work, flaky, swell, wait, fenced, late, release, poison, block],
+    options=OPTIONS,
+    worker_concurrency=50,
 )

@@ -51,6 +51,14 @@ class Attempts:
             if durable or not delivery.durable:
                 request.cancel_attempt(why)
 
+    def give_back(self, *, all: bool = False) -> None:
+        """Cancels what has passed no fence: `all` of it, or what has not begun or is declared so; loop thread."""
+        for request, _ in tuple(self.running.values()):
+            context = request.context
+            begun = context is not None and (context.fenced or not (all or context.actor.policy.on_stop == "release"))
+            if not begun and request.why_cancelled is None:
+                request.cancel_attempt("shutdown")
+
     def stop(self, task_id: str) -> None:
         """Cancels what runs of one message, for good; loop thread. A durable one's row says so already."""
         for request, _ in tuple(self.running.values()):

@@ -137,6 +137,11 @@ class Front:
         """Whether anything is in hand."""
         return bool(self.intake.holdings.in_hand)
 
+    def give_back(self, *, all: bool = False) -> None:
+        """Fetches nothing more and gives back what has passed no fence, see Attempts.give_back; loop thread."""
+        self.intake.stop_fetching()
+        self.desk.attempts.give_back(all=all)
+
     def cancel_attempts(self) -> None:
         """Cancels what runs natively; it is given back."""
         self.pool.thread.call_soon(self.desk.attempts.cancel_all, "shutdown")

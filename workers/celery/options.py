@@ -14,6 +14,9 @@ class WorkerOptions:
     grace: float = 25.0
     """After SIGTERM: how long running attempts may go on before they are cancelled and given back."""
 
+    fenced_timeout: float = 120.0
+    """After SIGTERM: how long attempts past their fence may wait for their answer before their outcome is unknown."""
+
     farewell: float = 5.0
     """After a cancel: how long an attempt may take to clean up before it is left behind."""
 

@@ -88,6 +88,24 @@ class Pool(BasePool):
         return bool(self.jobs or (self.front is not None and self.front.busy))
 
     @property
+    def fenced(self) -> int:
+        """How many attempts wait for an answer past their fence."""
+        return self.runtime.fenced if self.runtime is not None else 0
+
+    def give_back(self, *, all: bool = False) -> None:
+        """Lets nothing pass its fence any more and gives back what has not: at once, or `all`; loop thread."""
+        if self.runtime is not None:
+            self.runtime.stopping = True
+        if self.front is not None:
+            self.front.give_back(all=all)
+        fenced = {str(id) for id, context in self.runtime.active.items() if context.fenced} if self.runtime else set()
+        for job in tuple(self.jobs):
+            actor = getattr(self.app.tasks.get(job.args[0]), "actor", None) if job.args else None
+            at_once = actor is not None and actor.policy.on_stop == "release"
+            if (all or at_once) and not job.released and job.id not in fenced:
+                job.release()
+
+    @property
     def closing(self) -> bool:
         """Whether the worker has begun to stop."""
         return self._shutdown.begun
@@ -118,7 +136,7 @@ class Pool(BasePool):
 
     def _wake(self, how: str = "Warm", **_: Any) -> None:
         self.letters.wake()
-        self._shutdown.expect(self.options.grace if how == "Warm" else 0.0)
+        self._shutdown.expect(self.options.grace if how == "Warm" else None)
 
     def tell(self, function: Callable[..., Any], *args: Any) -> None:
         """Calls a function on Celery's main thread, after everything told before; from any thread."""
@@ -150,12 +168,12 @@ class Pool(BasePool):
 
     def on_stop(self) -> None:
         """Waits for what runs, cancels it when the grace is over, settles, closes the Runtime and the loop."""
-        self._shutdown.run(0 if state.should_terminate else self.options.grace)
+        self._shutdown.run(None if state.should_terminate else self.options.grace)
         self._restore()
 
     def on_terminate(self) -> None:
         """As on_stop, without the grace."""
-        self._shutdown.run(0)
+        self._shutdown.run(None)
         self._restore()
 
     def _restore(self) -> None:

@@ -18,6 +18,8 @@ import structlog
 from celery.worker import state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.celery.pool import Pool
 
 log = structlog.get_logger(__name__)
@@ -50,8 +52,10 @@ class Shutdown:
         self._attended = False
         self._signalled = False
 
-    def expect(self, grace: float) -> None:
-        """Signal handler: the process is to end, whether Celery's main thread comes to it or not."""
+    def expect(self, grace: float | None) -> None:
+        """Signal handler: the process is to end, whether Celery's main thread comes to it or not; None: at once."""
+        with suppress(RuntimeError):
+            self._pool.thread.call_soon(self._pool.give_back)
         if self._pool.front is None:  # Celery's own consumer takes its time, and is given it
             return
         self._signalled = True
@@ -61,8 +65,11 @@ class Shutdown:
         with suppress(RuntimeError):  # the loop is closed: all is done
             self._pool.thread.call_soon(self._watch, grace)
 
-    def run(self, grace: float) -> None:
-        """Fetches nothing more, waits `grace` seconds for what runs, cancels the rest, closes everything."""
+    def run(self, grace: float | None) -> None:
+        """Fetches nothing more, waits `grace` seconds for what runs, cancels the rest, closes everything.
+
+        None, a cold shutdown: waits for nothing, nor for what has passed its fence.
+        """
         me = threading.current_thread()
         if self._runner.setdefault("first", me) is not me:
             if me is not self._stand_in:  # which may come too late: Celery is about it
@@ -83,42 +90,57 @@ class Shutdown:
         """Seconds for Celery's main thread to leave by itself."""
         return LAST if self._attended or self._runner["first"] is not self._stand_in else BRIEF
 
-    def _look_on(self, grace: float) -> None:
+    def _look_on(self, grace: float | None) -> None:
         """Celery's thread, late: what it has to be told is told as long as the other one is about it."""
         self._attended = True
-        self._hurry = self._hurry or grace == 0
+        self._hurry = self._hurry or grace is None
         while not self._ended:
             self._pool.letters.read_all()
             time.sleep(0.01)
         self._pool.letters.read_all()
 
-    def _watch(self, grace: float) -> None:
+    def _watch(self, grace: float | None) -> None:
         """Loop thread."""
         loop = self._pool.thread.loop
         loop.call_later(AWAITED, self._do_without, grace)
-        loop.call_later(AWAITED + grace + STEPS * self._pool.options.farewell + LAST, _leave)
+        longest = max(grace or 0.0, self._fenced_timeout(grace))
+        loop.call_later(AWAITED + longest + STEPS * self._pool.options.farewell + LAST, _leave)
 
-    def _do_without(self, grace: float) -> None:
+    def _do_without(self, grace: float | None) -> None:
         if not self.begun:
             log.warning("celery_stands_still", seconds=AWAITED, hint="its main thread waits for the broker, we do not")
             self._stand_in = threading.Thread(target=self.run, args=(grace,), name="shutdown", daemon=True)
             self._stand_in.start()
 
-    def _run(self, grace: float) -> None:
+    def _run(self, grace: float | None) -> None:
         pool = self._pool
+        began = time.monotonic()
         log.info("worker_stopping", running=pool.running, grace=grace)
-        if pool.front is not None:
-            pool.front.cancel()
-        self._wait(grace)
+        pool.thread.call_soon(pool.give_back)
+        self._wait(grace or 0.0, lambda: pool.busy)
+        if pool.fenced and grace is not None and not self._hurry:
+            self._wait_for_fenced(began + self._fenced_timeout(grace))
         if pool.busy:
             self._cancel()
             self._hurry = False
-            self._wait(pool.options.farewell)
+            self._wait(pool.options.farewell, lambda: pool.busy)
         self._close()
 
-    def _wait(self, seconds: float) -> None:
+    def _fenced_timeout(self, grace: float | None) -> float:
+        """Seconds for attempts past their fence; a cold shutdown waits for nothing."""
+        return 0.0 if grace is None else self._pool.options.fenced_timeout
+
+    def _wait_for_fenced(self, until: float) -> None:
+        """Everything else is given back; what waits for an answer goes on, so that its outcome is known."""
+        pool = self._pool
+        log.info("fenced_attempts_awaited", count=pool.fenced, seconds=round(max(0.0, until - time.monotonic()), 1))
+        pool.thread.call_soon(lambda: pool.give_back(all=True))
+        self._wait(until - time.monotonic(), lambda: pool.fenced > 0)
+        self._wait(pool.options.farewell, lambda: pool.busy)
+
+    def _wait(self, seconds: float, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + seconds
-        while self._pool.busy and time.monotonic() < deadline and not self._hurry:
+        while condition() and time.monotonic() < deadline and not self._hurry:
             self._read()
             time.sleep(0.01)
         self._read()

@@ -28,6 +28,7 @@ class Rule:
     say: str | bytes | None = None
     then: Literal["go", "close", "hang"] = "go"
     delay: float = 0.0  # seconds before anything
+    until: asyncio.Event | None = None  # waits for this before anything
     drip: float = 0.0  # seconds between bytes
     times: int = 1_000_000
     when: str = ""  # only for a line that has this in it
@@ -301,6 +302,8 @@ class _Conversation:
 
     async def _obey(self, rule: Rule | None, usual: str) -> bool:
         await asyncio.sleep(self.sink.delay + (rule.delay if rule else 0))
+        if rule is not None and rule.until is not None:
+            await rule.until.wait()
         if rule is None:
             await self.say(usual)
             return True
