@@ -51,7 +51,7 @@ class Caller:
         """
         self.recipients[key] = tuple(to) or (f"{key}@example.org",)
         body: dict[str, object] = {
-            "to": self.recipients[key],
+            "to": list(to) or f"{key}@example.org",
             "subject": "Tides",
             "text": f"Mail {key}.\n",
             "lane": lane,
