@@ -99,6 +99,18 @@ def sees_all(function: str) -> None:
     op.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM {WORKER}")
 
 
+def replace_seeing_all(function: str, statement: str) -> None:
+    """Replace a function that `sees_all`, named with its argument types, by `statement`, a CREATE OR REPLACE.
+
+    Processes of the version before call the new one: it must return the same columns.
+    """
+    schema = _schema()
+    op.execute(f"GRANT CREATE ON SCHEMA {schema} TO {WORKER}")
+    as_worker(statement)
+    as_worker(f"ALTER FUNCTION {function} SECURITY DEFINER SET search_path = {schema}, pg_temp")
+    op.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM {WORKER}")
+
+
 def as_worker(statement: str) -> None:
     """Execute a statement on rows of every tenant; an owner who is no superuser sees and changes none of its own."""
     op.execute(f"SET LOCAL ROLE {WORKER}")

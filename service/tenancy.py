@@ -3,6 +3,9 @@
 Row-level security lets `callboard_api` see and write only rows of the tenants in the setting `app.tenants`, which
 holds for one transaction; without it there are no rows. `callboard_worker` (workers, the sweeper, the command line)
 serves every tenant. `service.isolation` is what migrations put it up with.
+
+A tenant's live and test data have different tenant ids, so whatever keeps tenants apart (policies, WHERE clauses,
+unique keys, caches) keeps the two modes apart as well.
 """
 
 import contextlib
@@ -19,12 +22,27 @@ from workers.ledger.statement import ACT, TENANTS
 
 Role = Literal["callboard_api", "callboard_worker"]
 
+Mode = Literal["live", "test"]
+
 API: Role = "callboard_api"
 WORKER: Role = "callboard_worker"
 
 NOBODY = "{}"
+TEST = 8
+"""The version digit of a test id, which RFC 9562 leaves to applications. `tenants.test_id` is made alike."""
 
+_VERSION_BIT = 76
 _acting: ContextVar[frozenset[UUID] | None] = ContextVar("acting", default=None)
+
+
+def id_in_test_mode(tenant_id: UUID) -> UUID:
+    """Return the id under which a tenant's test mode stores its rows: `tenants.test_id`."""
+    return UUID(int=tenant_id.int & ~(0xF << _VERSION_BIT) | TEST << _VERSION_BIT)
+
+
+def mode_of(tenant_id: UUID | None) -> Mode:
+    """Return the mode of what is stored under `tenant_id`; without a tenant, live."""
+    return "test" if tenant_id is not None and tenant_id.int >> _VERSION_BIT & 0xF == TEST else "live"
 
 
 def array(tenants: Iterable[UUID | None]) -> str:

@@ -13,7 +13,14 @@ DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
 """)
 
 
+SIGNED_OUT = text("""
+DELETE FROM console_sessions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM console_sessions WHERE until < statement_timestamp() LIMIT :batch FOR UPDATE SKIP LOCKED))
+""")
+
+
 @actor(name="access.forget", cron=Cron("*/5 * * * *"), time_limit=3600)
 async def forget_answers() -> None:
-    """Delete the answers of keys that are over."""
+    """Delete the stored answers of idempotency keys, and the sessions of the console, that have expired."""
     await forget(OVER)
+    await forget(SIGNED_OUT)

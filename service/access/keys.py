@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
@@ -17,7 +17,6 @@ from uuid_utils.compat import uuid7
 from service.access.models import ApiKey, Tenant
 from service.access.secrets import Mode, digest, is_whole, new_key, prefix
 from service.db import is_away
-from service.tenancy import acting_for
 from service.web.principal import Principal
 from workers.context import of_nobody
 
@@ -27,6 +26,7 @@ TTL = 4.0  # seconds that a revoked key may still be taken
 USED_EVERY = 30.0  # seconds between two writes of last_used_at
 MAX_CACHED = 10_000
 
+NOTE_USED = text("SELECT access_note_used(CAST(:seen AS uuid[]))")
 FIND = "SELECT id, tenant_id, scopes, mode FROM access_find_key($1)"
 
 
@@ -43,7 +43,7 @@ class Keyring:
         self._silence = silence
         self._cache: dict[bytes, tuple[float, Principal | None]] = {}
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
-        self._used: dict[UUID, UUID] = {}
+        self._used: set[UUID] = set()
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of `key`, or None. Raises what Postgres raises when it is away."""
@@ -54,7 +54,7 @@ class Keyring:
         else:
             found = cached[1]
         if found is not None:
-            self._used[found.key_id] = found.tenant_id
+            self._used.add(found.key_id)
         return found
 
     async def _look_once(self, hashed: bytes) -> Principal | None:
@@ -81,12 +81,10 @@ class Keyring:
 
     async def note_used(self) -> None:
         """Write `last_used_at` of the keys seen since the last call."""
-        seen, self._used = self._used, {}
+        seen, self._used = self._used, set()
         if seen:
-            statement = update(ApiKey).where(ApiKey.id.in_(sorted(seen))).values(last_used_at=func.clock_timestamp())
-            with acting_for(*seen.values()):
-                async with self._engine.begin() as connection:
-                    await connection.execute(statement)
+            async with self._engine.begin() as connection:
+                await connection.execute(NOTE_USED, {"seen": sorted(seen)})
 
     async def tend(self) -> None:
         """Forever: note which keys are used."""

@@ -15,12 +15,13 @@ NOW = sa.text("clock_timestamp()")
 
 
 class Tenant(Base):
-    """The app that calls."""
+    """The app that calls; what its test keys store has `test_id` as its tenant."""
 
     __tablename__ = "tenants"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.Text, unique=True)
+    test_id: Mapped[UUID] = mapped_column(sa.Computed("app_test_id(id)"), unique=True)
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=NOW)
 
 
@@ -40,6 +41,18 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None] = mapped_column(Moment)
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
     last_used_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class ConsoleSession(Base):
+    """A session of the console; signing out deletes it."""
+
+    __tablename__ = "console_sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column()
+    key_id: Mapped[UUID] = mapped_column(sa.ForeignKey("api_keys.id", ondelete="CASCADE"))
+    until: Mapped[datetime] = mapped_column(Moment)
+    created_at: Mapped[datetime] = mapped_column(Moment, server_default=NOW)
 
 
 class IdempotencyKey(Base):

@@ -8,6 +8,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.tenancy import id_in_test_mode
+
 MOST = 1_000
 """Messages of one tenant that are counted at most: a page says `1,000+`."""
 
@@ -23,6 +25,11 @@ class TenantSeen(msgspec.Struct, frozen=True):
     created_at: datetime
     held: int
 
+    @property
+    def test_id(self) -> UUID:
+        """The id under which its test mode is stored."""
+        return id_in_test_mode(self.id)
+
 
 async def tenants(
     connection: AsyncConnection, key_id: UUID, *, part: str = "", after: str = "", limit: int = 50
@@ -36,5 +43,5 @@ async def tenants(
 
 
 async def is_tenant(connection: AsyncConnection, key_id: UUID, id: UUID) -> bool:
-    """Whether there is such a tenant, and the key is an admin's."""
+    """Whether `id` is a tenant's, live or test, and the key is an admin's."""
     return bool((await connection.execute(ONE, {"key_id": key_id, "id": id})).scalar_one())

@@ -18,12 +18,11 @@ STATES = "console.mail_states"
 @get("/notifications")
 async def listing(request: Request) -> Response[Any]:
     """List notifications, newest first."""
-    mode = "test" if request.query_params.get("mode") == "test" else "live"
     before = uuid_or_none(request.query_params.get("before"))
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, mode, limit=LIMIT + 1, before=before)
+        found = await views.page(connection, request.user.tenant_id, request.user.mode, limit=LIMIT + 1, before=before)
     more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
-    return page(request, "notifications.html", notifications=found[:LIMIT], mode=mode, more=more, before=before)
+    return page(request, "notifications.html", notifications=found[:LIMIT], more=more, before=before)
 
 
 @get("/notifications/{id:str}")
@@ -32,11 +31,10 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
     states: MailStates = request.app.state.runtime.state.setdefault(STATES, MailStates())
     wanted = uuid_of(id)
     async with request.app.state.engine.connect() as connection:
-        for mode in ("live", "test"):
-            found = await views.one(connection, request.user.tenant_id, mode, wanted, states)
-            if found is not None:
-                return page(request, "notification.html", told=found)
-    raise unknown_notification()
+        found = await views.one(connection, request.user.tenant_id, request.user.mode, wanted, states)
+    if found is None:
+        raise unknown_notification()
+    return page(request, "notification.html", told=found)
 
 
 handlers = [listing, look]

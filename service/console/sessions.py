@@ -1,7 +1,7 @@
 """Who is signed in: a cookie that names an API key and is signed, and a token against forged forms.
 
-The cookie holds no key; each request looks whether the key that it names is still good, so revoking a key ends its
-sessions.
+The cookie holds no key. Each request checks that its row in `console_sessions` is there and that the key which it names
+is still good: signing out deletes the row, so a copy of the cookie opens nothing afterwards.
 """
 
 import base64
@@ -11,7 +11,7 @@ import hmac
 import secrets
 import struct
 import time
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -21,12 +21,13 @@ PASS_LASTS = 7 * 86_400  # seconds that the link of `callboard up` is good
 PATH = "/console"
 NONCE = 12  # bytes
 MAC = 20  # bytes
-FORM = struct.Struct(f">16s16s16sQ{NONCE}s")
+FORM = struct.Struct(f">16s16s16s16sQ{NONCE}s")
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A signed-in key and its tenant, the tenant it acts for, when that ends (seconds since 1970), 12 random bytes."""
+    """A session: its key and tenant, the tenant it acts for, when it ends (seconds since 1970), 12 random bytes."""
 
+    id: UUID
     key_id: UUID
     tenant_id: UUID
     acting: UUID
@@ -36,16 +37,16 @@ class Session(msgspec.Struct, frozen=True):
     @classmethod
     def begin(cls, key_id: UUID, tenant_id: UUID, lasts: int = LASTS) -> "Session":
         """Begin a session."""
-        return cls(key_id, tenant_id, tenant_id, int(time.time()) + lasts, secrets.token_bytes(NONCE))
+        return cls(uuid4(), key_id, tenant_id, tenant_id, int(time.time()) + lasts, secrets.token_bytes(NONCE))
 
     def acting_for(self, tenant_id: UUID) -> "Session":
         """The session from here on: for another tenant, with forms of its own, over at the same time."""
-        return Session(self.key_id, self.tenant_id, tenant_id, self.until, secrets.token_bytes(NONCE))
+        return Session(self.id, self.key_id, self.tenant_id, tenant_id, self.until, secrets.token_bytes(NONCE))
 
 
 def seal(secret: str, session: Session, purpose: str = "session") -> str:
     """Write a session as a cookie, or as a pass, is."""
-    ids = session.key_id.bytes, session.tenant_id.bytes, session.acting.bytes
+    ids = session.id.bytes, session.key_id.bytes, session.tenant_id.bytes, session.acting.bytes
     body = FORM.pack(*ids, session.until, session.nonce)
     return base64.urlsafe_b64encode(_mac(secret, purpose, body) + body).decode().rstrip("=")
 
@@ -58,9 +59,9 @@ def unseal(secret: str, text: str, purpose: str = "session") -> Session | None:
         return None
     if len(raw) != MAC + FORM.size or not hmac.compare_digest(raw[:MAC], _mac(secret, purpose, raw[MAC:])):
         return None
-    key, tenant, acting, until, nonce = FORM.unpack(raw[MAC:])
-    ids = UUID(bytes=key), UUID(bytes=tenant), UUID(bytes=acting)
-    return Session(*ids, until, nonce) if until > time.time() else None
+    *ids, until, nonce = FORM.unpack(raw[MAC:])
+    id, key, tenant, acting = (UUID(bytes=each) for each in ids)
+    return Session(id, key, tenant, acting, until, nonce) if until > time.time() else None
 
 
 def form_token(secret: str, session: Session) -> str:

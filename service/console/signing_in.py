@@ -6,8 +6,8 @@ from typing import Any
 from litestar import Response, get, post
 
 from service.console.pages import rendered, to
-from service.console.sessions import Session, unseal
-from service.console.visiting import act_for, carry, form, plain_form, signed_in
+from service.console.sessions import unseal
+from service.console.visiting import act_for, begin, end, form, plain_form, signed_in
 from service.web import Request
 
 PATH = "/console/sign-in"
@@ -44,7 +44,7 @@ async def enter(request: Request) -> Response[Any]:
     if not known.operates:
         return door(wanted, wrong=NO_OPERATOR, status=403)
     place = wanted if wanted.startswith("/console") and "\\" not in wanted else "/console"
-    return to(place, carry(request, Session.begin(known.key_id, known.tenant_id)))
+    return to(place, await begin(request, known.key_id, known.tenant_id))
 
 
 @get("/enter")
@@ -59,14 +59,14 @@ async def enter_here(request: Request) -> Response[Any]:
     if given is None or not _is_here(request):
         return door(wrong=OVER, status=401)
     act_for(given.tenant_id)
-    return rendered("enter.html", {}, headers=carry(request, Session.begin(given.key_id, given.tenant_id)))
+    return rendered("enter.html", {}, headers=await begin(request, given.key_id, given.tenant_id))
 
 
 @post("/sign-out", guards=[signed_in], status_code=200)
 async def leave(request: Request) -> Response[Any]:
-    """Sign out."""
+    """Sign out: the session ends on the server, whoever has a copy of its cookie."""
     await form(request)
-    return to(PATH, carry(request, None))
+    return to(PATH, await end(request))
 
 
 def _is_here(request: Request) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.console import scopes
 from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
 from service.errors import BadRequest, Forbidden, ServiceError
-from service.tenancy import acting_for
+from service.tenancy import acting_for, mode_of
 from service.web import Principal, Request
 from workers.context import correlation
 
@@ -22,12 +22,15 @@ FORM_LIMIT = 64 * 1024  # bytes, then 413
 FORM_FIELDS = 2_000
 SHOWN = "callboard-tenant"  # the header in which a page that refreshes itself names the tenant it shows
 
-GOOD = text("""
-SELECT k.scopes, k.mode, t.name FROM api_keys k, tenants t
-WHERE k.id = :id AND k.tenant_id = :tenant_id AND k.revoked_at IS NULL
-    AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp()) AND t.id = :acting
+LOOK = text("SELECT tenant_id, scopes, name FROM access_session(:session, :key_id, :acting)")
+BEGIN = text("""
+INSERT INTO console_sessions (id, tenant_id, key_id, until)
+SELECT :id, :tenant_id, :key_id, to_timestamp(:until) WHERE access_key_is_good(:key_id)
 """)
+END = text("DELETE FROM console_sessions WHERE id = :id")
 
+
+OVER = "This session has ended, or its key is revoked, expired, or may not open this any more."
 
 log = structlog.get_logger("service.console")
 
@@ -71,15 +74,35 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: Ba
 
 
 async def _look(engine: AsyncEngine, session: Session) -> tuple[Principal, str]:
-    """Look whether the key is still good for this session. Raises SignInFirst."""
-    values = {"id": session.key_id, "tenant_id": session.tenant_id, "acting": session.acting}
-    with acting_for(session.tenant_id, session.acting):
-        async with engine.connect() as opened:
-            row = (await opened.execute(GOOD, values)).one_or_none()
-    user = None if row is None else principal(session.key_id, session.acting, frozenset(row.scopes), row.mode)
-    if user is None or not user.operates or not (user.administers or session.acting == session.tenant_id):
-        raise SignInFirst("The key of this session is revoked, expired, or may not look at this any more.")
-    return user, row.name if row else ""
+    """Check that nobody signed out of this session and that its key is still good. Raises SignInFirst."""
+    values = {"session": session.id, "key_id": session.key_id, "acting": session.acting}
+    async with engine.connect() as opened:
+        row = (await opened.execute(LOOK, values)).one_or_none()
+    if row is None or row.tenant_id != session.tenant_id:
+        raise SignInFirst(OVER)
+    user = principal(session.key_id, session.acting, frozenset(row.scopes))
+    if not user.operates or not (user.administers or session.acting == session.tenant_id):
+        raise SignInFirst(OVER)
+    return user, row.name if user.mode == "live" else f"{row.name} (test mode)"
+
+
+async def begin(request: Request, key_id: UUID, tenant_id: UUID) -> dict[str, str]:
+    """Store a new session of a key and write the header that gives it to the browser."""
+    session = Session.begin(key_id, tenant_id)
+    with acting_for(tenant_id):
+        async with request.app.state.engine.begin() as opened:
+            values = {"id": session.id, "tenant_id": tenant_id, "key_id": key_id, "until": session.until}
+            await opened.execute(BEGIN, values)
+    return carry(request, session)
+
+
+async def end(request: Request) -> dict[str, str]:
+    """Delete the session of a request, in every tenant it acted for, and write the header that takes it away."""
+    session = visit_of(request).session
+    with acting_for(session.tenant_id):
+        async with request.app.state.engine.begin() as opened:
+            await opened.execute(END, {"id": session.id})
+    return carry(request, None)
 
 
 def act_for(tenant_id: UUID) -> None:
@@ -87,9 +110,9 @@ def act_for(tenant_id: UUID) -> None:
     correlation.set(msgspec.structs.replace(correlation.get(), tenant_id=tenant_id))
 
 
-def principal(key_id: UUID, tenant_id: UUID, scopes: frozenset[str], mode: Any) -> Principal:
-    """Make the principal of a session."""
-    return Principal(tenant_id, key_id, scopes, mode, tenant=str(tenant_id), key=f"ak_{key_id.hex}")
+def principal(key_id: UUID, tenant_id: UUID, scopes: frozenset[str]) -> Principal:
+    """Make the principal of a session, in the mode of the tenant id that it acts for."""
+    return Principal(tenant_id, key_id, scopes, mode_of(tenant_id), tenant=str(tenant_id), key=f"ak_{key_id.hex}")
 
 
 def visit_of(request: Request) -> Visit:

@@ -200,7 +200,7 @@ async def send_test_email(request: Request) -> Response[TrialEmailOut]:
 
 async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailOut], Answer]) -> Accepted:
     principal = request.user
-    made = await Office.of(request.app.state.runtime).desk(principal.tenant_id, principal.mode).draft(data)
+    made = await Office.of(request.app.state.runtime).desk(principal.tenant_id).draft(data)
     if made.files:
         async with request.app.state.engine.begin() as connection:
             await keep(connection, principal.tenant_id, made.files, PATIENCE)

@@ -12,6 +12,10 @@ from service.emails.library.library import BUILT_IN, Library, Pinned, UnknownVer
 from service.emails.schemas import EmailRequest, TemplateRef, UserRef
 from service.emails.senders.domains import Domains
 from service.errors import Fault, Invalid
+from service.tenancy import mode_of
+
+ANY = frozenset({"*"})
+"""In place of the domains that an email may come from: every domain."""
 
 
 class Desk:
@@ -25,12 +29,11 @@ class Desk:
         engine: AsyncEngine,
         tenant_id: UUID | None,
         *,
-        mode: str = "live",
         strict: bool = False,
     ) -> None:
         """`strict`: a sender that a mail names must be of a domain that the tenant has verified."""
         self._house, self._library, self._domains, self._engine = house, library, domains, engine
-        self._tenant_id, self._mode, self._strict = tenant_id, mode, strict
+        self._tenant_id, self._mode, self._strict = tenant_id, mode_of(tenant_id), strict
 
     async def draft(self, request: EmailRequest) -> Draft:
         """Check a request against every rule; the mail it asks for. Raises Invalid, Forbidden."""
@@ -48,6 +51,8 @@ class Desk:
         """The house with the domains that this tenant may send from."""
         if self._tenant_id is None:
             return self._house
+        if self._mode == "test":  # nothing leaves, so no domain has to be verified
+            return msgspec.structs.replace(self._house, domains=ANY)
         verified = await self._domains.of(self._tenant_id)
         domains = verified if self._strict else self._house.domains | verified
         return msgspec.structs.replace(self._house, domains=domains, verified_only=self._strict)

@@ -22,6 +22,7 @@ from service.emails.smtp import ServerReply
 from service.emails.stored import Stored, compose
 from service.emails.windows import release
 from service.errors import Conflict
+from service.tenancy import mode_of
 from workers.context import correlation
 from workers.errors import WorkersError
 from workers.runtime import Runtime
@@ -31,20 +32,21 @@ TRIES = 3
 
 
 async def enqueue(
-    session: AsyncSession | AsyncConnection, request: EmailRequest, *, tenant_id: UUID | None = None, mode: str = "live"
+    session: AsyncSession | AsyncConnection, request: EmailRequest, *, tenant_id: UUID | None = None
 ) -> UUID:
     """Store a mail and its message in the caller's transaction; return its id, which is also the task's.
 
-    The tenant is the one this code acts for, unless it is named. With a `dedup_key` that an earlier mail bears,
-    nothing is stored and the id is the earlier one's, until that one's window is over.
+    The tenant is the one this code acts for, unless it is named; a tenant's `test_id` stands for its test mode. With a
+    `dedup_key` that an earlier mail bears, nothing is stored and the id is the earlier one's, until that one's window
+    is over.
     Raises Invalid naming every fault, Forbidden, or Conflict where others take and let go of the key all the while.
     """
     tenant_id = tenant_id or correlation.get().tenant_id
     if tenant_id is None:
         raise WorkersError("a mail belongs to a tenant: name it, or call this from a request or an actor of one")
-    made = await Office.of_loop().desk(tenant_id, mode).draft(request)
+    made = await Office.of_loop().desk(tenant_id).draft(request)
     names = [name for name, _ in COLUMNS]
-    values = dict(zip(names, row(made, tenant_id, mode, correlation.get().request_id), strict=True))
+    values = dict(zip(names, row(made, tenant_id, mode_of(tenant_id), correlation.get().request_id), strict=True))
     await keep(session, tenant_id, made.files)
     store = insert(emails).values(values).on_conflict_do_nothing().returning(emails.c.id)
     same = select(emails.c.id).where(emails.c.tenant_id == tenant_id, emails.c.dedup_key == made.dedup_key)
@@ -60,14 +62,15 @@ async def enqueue(
     raise Conflict("Another mail is just taking this dedup_key; try again.")
 
 
-async def send(request: EmailRequest, *, mode: str = "live") -> Sent:
+async def send(request: EmailRequest) -> Sent:
     """Send a mail now, with no row and no second try; return the server's reply.
 
     Raises Invalid or Forbidden like `enqueue`, SmtpError when the server does not take it, SendingDisabled.
     """
     office = Office.of_loop()
     tenant_id = correlation.get().tenant_id
-    stored = Stored.of(await office.desk(tenant_id, mode).draft(request), mode, tenant_id)
+    mode = mode_of(tenant_id)
+    stored = Stored.of(await office.desk(tenant_id).draft(request), mode, tenant_id)
     return await office.mailer.send(
         await compose(stored, office.library), stored.recipients, mode=mode, attempt=1, before_dot=_unfenced
     )

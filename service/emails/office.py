@@ -47,9 +47,9 @@ class Office:
             runtime.resources.push_async_callback(found.close)
         return found
 
-    def desk(self, tenant_id: UUID | None, mode: str = "live") -> Desk:
-        """Where the mails of a tenant are drafted, for keys of this mode."""
-        return Desk(self.house, self.library, self.domains, self.engine, tenant_id, mode=mode, strict=self._strict)
+    def desk(self, tenant_id: UUID | None) -> Desk:
+        """Where the mails of a tenant are drafted."""
+        return Desk(self.house, self.library, self.domains, self.engine, tenant_id, strict=self._strict)
 
     async def close(self) -> None:
         """Finish what is under way."""

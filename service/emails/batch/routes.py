@@ -44,7 +44,7 @@ async def send_batch(request: Request) -> Response[BatchOut]:
     """
     request.check_media()
     wanted = frame(await request.decoded(read))
-    desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id, request.user.mode)
+    desk = Office.of(request.app.state.runtime).desk(request.user.tenant_id)
     made = await drafts(wanted.emails, desk)
     if wanted.mode == "atomic":
         all_or_none(made)

@@ -51,7 +51,7 @@ async def expand(id: UUID, make: Make) -> None:
             bulk = await keeping.find(connection, id, None, lock=True)
             if bulk is None:
                 raise Dead("there is no such bulk", {"reason": "no_such_bulk"})
-            messages = await _step(connection, bulk, office.desk(bulk.tenant_id, bulk.mode), make)
+            messages = await _step(connection, bulk, office.desk(bulk.tenant_id), make)
         if messages is None:
             return
         runtime.ring(messages)

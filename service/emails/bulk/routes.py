@@ -344,7 +344,7 @@ def _message(id: UUID, tenant_id: UUID, at: Any) -> Message:
 
 
 def _desk(request: Request) -> Desk:
-    return Office.of(request.app.state.runtime).desk(request.user.tenant_id, request.user.mode)
+    return Office.of(request.app.state.runtime).desk(request.user.tenant_id)
 
 
 def _uuid(id: str) -> UUID:

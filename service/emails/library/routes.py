@@ -127,7 +127,7 @@ async def preview(request: Request, key: FromPath[str], data: JSONBody[PreviewRe
     """
     wanted = TemplateRef(key=key, version=data.version, variables=data.variables, locale=data.locale)
     office = _office(request)
-    pinned = await office.desk(request.user.tenant_id, request.user.mode).pin(wanted, "")
+    pinned = await office.desk(request.user.tenant_id).pin(wanted, "")
     if faults := list(template_faults(wanted, pinned=pinned)):
         if any(fault.pointer == "/key" for fault in faults):
             raise _unknown()

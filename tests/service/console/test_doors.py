@@ -89,9 +89,17 @@ async def test_a_form_without_the_token_of_the_session_does_nothing(browser: htt
     assert (await press(browser, path)).status_code == 404, "obeyed: the task is looked up"
 
 
-async def test_signing_out_takes_the_cookie_away(browser: httpx.AsyncClient) -> None:
+async def test_signing_out_ends_the_session_on_the_server_for_whoever_has_a_copy_of_its_cookie(
+    browser: httpx.AsyncClient, engine: AsyncEngine
+) -> None:
+    copy = browser.cookies["callboard_console"]
     assert (await press(browser, "/console/sign-out")).status_code == 303
+    assert "callboard_console" not in browser.cookies
     assert (await browser.get("/console")).status_code == 401
+    browser.cookies.set("callboard_console", copy, path="/console")
+    assert (await browser.get("/console")).status_code == 401
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM console_sessions"))).scalar_one() == 0
 
 
 async def test_the_link_of_up_signs_in_on_this_machine_only(

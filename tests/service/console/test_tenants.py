@@ -95,6 +95,11 @@ async def test_an_operator_who_is_no_admin_stays_with_the_tenant_of_the_key(
         statement = "SELECT id, tenant_id FROM api_keys WHERE scopes @> '{operator}' ORDER BY id LIMIT 1"
         key = (await connection.execute(text(statement))).one()
     session = Session.begin(key.id, key.tenant_id).acting_for(UUID(await id_of(engine, "shop")))
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO console_sessions VALUES (:id, :tenant, :key, now() + interval '1 h')"),
+            {"id": session.id, "tenant": key.tenant_id, "key": key.id},
+        )
     browser.cookies.set("callboard_console", seal(settings.secret_key, session), path="/console")
     assert (await browser.get(shop["place"])).status_code == 401
 

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from service.emails import entry, views
 from service.emails.events import events
 from service.emails.schemas import EmailOut, EmailRequest, Event
+from service.tenancy import id_in_test_mode
 from tests.faults.sink import Sink
 from workers.execution import Delivery, execute
 from workers.policy import Outcome
@@ -34,7 +35,7 @@ class Post:
     async def enqueue(self, request: EmailRequest | None = None, mode: str = "live", **fields: Any) -> UUID:
         made = request or msgspec.convert({**HELLO, **fields}, EmailRequest)
         async with AsyncSession(self.engine) as session:
-            id = await entry.enqueue(session, made, tenant_id=TENANT, mode=mode)
+            id = await entry.enqueue(session, made, tenant_id=id_in_test_mode(TENANT) if mode == "test" else TENANT)
             await session.commit()
         return id
 
@@ -45,13 +46,17 @@ class Post:
 
     async def look(self, id: UUID) -> EmailOut:
         async with self.engine.connect() as connection:
-            found = await views.one(connection, TENANT, id)
+            found = await views.one(connection, await self.tenant_of(id), id)
         assert found is not None
         return found
 
     async def events(self, id: UUID) -> list[Event]:
         async with self.engine.connect() as connection:
-            return await events(connection, TENANT, id) or []
+            return await events(connection, await self.tenant_of(id), id) or []
+
+    async def tenant_of(self, id: UUID) -> UUID:
+        tenant: UUID = (await self.sql("SELECT tenant_id FROM emails WHERE id = :id", id=id))[0]["tenant_id"]
+        return tenant
 
     async def sql(self, statement: str, **values: Any) -> list[Any]:
         async with self.engine.begin() as connection:

@@ -220,12 +220,15 @@ async def test_a_test_keys_job_pays_nothing_and_asks_no_model(
     api: httpx.AsyncClient, acme: str, make_key: Any, bench_of: MakeBench
 ) -> None:
     key = {"Authorization": f"Bearer {await make_key(mode='test')}"}
+    assert (await api.post("/v1/jobs", json=REQUEST, headers=key)).status_code == 422, "acme is a live organization"
+    await api.put("/v1/organizations/acme", json={"plan": "team", "trust_score": 80}, headers=key)
     answer = await api.post("/v1/jobs", json=REQUEST, headers=key)
     assert (answer.status_code, answer.json()["mode"]) == (202, "test")
     async with bench_of(LLM_BASE_URL="http://127.0.0.1:9/v1") as bench:
         await bench.work(answer.json()["task_id"])
-    done = await read(api, answer.json())
+    done = (await api.get(f"/v1/jobs/{answer.json()['id']}", headers=key)).json()
     assert (done["status"], done["result"]["provider"]) == ("completed", "offline")
+    assert (await api.get("/v1/organizations/acme/quotas", headers=key)).json()["used"] == 0
     assert await quota(api) == (0, 0)
 
 

@@ -61,7 +61,8 @@ class Desk:
         """Stores mails and moves them all to a status at once, as settling a batch does."""
         made = await self.sql(
             "INSERT INTO emails (id, tenant_id, mode, message_id, sender, to_, recipients, subject, request_id)"
-            " SELECT gen_random_uuid(), t.id, :mode, '<m@example.org>', 'a@example.org', '{b@example.org}',"
+            " SELECT gen_random_uuid(), CASE :mode WHEN 'test' THEN t.test_id ELSE t.id END, :mode,"
+            " '<m@example.org>', 'a@example.org', '{b@example.org}',"
             " '{b@example.org}', 'Hello', 'story-1' FROM tenants t, generate_series(1, :count) WHERE t.name = :tenant"
             " RETURNING id",
             count=count,
