@@ -66,6 +66,11 @@ def list_keys(queue: str, prefix: str = "") -> tuple[str, ...]:
     return tuple(list_key(queue, step, prefix) for step in PRIORITY_STEPS)
 
 
+def sorted_key(prefix: str = "") -> str:
+    """The Redis hash that says of a list how many of its doorbells were moved to lists of their tenants."""
+    return f"{prefix}workers:sorted"
+
+
 def bindings(queue: str, prefix: str = "") -> tuple[tuple[str, str], ...]:
     """The (set, member) pairs by which stock tools find a queue of a direct exchange."""
     member = f"{queue}{SEPARATOR}{SEPARATOR}{queue}"

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from workers.actor import registry
-from workers.envelope import list_key
+from workers.envelope import list_key, sorted_key
 from workers.message import Priority
 
 log = structlog.get_logger("service.tasks")
@@ -137,15 +137,25 @@ class Queues:
         return _Look(at, clock, seen, reports, now + max(FRESH, (now - at) * SHARE))
 
     async def _bells(self, places: Sequence[Place]) -> dict[Place, int]:
-        """Ask for the length of every list at once; empty where Redis does not answer."""
+        """Ask for the length of every list, with what was moved to its tenants' lists; empty without Redis."""
+        keys = [list_key(place.queue, place.priority, self._prefix) for place in places]
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for place in places:
-                    pipe.llen(list_key(place.queue, place.priority, self._prefix))
-                return dict(zip(places, await pipe.execute(), strict=True)) if places else {}
+                pipe.hgetall(sorted_key(self._prefix))
+                for key in keys:
+                    pipe.llen(key)
+                moved, *lengths = await pipe.execute()
+            counts = {_text(key): int(count) for key, count in moved.items()}
+            return {
+                place: length + counts.get(key, 0) for place, key, length in zip(places, keys, lengths, strict=True)
+            }
         except (RedisError, OSError) as error:
             log.warning("doorbells_unknown", error=type(error).__name__)
             return {}
+
+
+def _text(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode()
 
 
 async def _waiting(connection: AsyncConnection, tenant_id: UUID | None) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import pytest
 import redis.asyncio
@@ -11,7 +12,8 @@ import redis.asyncio
 from workers.celery.holdings import Parcel
 from workers.celery.intake import Intake
 from workers.celery.keys import Keys
-from workers.envelope import list_key
+from workers.envelope import encode, list_key
+from workers.message import Message, Priority
 
 KEYS = Keys()
 
@@ -168,3 +170,84 @@ async def test_a_list_of_another_type_stops_no_other(redis_url: str, server: red
     await server.lpush(list_key("q", 3), "a")
     async with Desk(redis_url) as desk:
         assert await desk.has(1) == [b"a"]
+
+
+def doorbell(tenant: UUID | None, queue: str = "q", priority: Priority = Priority.NORMAL) -> bytes:
+    message = Message(id=uuid4(), actor="a", queue=queue, priority=priority, tenant_id=tenant)
+    return encode(message, durable=True)
+
+
+async def served(desk: Desk, count: int, start: int = 0) -> list[bytes]:
+    """Settles one message after the other, as one slot would; what was served from `start` on."""
+    for n in range(start, start + count):
+        await desk.has(n + 1)
+        desk.intake.holdings.ack(desk.parcels[n])
+        desk.intake.settled()
+    return [parcel.envelope for parcel in desk.parcels[start : start + count]]
+
+
+async def test_a_tenant_does_not_wait_behind_the_flood_of_another(redis_url: str, server: redis.asyncio.Redis) -> None:
+    a, b, c = uuid4(), uuid4(), uuid4()
+    key = list_key("q", 6)
+    flood = [doorbell(a) for _ in range(5_000)]
+    others = [doorbell(b), doorbell(None), doorbell(b)]
+    await server.lpush(key, *flood, *others)
+    async with Desk(redis_url, room=2) as desk:
+        first = await served(desk, 30)
+        late = doorbell(c)
+        await server.lpush(key, late)
+        then = await served(desk, 10, start=30)
+    assert set(others) <= set(first)
+    assert first.index(others[0]) < first.index(others[2])
+    assert late in then
+    own = [flood.index(envelope) for envelope in first if envelope not in others]
+    assert own == list(range(len(own))), "a tenant's own doorbells keep their order"
+    waiting = await server.llen(key) + int(await server.hget(KEYS.sorted, key) or 0)
+    assert waiting == len(flood) + len(others) + 1 - len(desk.parcels)
+
+
+async def test_messages_without_a_row_stay_in_their_list_and_share_its_turn(
+    redis_url: str, server: redis.asyncio.Redis
+) -> None:
+    key = list_key("q", 6)
+    direct = [encode(Message(id=uuid4(), actor="a", queue="q", tenant_id=uuid4())) for _ in range(300)]
+    bells = [doorbell(uuid4()) for _ in range(20)]
+    await server.lpush(key, *direct[:100], *bells, *direct[100:])
+    async with Desk(redis_url, room=4) as desk:
+        order = await served(desk, 320)
+    assert [envelope for envelope in order if envelope in direct] == direct
+    assert max(order.index(bell) for bell in bells) < 200
+    assert await server.keys("workers:turns:*") == []
+    assert await server.hlen(KEYS.sorted) == 0
+
+
+async def test_what_was_sorted_is_served_to_another_worker(redis_url: str, server: redis.asyncio.Redis) -> None:
+    bells = {doorbell(uuid4()) for _ in range(40)}
+    await server.lpush(list_key("q", 9), *bells)
+    async with Desk(redis_url, room=1) as desk:
+        first = set(await served(desk, 5))
+    async with Desk(redis_url, owner="you", room=100) as other:
+        assert set(await other.has(35)) == bells - first
+
+
+async def test_slots_are_kept_for_critical_messages_and_for_other_queues(
+    redis_url: str, server: redis.asyncio.Redis
+) -> None:
+    await server.lpush(list_key("q", 9), *(str(n) for n in range(200)))
+    async with Desk(redis_url, room=64) as desk:
+        await desk.has(60)
+        await asyncio.sleep(0.2)
+        assert len(desk.parcels) == 60
+        before = (await server.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        await asyncio.sleep(0.5)
+        assert (await server.info("commandstats"))["cmdstat_evalsha"]["calls"] - before < 10, (
+            "it waits, it does not spin"
+        )
+        await server.lpush("q", "critical")
+        assert (await desk.has(61))[60] == b"critical"
+        desk.intake.add_queue("other")
+        await server.lpush(list_key("other", 6), "of another queue")
+        await served(desk, 20)
+        assert b"of another queue" in await desk.has(62)
+        held = desk.intake.holdings.held
+        assert held[list_key("q", 9)] == 48

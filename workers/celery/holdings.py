@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ class Holdings:
         self.keys = keys
         self.owner = owner
         self.in_hand: dict[int, Parcel] = {}
+        self.held: Counter[str] = Counter()
+        """How many are in hand, by the list they came from."""
         self.next_tag = 0
         self.look_again = False
         """Something was put off: the next look tells until when there is time to sleep."""
@@ -60,6 +63,7 @@ class Holdings:
         """Notes a fetched message."""
         parcel = Parcel(tag, key, envelope)
         self.in_hand[tag] = parcel
+        self.held[key] += 1
         return parcel
 
     def begun(self, parcel: Parcel) -> None:
@@ -78,7 +82,7 @@ class Holdings:
 
     def ack(self, parcel: Parcel) -> None:
         """It ran to its end, or is not to run: forget it."""
-        if self.in_hand.pop(parcel.tag, None) is not None:
+        if self._let_go(parcel):
             self._acks.append(parcel.tag)
             if parcel.marked:
                 self._acks.append(mark_of(parcel.tag))
@@ -101,6 +105,7 @@ class Holdings:
         """Another worker has taken everything over: forget it and go on under a new name; returns what was in hand."""
         lost = list(self.in_hand.values())
         self.in_hand.clear()
+        self.held.clear()
         self._settle_marks(len(self._begun))
         self._acks.clear()
         self._moves.clear()
@@ -126,6 +131,13 @@ class Holdings:
         self._settle_marks(begun)
         del self._acks[:acks], self._moves[:moves]
 
+    def _let_go(self, parcel: Parcel) -> bool:
+        """Whether it was in hand until now."""
+        if self.in_hand.pop(parcel.tag, None) is None:
+            return False
+        self.held[parcel.key] -= 1
+        return True
+
     def _settle_marks(self, count: int) -> None:
         for _, told in self._begun[:count]:
             if told is not None and not told.done():
@@ -133,7 +145,7 @@ class Holdings:
         del self._begun[:count]
 
     def _move(self, call: Move, parcel: Parcel, keys: list[str], arguments: list[str | int | bytes]) -> None:
-        if self.in_hand.pop(parcel.tag, None) is not None:
+        if self._let_go(parcel):
             self._moves.append(call([self.keys.unacked(self.owner), *keys], [parcel.tag, *arguments]))
 
 

@@ -28,6 +28,14 @@ POLL = 1.0
 """Seconds after which an idle worker looks anyway."""
 BOTTOM_EVERY = 8
 """Every n-th fetch starts from the lowest priority, so that it is never starved."""
+SORT = 2_000
+"""Doorbells that a fetch from a backlog moves to lists of their tenants: those that wait behind one tenant's flood are
+found within as many fetches as it has thousands."""
+RESERVED = 16
+"""One slot in so many is for critical messages alone, in a worker that has at least LARGE of them."""
+LARGE = 64
+SHARED = 4
+"""Where such a worker serves several queues, one slot in so many is none queue's while the others have none."""
 REPLY = 10.0
 """Seconds a round trip may take."""
 
@@ -69,6 +77,8 @@ class Intake:
         self._generation = 0
         self._doubt = False
         self._hungry = True
+        self._held_back: list[str] = []
+        """Lists that may have more, for which the last fetch had no room."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -135,13 +145,42 @@ class Intake:
             pause = 0.1
             if want and found < want and not self.holdings.unsettled:
                 self._hungry = False
-                self._peek.arm()
+                rooms = self._rooms()
+                self._held_back = [key for key, room in rooms.items() if room <= 0]
+                self._peek.arm(key for key, room in rooms.items() if room > 0)
                 await self._sleep(wait)
 
     def _want(self) -> int:
-        if not self.fetching or not (self._hungry or self.holdings.look_again) or not self.queues:
+        if not self.fetching or not self.queues:
             return 0
-        return max(0, min(MAX_FETCH, self._room() - len(self.holdings.in_hand)))
+        free = min(MAX_FETCH, self._room() - len(self.holdings.in_hand))
+        if free <= 0 or self._hungry or self.holdings.look_again:
+            return max(0, free)
+        if self._held_back:
+            rooms = self._rooms()
+            return free if any(rooms.get(key, 0) > 0 for key in self._held_back) else 0
+        return 0
+
+    def _limits(self) -> tuple[int, dict[str, int]]:
+        """How many more may be in hand that are not critical: of all queues, and of each."""
+        held, limit = self.holdings.held, self._room()
+        taken = {queue: sum(held[key] for key in self.keys.lists(queue)[1:]) for queue in self.queues}
+        critical = sum(held[self.keys.lists(queue)[0]] for queue in self.queues)
+        others = len(self.holdings.in_hand) - critical
+        if limit < LARGE:
+            return limit - others, {queue: limit - count for queue, count in taken.items()}
+        most = limit - limit // SHARED if len(self.queues) > 1 else limit
+        return limit - limit // RESERVED - others, {queue: most - count for queue, count in taken.items()}
+
+    def _rooms(self) -> dict[str, int]:
+        """How many more of each list may be in hand."""
+        free = self._room() - len(self.holdings.in_hand)
+        ordinary, queues = self._limits()
+        return {
+            key: min(free, ordinary, queues[queue]) if place else free
+            for queue in self.queues
+            for place, key in enumerate(self.keys.lists(queue))
+        }
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -179,26 +218,43 @@ class Intake:
         self._receive(answer, lists)
         return (len(answer) - 2) // 2, POLL if answer[0] < 0 else min(POLL, answer[0] / 1000)
 
-    def _lists(self) -> list[str]:
-        """The lists in the order to look: by priority, the queues taking turns; now and then from the bottom."""
+    def _lists(self) -> list[tuple[str, int]]:
+        """The lists in the order to look, each with the number of its queue, negative where it is critical: by
+        priority, the queues taking turns; now and then from the bottom."""
         self._turn += 1
         shift = self._turn % len(self.queues)
-        queues = self.queues[shift:] + self.queues[:shift]
-        steps = list(zip(*(self.keys.lists(queue) for queue in queues), strict=True))
+        queues = [*enumerate(self.queues, 1)]
+        steps = list(
+            zip(
+                *(
+                    [(key, number if place else -number) for place, key in enumerate(self.keys.lists(queue))]
+                    for number, queue in queues[shift:] + queues[:shift]
+                ),
+                strict=True,
+            )
+        )
         if self._turn % BOTTOM_EVERY == 0:
             steps.reverse()
-        return [key for step in steps for key in step]
+        return [each for step in steps for each in step]
 
-    def _fetch(self, lists: list[str], want: int) -> Command:
-        holdings = self.holdings
+    def _fetch(self, lists: list[tuple[str, int]], want: int) -> Command:
+        holdings, keys = self.holdings, self.keys
         owner = holdings.owner
-        keys = [self.keys.unacked(owner), self.keys.owners, self.keys.taken(owner), self.keys.delayed, *lists]
-        return FETCH.call(keys, [owner, int(self.lease * 1000), want, holdings.next_tag])
+        ordinary, queues = self._limits()
+        names = [keys.unacked(owner), keys.owners, keys.taken(owner), keys.delayed, keys.sorted]
+        return FETCH.call(
+            [*names, *(key for key, _ in lists)],
+            [
+                *(owner, int(self.lease * 1000), want, holdings.next_tag, ordinary, keys.turns, SORT),
+                *(number for _, number in lists),
+                *(queues[queue] for queue in self.queues),
+            ],
+        )
 
-    def _receive(self, answer: list[Any], lists: list[str]) -> None:
+    def _receive(self, answer: list[Any], lists: list[tuple[str, int]]) -> None:
         holdings = self.holdings
         for i in range(2, len(answer), 2):
-            parcel = holdings.take(lists[answer[i]], answer[i + 1], holdings.next_tag)
+            parcel = holdings.take(lists[answer[i]][0], answer[i + 1], holdings.next_tag)
             holdings.next_tag += 1
             self._handle(parcel)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workers.envelope import SEPARATOR, list_keys
+from workers.envelope import SEPARATOR, list_keys, sorted_key
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,16 @@ class Keys:
     def dead(self) -> str:
         """List: direct messages nobody can or may run, newest first, each with its reason."""
         return f"{self.prefix}workers:dead"
+
+    @property
+    def sorted(self) -> str:
+        """Hash: by list, how many of its doorbells were moved to lists of their tenants."""
+        return sorted_key(self.prefix)
+
+    @property
+    def turns(self) -> str:
+        """What comes before a list's key where its tenants take turns: a list of them, and with `:tenant` theirs."""
+        return f"{self.prefix}workers:turns:"
 
     def unacked(self, owner: str) -> str:
         """Hash: what an owner holds; by tag: list key, newline, envelope."""

@@ -31,17 +31,20 @@ class Peek:
     def __init__(self, url: str, ring: Callable[[], None]) -> None:
         self._url = url
         self._ring = ring
-        self._armed = asyncio.Event()
+        self._armed: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def arm(self) -> None:
-        """Everything seen so far was fetched: tell of the next arrival."""
-        self._armed.set()
+    def arm(self, keys: Iterable[str]) -> None:
+        """Everything seen so far in these lists was fetched: tell of the next arrival, once for each."""
+        for key in keys:
+            if (armed := self._armed.get(key)) is not None:
+                armed.set()
 
     def watch(self, keys: Iterable[str]) -> None:
         """Waits at these lists too."""
         for key in keys:
             if key not in self._tasks:
+                self._armed[key] = asyncio.Event()
                 self._tasks[key] = asyncio.get_running_loop().create_task(self._watch(key), name=f"peek {key!r}")
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -58,7 +61,7 @@ class Peek:
         link = Link(self._url)
         try:
             while True:
-                await self._armed.wait()
+                await self._armed[key].wait()
                 try:
                     [found] = await link.call([("BLMOVE", key, key, "RIGHT", "RIGHT", BLOCK)], BLOCK + SLACK)
                 except BrokerUnavailable:
@@ -68,7 +71,7 @@ class Peek:
                     log.warning("peek_refused", key=key, error=str(found))
                     await asyncio.sleep(BLOCK)
                 elif found is not None:
-                    self._armed.clear()
+                    self._armed[key].clear()
                     self._ring()
         finally:
             await link.close()

@@ -31,7 +31,9 @@ class Script:
 FETCH = Script(
     _NOW
     + """
--- KEYS: unacked, owners, taken, delayed, lists...   ARGV: owner, lease ms, how many, first tag
+-- KEYS: unacked, owners, taken, delayed, sorted, lists...
+-- ARGV: owner, lease ms, how many, first tag, how many that are not critical, prefix of turns, how many to sort,
+--   for each list the number of its queue (negative where it is critical), for each queue how many of it
 -- answers {-2} when this owner was taken for dead, else
 -- {ms until the next delayed one or -1, Redis' time in ms, list no., envelope, list no., envelope, ...}
 if redis.call('EXISTS', KEYS[3]) == 1 then return {-2} end
@@ -43,21 +45,94 @@ for _, member in ipairs(due) do
   if type(pushed) == 'table' then redis.call('ZADD', KEYS[4], now + 60000, member) end
 end
 local answer = {-1, now}
-local left, tag = tonumber(ARGV[3]), tonumber(ARGV[4])
-for i = 5, #KEYS do
+local left, tag, ordinary, lists = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), #KEYS - 5
+local sorted = redis.call('HGETALL', KEYS[5])
+for i = 1, #sorted, 2 do sorted[sorted[i]] = true end
+
+local function tenant_of(envelope)
+  if not string.find(envelope, '"durable":true', 1, true) then return nil end
+  return string.match(envelope, '"tenant_id":"([%x%-]+)"') or '-'
+end
+local function sort(list, envelopes)
+  -- doorbells go to their tenants' lists, others come back; a tenant that is new there takes the last turn
+  local own, rest, moved = {}, {}, 0
+  for _, envelope in ipairs(envelopes) do
+    local tenant = tenant_of(envelope)
+    if tenant then
+      own[tenant] = own[tenant] or {}
+      table.insert(own[tenant], envelope)
+      if #own[tenant] == 1 then table.insert(own, tenant) end
+      moved = moved + 1
+    else
+      rest[#rest + 1] = envelope
+    end
+  end
+  local turns = ARGV[6] .. list
+  for _, tenant in ipairs(own) do
+    if redis.call('LPUSH', turns .. ':' .. tenant, unpack(own[tenant])) == #own[tenant] then
+      redis.call('LPUSH', turns, tenant)
+    end
+  end
+  if moved > 0 then redis.call('HINCRBY', KEYS[5], list, moved) sorted[list] = true end
+  return rest
+end
+local function in_turns(list, count, got)
+  local turns, before = ARGV[6] .. list, #got
+  while #got - before < count do
+    local tenant = redis.call('RPOP', turns)
+    if not tenant then break end
+    local own = turns .. ':' .. tenant
+    got[#got + 1] = redis.call('RPOP', own) or nil
+    if redis.call('EXISTS', own) == 1 then redis.call('LPUSH', turns, tenant) end
+  end
+  if redis.call('EXISTS', turns) == 0 then
+    redis.call('HDEL', KEYS[5], list)
+    sorted[list] = nil
+  else
+    redis.call('HINCRBY', KEYS[5], list, before - #got)
+  end
+end
+local function take(list, count)
+  local got = {}
+  if sorted[list] then in_turns(list, math.ceil(count / 2), got) end
+  local popped = #got < count and redis.pcall('RPOP', list, count - #got)
+  if popped and not popped.err then
+    if sorted[list] or (#popped == count and redis.call('EXISTS', list) == 1) then
+      local rest = sort(list, popped)
+      for _, envelope in ipairs(rest) do got[#got + 1] = envelope end
+      if #rest < #popped then
+        local more = redis.call('RPOP', list, ARGV[7])
+        rest = more and sort(list, more) or {}
+        for i = #rest, 1, -1 do redis.call('RPUSH', list, rest[i]) end
+      end
+    else
+      for _, envelope in ipairs(popped) do got[#got + 1] = envelope end
+    end
+  end
+  if sorted[list] and #got < count then in_turns(list, count - #got, got) end
+  return got
+end
+
+for i = 1, lists do
   if left <= 0 then break end
-  local got = redis.pcall('RPOP', KEYS[i], left)
-  if got and not got.err then
-    local fields = {}
+  local list, queue = KEYS[i + 5], tonumber(ARGV[i + 7])
+  local critical, at = queue < 0, 7 + lists + math.abs(queue)
+  local count = critical and left or math.min(left, ordinary, tonumber(ARGV[at]))
+  if count > 0 then
+    local got, fields = take(list, count), {}
     for _, envelope in ipairs(got) do
       fields[#fields + 1] = tag
-      fields[#fields + 1] = KEYS[i] .. '\\n' .. envelope
-      answer[#answer + 1] = i - 5
+      fields[#fields + 1] = list .. '\\n' .. envelope
+      answer[#answer + 1] = i - 1
       answer[#answer + 1] = envelope
       tag = tag + 1
-      left = left - 1
     end
-    redis.call('HSET', KEYS[1], unpack(fields))
+    if #got > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
+    left = left - #got
+    if not critical then
+      ordinary = ordinary - #got
+      ARGV[at] = tonumber(ARGV[at]) - #got
+    end
   end
 end
 redis.pcall('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
@@ -66,7 +141,13 @@ if first[2] then answer[1] = math.max(0, math.ceil(first[2] - now)) end
 return answer
 """
 )
-"""Takes messages off the lists and notes them as ours, atomically; moves what has become due to its list first."""
+"""Takes messages off the lists and notes them as ours, atomically; moves what has become due to its list first.
+
+Where more waits in a list than is taken, its doorbells are moved to lists of their tenants, which then take turns: a
+flood of one tenant delays another's message by one message of each tenant, not by all that arrived before it. What is
+sorted may be lost, as every doorbell: its row is rung for again. Messages without a row are never moved; they share a
+list's turn evenly with the doorbells. The order is kept among the doorbells of one tenant.
+"""
 
 RENEW = Script(
     _NOW
