@@ -137,6 +137,13 @@ class Settings:
     smtp_pool_size: int = setting(
         "SMTP_POOL_SIZE", doc="Connections of one worker to the mail server.", default=20, parse=count(1, 1000)
     )
+    email_memory: int = setting(
+        "EMAIL_MEMORY",
+        doc="A worker's memory for large emails.",
+        default=1 << 28,
+        parse=count(1 << 20, 1 << 40),
+        unit="bytes",
+    )
     mail_from: str = setting(
         "MAIL_FROM", doc="The sender where a mail names none.", default="Callboard <callboard@localhost>", parse=sender
     )

@@ -30,8 +30,7 @@ from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
 from service.emails.smtp import Backoff as Pause
 from service.emails.smtp import Kind, ServerReply, SmtpError
-from service.emails.stored import Stored, compose
-from service.emails.unsubscribe.links import headers
+from service.emails.stored import Stored
 from service.forgetting import forget, forget_records, oldest
 from workers.actor import actor
 from workers.context import current
@@ -87,14 +86,13 @@ async def send_email(email_id: UUID) -> None:
     if not stored.wanted:
         context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
         return
-    link = office.links.link(stored)
 
     async def before_dot(refused: Mapping[str, ServerReply]) -> None:
         await context.fence(fence_detail(refused, partial(continuation, stored)))
 
     try:
         sent = await office.mailer.send(
-            await compose(stored, office.library, headers(link), link=link),
+            await office.compose(stored),
             stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,

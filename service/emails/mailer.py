@@ -5,6 +5,7 @@ Whoever sends comes through here: the actor, with a row and a fence; a direct ca
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from uuid import UUID
 
 import msgspec
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.inbound.report import Report
 from service.emails.inbound.tags import Tags
+from service.emails.large import Large
 from service.emails.mime import Mail, build
 from service.emails.senders.signing import Signers
 from service.emails.simulator import is_simulated, simulate
@@ -20,8 +22,12 @@ from service.emails.transports.relays import Relays
 from service.emails.way import Way, envelope_sender
 from service.sealing import Sealer
 from service.settings import Settings
+from workers.fair import current_turn
 
 LARGE = 1024 * 1024  # bytes of attachments from which a mail is built in a thread
+
+
+PATIENCE = 300.0  # seconds that an email for the simulator waits for memory
 
 
 class SendingDisabled(Exception):
@@ -52,7 +58,7 @@ class Mailer:
 
     async def send(
         self,
-        mail: Mail,
+        mail: Mail | Large,
         recipients: Sequence[str],
         *,
         mode: str,
@@ -66,10 +72,12 @@ class Mailer:
         A mail of a `test` key, or for the simulator, reaches no mail server but the development mailbox. Raises
         SmtpError, MimeRefused, SendingDisabled, and whatever `before_dot` raises.
         """
-        data = await _build(mail)
+        data = await _build(mail) if isinstance(mail, Mail) else b""
         simulated = mode != "live" or is_simulated(recipients)
         answer = simulate(recipients, attempt) if simulated else None
         if answer is not None and not self._mailbox:
+            if isinstance(mail, Large):
+                await self._try_out(mail)
             await before_dot(answer.reply.refused)
             return Sent(answer.reply, True, answer.reports)
         if not self._enabled:
@@ -77,25 +85,33 @@ class Mailer:
         taken = recipients
         if answer is not None:
             taken, before_dot = answer.reply.accepted, _with(answer.reply.refused, before_dot)
-        if way.signer is not None:
+        if way.signer is not None and data:
             data = await self._signers.sign(way.signer, data)
         transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
         # A tenant's own server may not let an address of the house through.
         return_path = self._return_path if transport is self.transport else ""
         tag = way.tag(self._tags, taken)
-        reply = await transport.send(
-            envelope_sender(mail.sender.addr_spec, return_path, tag),
-            taken,
-            data,
-            before_dot,
-            envid=tag,
-            notify=self._notify,
-            originals=way.originals(self._tags, taken),
-        )
+        share = nullcontext() if transport is self.transport else self._relays.share(current_turn().tenant)
+        with share:
+            reply = await transport.send(
+                envelope_sender(mail.sender.addr_spec if isinstance(mail, Mail) else mail.sender, return_path, tag),
+                taken,
+                data if isinstance(mail, Mail) else _Deferred(mail, self._signers, way.signer),
+                before_dot,
+                envid=tag,
+                notify=self._notify,
+                originals=way.originals(self._tags, taken),
+            )
         if answer is None:
             return Sent(reply)
         refused = {**answer.reply.refused, **reply.refused}
         return Sent(msgspec.structs.replace(reply, refused=refused), reports=answer.reports)
+
+    @staticmethod
+    async def _try_out(mail: Large) -> None:
+        """Build a large email that reaches no server, as one that does: what is wrong with it is found."""
+        async with mail.composed(asyncio.get_running_loop().time() + PATIENCE) as whole:
+            await _build(whole)
 
     async def close(self) -> None:
         """Finish what is under way and say goodbye to the server."""
@@ -113,6 +129,18 @@ def _with(simulated: Mapping[str, ServerReply], before_dot: BeforeDot) -> Before
         await before_dot({**simulated, **refused})
 
     return both
+
+
+class _Deferred:
+    """A large email as the transport reads it."""
+
+    def __init__(self, mail: Large, signers: Signers, signer: UUID | None) -> None:
+        self._mail, self._signers, self._signer = mail, signers, signer
+        self.reserve_now, self.reserve, self.release = mail.reserve_now, mail.reserve, mail.release
+
+    async def read(self) -> bytes:
+        data = await _build(await self._mail.compose())
+        return data if self._signer is None else await self._signers.sign(self._signer, data)
 
 
 async def _build(mail: Mail) -> bytes:

@@ -6,13 +6,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.emails.drafting import Desk
 from service.emails.house import house_of
+from service.emails.large import SHARE, Large
 from service.emails.library.library import Library
 from service.emails.mailer import Mailer
+from service.emails.mime import Mail
 from service.emails.senders.domains import Domains
-from service.emails.stored import Loader
-from service.emails.unsubscribe.links import Links
+from service.emails.spelling import read_back
+from service.emails.stored import LIGHT, Loader, Stored, content
+from service.emails.unsubscribe.links import Links, headers
 from service.settings import Settings
 from workers.errors import NoRuntime
+from workers.fair import FairLimiter
 from workers.runtime import Runtime
 
 KEY = "emails"
@@ -29,6 +33,7 @@ class Office:
         self.library = Library(engine)
         self.links = Links.of(settings)
         self.domains = Domains(engine)
+        self.memory = FairLimiter(settings.email_memory, share=SHARE)
         self._strict = settings.mail_verified
 
     @classmethod
@@ -50,6 +55,26 @@ class Office:
     def desk(self, tenant_id: UUID | None) -> Desk:
         """Where the mails of a tenant are drafted."""
         return Desk(self.house, self.library, self.domains, self.engine, tenant_id, strict=self._strict)
+
+    async def compose(self, stored: Stored) -> Mail | Large:
+        """A stored email as the mailer sends it: a light one as a whole, a large one composed when it is its turn.
+
+        Raises what `stored.content` raises.
+        """
+        link = self.links.link(stored)
+        if stored.size <= LIGHT or stored.template_key is not None:
+            made = await content(stored, self.library, link)
+            size = stored.size + sum(map(len, (made.html or "", made.text or "")))
+            if size <= LIGHT:
+                return stored.mail(made, headers(link))
+        else:
+            size = stored.size
+
+        async def whole() -> Mail:
+            complete = await self.loader.complete(stored)
+            return complete.mail(await content(complete, self.library, link), headers(link))
+
+        return Large(read_back(stored.sender).addr_spec, size, self.memory, whole)
 
     async def close(self) -> None:
         """Finish what is under way."""

@@ -30,17 +30,35 @@ from workers.ledger.statement import fetch
 
 LONG = 20_000  # characters of HTML from which its text takes more than some milliseconds
 
-LOAD = f"""
+LIGHT = 128 * 1024
+"""Bytes of bodies and attachments up to which an email is loaded with others, and held while it waits for its turn."""
+
+WHOLE = f"""
 SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.message_id, e.sender, e.to_, e.cc, e.reply_to,
-       e.recipients, e.subject, e.html, e.text, e.template_key, e.template_locale, e.template_version,
-       e.template_variables::text,
-       e.headers::text, e.attachments::text, e.attachment_data,
-       CASE WHEN e.attachments <> '[]' THEN ({CONTENTS}) END AS contents, e.scheduled_at, e.expires_at, e.created_at,
+       e.recipients, e.subject, e.html, e.text, s.size, e.template_key, e.template_locale, e.template_version,
+       e.template_variables::text, e.headers::text, e.attachments::text, e.scheduled_at, e.expires_at, e.created_at,
        (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
        ARRAY(SELECT jsonb_object_keys(e.recipient_replies)) AS answered,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed, ({SIGNER}) AS signer, ({RELAY}) AS relay
-FROM emails e WHERE e.id = ANY($1)
+FROM emails e, LATERAL (
+    SELECT coalesce(octet_length(e.html), 0) + coalesce(octet_length(e.text), 0) + CASE WHEN e.attachments <> '[]' THEN
+        (SELECT sum((a.file ->> 'size')::bigint)::bigint FROM jsonb_array_elements(e.attachments) AS a(file)) ELSE 0 END
+) AS s(size)
+WHERE e.id = ANY($1)
 """  # noqa: S608 (our own SQL)
+_PARTS = {
+    "html": "e.html",
+    "text": "e.text",
+    "attachment_data": "e.attachment_data",
+    "contents": f"CASE WHEN e.attachments <> '[]' THEN ({CONTENTS}) END",
+}
+LOAD = WHOLE.replace(
+    "e.html, e.text,",
+    "".join(f"CASE WHEN s.size <= {LIGHT} THEN {part} END AS {name},\n" for name, part in _PARTS.items()),
+)
+"""Light emails with all they contain, large ones without their bodies and attachments."""
+REST = f"SELECT {', '.join(f'{part} AS {name}' for name, part in _PARTS.items())} FROM emails e WHERE e.id = $1"  # noqa: S608
+"""What LOAD leaves out of a large email."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +79,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None
     html: str | None
     text: str | None
+    size: int = 0
+    """Bytes of its bodies and attachments, as they are stored."""
     template_key: str | None
     template_locale: str | None
     template_version: int | None
@@ -182,19 +202,26 @@ class Loader:
         self._batcher: Batcher[UUID, Stored | None] = Batcher(self._load)
 
     async def load(self, id: UUID) -> Stored | None:
-        """Return the mail, or None where there is none."""
+        """Return an email, a large one without its bodies and attachments, or None where there is none."""
         return await self._batcher.submit(id)
 
+    async def complete(self, stored: Stored) -> Stored:
+        """Return an email with all that `load` left out, by a statement of its own. Raises Refused where it is gone."""
+        rows = await fetch(self._engine, REST, stored.id)
+        if not rows:
+            raise Refused([Fault("", "gone", "the email was deleted")])
+        return msgspec.structs.replace(stored, **dict(rows[0]))
+
     async def read(self, id: UUID) -> Stored | None:
-        """The same for one caller, never together with another tenant's: the API sees the rows of its caller only."""
-        return (await self._load([id]))[0]
+        """Return an email with its bodies, without attachments, for a caller who sees its own tenant's rows only."""
+        return (await self._load([id], WHOLE))[0]
 
     async def close(self) -> None:
         """Wait for what is under way; take nothing more."""
         await self._batcher.close()
 
-    async def _load(self, ids: list[UUID]) -> Sequence[Stored | None]:
-        found = {row["id"]: _read(row) for row in await fetch(self._engine, LOAD, ids)}
+    async def _load(self, ids: list[UUID], sql: str = LOAD) -> Sequence[Stored | None]:
+        found = {row["id"]: _read(row) for row in await fetch(self._engine, sql, ids)}
         return [found.get(id) for id in ids]
 
 

@@ -1,4 +1,4 @@
-"""Kept connections to one server: bounded, reused, handed out in order of arrival.
+"""Kept connections to one server: bounded, reused, handed out by priority, then fairly by tenant.
 
 The limit is what was configured until the server says 421 to one connection too many; then it is what the server
 bears, and creeps up again by one at a time. Connections that die while idle are dropped the moment they do.
@@ -16,10 +16,13 @@ from service.emails.smtp.breaker import Breaker
 from service.emails.smtp.connection import Connection
 from service.emails.smtp.errors import Backoff, Kind, SmtpError
 from service.emails.smtp.phases import Phase
+from workers.fair import FairQueue, current_turn
 
 log = structlog.get_logger(__name__)
 
 Dial = Callable[[float], Awaitable[Connection]]
+Waiter = asyncio.Future[Connection | None]
+"""Gets a connection, or None for a place in which to open one."""
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,9 @@ class Pool:
         self._breaker = breaker
         self._idle: deque[Connection] = deque()  # the right end was used last and is lent first
         self._lent: set[Connection] = set()
-        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiters: FairQueue[Waiter] = FairQueue()
+        self._ahead: deque[Waiter] = deque()
+        """Callers that had their turn already and come before all others."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._open = 0  # places taken: idle, lent, or being dialled
         self._changed = 0.0
@@ -63,23 +68,24 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Callers in the queue."""
-        return len(self._waiters)
+        return len(self._waiters) + len(self._ahead)
 
-    async def acquire(self, deadline: float) -> Connection:
-        """Return a connection: a kept one, a new one, or the next to come free, in order of arrival.
+    async def acquire(self, deadline: float, *, first: bool = False) -> Connection:
+        """Return a connection: a kept one, a new one, or one that comes free, in the turn of the running attempt.
 
-        Raises SmtpError (temporary): `pool_exhausted` at the deadline (loop time), `pool_full`, `breaker_open`,
+        `first`: the caller had a connection, gave it back unused, and comes before all others. Raises SmtpError
+        (temporary): `pool_exhausted` at the deadline (loop time), `pool_full`, `breaker_open`,
         `closing`, or why no connection could be opened.
         """
         self._check_open()
         self._grow()
-        if not self._waiters:
+        if first or not self.waiting:
             if (kept := self._take_idle()) is not None:
                 return kept
             if self._open < self.limit:
                 self._open += 1
                 return await self._connect(deadline)
-        return await self._wait(deadline, first=False)
+        return await self._wait(deadline, first=first)
 
     async def replace(self, dead: Connection, deadline: float) -> Connection:
         """Return a new connection in the place of a lent one that turned out to be dead."""
@@ -158,13 +164,16 @@ class Pool:
 
     async def _wait(self, deadline: float, *, first: bool) -> Connection:
         """Stand in the queue until somebody hands over a connection, or a place to open one in."""
-        if len(self._waiters) >= self._bounds.waiting:
-            raise _unavailable("pool_full", f"{len(self._waiters)} mails already wait for a connection")
+        if not first and self.waiting >= self._bounds.waiting:
+            raise _unavailable("pool_full", f"{self.waiting} emails already wait for a connection")
         if first and (kept := self._take_idle()) is not None:
             return kept
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Connection | None] = loop.create_future()
-        self._waiters.insert(0 if first else len(self._waiters), waiter)
+        waiter: Waiter = loop.create_future()
+        if first:
+            self._ahead.append(waiter)
+        else:
+            self._waiters.push(waiter, current_turn())
         timer = loop.call_at(deadline, _give_up, waiter)
         try:
             connection = await waiter
@@ -179,11 +188,12 @@ class Pool:
             timer.cancel()
         return connection if connection is not None else await self._connect(deadline)
 
-    def _leave_queue(self, waiter: "asyncio.Future[Connection | None]") -> None:
+    def _leave_queue(self, waiter: Waiter) -> None:
+        self._waiters.discard(waiter)
         with contextlib.suppress(ValueError):
-            self._waiters.remove(waiter)
+            self._ahead.remove(waiter)
 
-    def _hand_back(self, waiter: "asyncio.Future[Connection | None]") -> None:
+    def _hand_back(self, waiter: Waiter) -> None:
         """Return what a caller was given in the moment it was cancelled."""
         if waiter.cancelled() or waiter.exception() is not None:
             return
@@ -193,9 +203,8 @@ class Pool:
         else:
             self.release(connection)
 
-    def _next_waiter(self) -> "asyncio.Future[Connection | None] | None":
-        while self._waiters:
-            waiter = self._waiters.popleft()
+    def _next_waiter(self) -> Waiter | None:
+        while (waiter := self._ahead.popleft() if self._ahead else self._waiters.pop()) is not None:
             if not waiter.done():
                 return waiter
         return None
@@ -282,7 +291,7 @@ class Pool:
             raise _unavailable("closing", "the transport is closing")
 
 
-def _give_up(waiter: "asyncio.Future[Connection | None]") -> None:
+def _give_up(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_exception(_unavailable("pool_exhausted", "no connection came free in time"))
 

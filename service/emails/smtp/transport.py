@@ -3,16 +3,16 @@
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from service.emails.smtp.body import prepare
 from service.emails.smtp.breaker import Breaker
-from service.emails.smtp.connection import BeforeDot
+from service.emails.smtp.connection import BeforeDot, Connection
 from service.emails.smtp.dial import Dialer, Server
 from service.emails.smtp.dns import Resolve
-from service.emails.smtp.envelope import envelope
+from service.emails.smtp.envelope import Envelope, envelope
 from service.emails.smtp.errors import SmtpError
 from service.emails.smtp.phases import Phase, Timeouts
 from service.emails.smtp.pool import Bounds, Pool
@@ -23,6 +23,18 @@ from service.emails.smtp.tls import Tls
 
 if TYPE_CHECKING:
     from service.settings import Settings
+
+
+class Deferred(Protocol):
+    """An email's bytes, read when its connection is there, in memory that is reserved first and released by `send`."""
+
+    def reserve_now(self) -> bool: ...
+
+    async def reserve(self, deadline: float) -> None: ...
+
+    async def read(self) -> bytes: ...
+
+    def release(self) -> None: ...
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -102,14 +114,14 @@ class Transport:
         self,
         envelope_from: str,
         recipients: Sequence[str],
-        data: bytes,
+        data: bytes | Deferred,
         before_dot: BeforeDot,
         *,
         envid: str = "",
         notify: Sequence[str] = (),
         originals: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one mail (`data`: headers and body, any line ends) and return the server's yes.
+        """Send one mail (`data`: headers and body, any line ends, or where to read them) and return the server's yes.
 
         `before_dot` is awaited once at most, when all but the final dot is sent, with the replies that refused some
         recipients beside others. If it raises, the connection is dropped, the email is certainly not accepted, and
@@ -119,10 +131,35 @@ class Transport:
         cancelled after `before_dot` returned, the email is ambiguous.
         """
         mail = envelope(envelope_from, recipients, envid, notify, originals or {})
-        body = prepare(data)
         deadline = asyncio.get_running_loop().time() + self._timeouts.total
+        if isinstance(data, bytes):
+            connection = await self._pool.acquire(deadline)
+            return await self._deliver(connection, mail, data, before_dot, deadline)
+        try:
+            connection = await self._acquire_with_memory(data, deadline)
+            return await self._deliver(connection, mail, data, before_dot, deadline)
+        finally:
+            data.release()
+
+    async def _acquire_with_memory(self, data: Deferred, deadline: float) -> Connection:
+        """Return a connection, with the email's memory reserved; nobody waits for memory with a connection in hand."""
         connection = await self._pool.acquire(deadline)
+        if data.reserve_now():
+            return connection
+        self._pool.release(connection)
+        await data.reserve(deadline)
+        return await self._pool.acquire(deadline, first=True)
+
+    async def _deliver(
+        self, connection: Connection, mail: Envelope, data: bytes | Deferred, before_dot: BeforeDot, deadline: float
+    ) -> Reply:
+        """Send on a connection, and give it back; once more on a new one where a kept one turned out to be dead."""
         kept = connection.mails > 0
+        try:
+            body = prepare(data if isinstance(data, bytes) else await data.read())
+        except BaseException:
+            self._pool.release(connection)
+            raise
         try:
             reply = await connection.deliver(mail, body, before_dot, deadline)
         except SmtpError as error:

@@ -1,11 +1,14 @@
 """The tenants' own mail servers, as one worker reaches them: a small pool and a breaker for each, behind the guard.
 
 What one tenant's server does to its mail is that tenant's: at most POOL_SIZE connections and WAITING mails of it hold
-a slot of the worker, the others come back later, and after five failures nobody knocks for a while.
+a slot of the worker, and all servers of one tenant one slot in SHARE; the others come back later, and after five
+failures nobody knocks for a while.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
@@ -25,6 +28,7 @@ log = structlog.get_logger("service.emails")
 PORTS = (25, 465, 587, 2465, 2525, 2587)
 """Where mail is handed in; other ports only with OUTBOUND_PRIVATE."""
 WAITING = 50
+SHARE = 4
 MOST_KEPT = 200
 GRACE = 5.0  # seconds that mails under way have when a server is forgotten
 
@@ -45,7 +49,11 @@ def about(id: UUID) -> bytes:
 class Relays:
     """The transports that this process has opened. A row never changes: another server is another row."""
 
-    def __init__(self, engine: AsyncEngine, sealer: Sealer, guard: Guard, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, engine: AsyncEngine, sealer: Sealer, guard: Guard, timeouts: Timeouts | None = None, *, slots: int = 500
+    ) -> None:
+        self._most = max(2, slots // SHARE)
+        self._sending: Counter[Hashable] = Counter()
         self._engine, self._sealer, self._guard, self._timeouts = engine, sealer, guard, timeouts
         self._open: OrderedDict[UUID, Transport] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
@@ -53,7 +61,7 @@ class Relays:
     @classmethod
     def of(cls, engine: AsyncEngine, settings: Settings, timeouts: Timeouts | None = None) -> "Relays":
         """Make what the settings describe."""
-        return cls(engine, Sealer.of(settings), guard_of(settings), timeouts)
+        return cls(engine, Sealer.of(settings), guard_of(settings), timeouts, slots=settings.worker_concurrency)
 
     async def find(self, id: UUID) -> Transport | None:
         """Return a tenant's transport, opened if it is new here; None where it was deleted just now.
@@ -84,6 +92,23 @@ class Relays:
         )
         self._make_room()
         return made
+
+    @contextmanager
+    def share(self, tenant: Hashable) -> Iterator[None]:
+        """Hold one of the slots that a tenant's emails to its own servers may take together.
+
+        Raises SmtpError (temporary, `pool_full`).
+        """
+        if self._sending[tenant] >= self._most:
+            text = f"{self._most} emails of this tenant already wait for its own servers"
+            raise SmtpError(Phase.CONNECT, None, text, Kind.TEMPORARY, reason="pool_full", backoff=Backoff.SHORT)
+        self._sending[tenant] += 1
+        try:
+            yield
+        finally:
+            self._sending[tenant] -= 1
+            if not self._sending[tenant]:
+                del self._sending[tenant]
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Find where a connection may go. Raises SmtpError where that is inside, OSError where it is unknown."""
