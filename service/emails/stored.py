@@ -188,7 +188,7 @@ async def content(stored: Stored, library: Library, link: str = "") -> Content:
 async def _filled(stored: Stored, library: Library, link: str) -> Content:
     key, number, locale = stored.template_key or "", stored.template_version, stored.template_locale
     version = None if number is None else await library.shelf.version(stored.tenant_id, key, number)
-    if version is None or locale not in version.contents:
+    if version is None or locale not in version.locales:
         raise Refused([Fault("template", "gone", f"version {number} of {key} is gone")])
     filled = await library.fill(Pinned(version, locale), stored.variables(link))
     return Content(subject=filled.subject, html=filled.html, text=filled.text)

@@ -1,8 +1,8 @@
 """The process in which tenants' templates run: no secrets, no database, little memory, little time.
 
 It reads a length (4 bytes) and a Job, both on the socket it was given, and answers with a Result in the same way. When
-a job takes more than SECONDS of processor time the kernel ends the process, whatever it is at; so does memory, short of
-an error that can be told.
+a job takes more than SECONDS of processor time the kernel ends the process, whatever it is at. Where memory runs out it
+answers so and ends by itself: what it kept of earlier jobs may be the reason, and a new process can tell.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import signal
 import socket
 import struct
 import sys
-from collections import OrderedDict
 from contextlib import suppress
 
 import msgspec
 
-from service.emails.library.compiling import Job, Result, Unfit, compiled, filled, needs
+from service.emails.library.cache import ByteCache
+from service.emails.library.compiling import Job, Result, Unfit, compiled, filled, needs, weight
 from service.emails.template import Template
 
 SECONDS = 2.0
 MEMORY = 256 * 1024 * 1024  # bytes beside what it begins with
-KEPT = 200  # compiled languages
+CACHE_BYTES = 64 * 1024 * 1024  # of compiled languages
+SHARE_BYTES = 16 * 1024 * 1024  # of one tenant's
 FILES = 16
 
 _decoder = msgspec.msgpack.Decoder(Job)
@@ -37,9 +38,21 @@ def main() -> None:
         desk = Desk()
         while (job := receive(line)) is not None:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            answer = _encoder.encode(desk.answer(_decoder.decode(job)))
+            answer, exhausted = respond(desk, job)
             signal.setitimer(signal.ITIMER_PROF, 0)
             line.sendall(struct.pack(">I", len(answer)) + answer)
+            if exhausted:
+                return
+
+
+def respond(desk: Desk, job: bytes) -> tuple[bytes, bool]:
+    """Do one job; return the answer, and whether memory ran out: then what was kept is dropped first."""
+    try:
+        result = desk.answer(_decoder.decode(job))
+        return _encoder.encode(result), result.exhausted
+    except MemoryError:
+        desk.kept.clear()
+        return _encoder.encode(Result(exhausted=True)), True
 
 
 def limit() -> None:
@@ -64,7 +77,7 @@ class Desk:
     """Answers jobs, and keeps what it compiled."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Template] = OrderedDict()
+        self.kept: ByteCache[str, Template] = ByteCache(CACHE_BYTES, SHARE_BYTES)
 
     def answer(self, job: Job) -> Result:
         """Do one job."""
@@ -72,8 +85,11 @@ class Desk:
             return self._check(job) if job.name is None else self._fill(job, job.name)
         except Unfit as error:
             return Result(faults=error.faults)
-        except (RecursionError, MemoryError) as error:
-            return Result(faults=[("", f"it takes too much: {type(error).__name__}")])
+        except RecursionError:
+            return Result(faults=[("", "it is nested too deeply")])
+        except MemoryError:
+            self.kept.clear()
+            return Result(exhausted=True)
 
     def _check(self, job: Job) -> Result:
         found, faults = {}, list[tuple[str, str]]()
@@ -85,15 +101,13 @@ class Desk:
         return Result(faults=faults) if faults else Result(needs=found)
 
     def _fill(self, job: Job, name: str) -> Result:
-        template = self._kept.get(name)
+        template = self.kept.get(name)
         if template is None:
             if not job.contents:
                 return Result(unknown=True)
             (words,) = job.contents.values()
-            template = self._kept[name] = compiled(job.key, words, job.variables)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(name)
+            template = compiled(job.key, words, job.variables)
+            self.kept.put(name, template, owner=job.owner, size=weight(template))
         return Result(rendered=filled(template, job.given))
 
 

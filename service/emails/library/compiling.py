@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from types import CodeType
 from typing import Any
 
 import jinja2
@@ -36,7 +38,7 @@ def compiled(key: str, words: Words, variables: Mapping[str, Declared] | None) -
     files = Files(words.subject, words.mjml or "", words.text, dict(variables) if variables else None, words.html)
     try:
         return compile_template(key, files, HTML, PLAIN)
-    except (jinja2.TemplateError, ValueError, RecursionError, MemoryError) as error:
+    except (jinja2.TemplateError, ValueError, RecursionError) as error:
         raise Unfit([("mjml" if words.mjml else "html", _said(error))]) from None
 
 
@@ -64,6 +66,8 @@ def _run(part: str, template: jinja2.Template, given: Mapping[str, Any]) -> str:
             size += len(piece)
             if size > MAX_TEXT:
                 raise SecurityError(f"it makes more than {MAX_TEXT:,} characters")
+    except MemoryError:  # the process may be full of other templates: the child decides
+        raise
     except Exception as error:  # whatever a template can do, it did to itself
         raise Unfit([(part, f"cannot be filled in: {_said(error)}")]) from None
     return "".join(pieces)
@@ -82,7 +86,7 @@ def _faults(part: str, source: str) -> Iterator[tuple[str, str]]:
             yield part, f"line {line}: {sentence}"
     except jinja2.TemplateSyntaxError as error:
         yield part, f"line {error.lineno}: {error.message}"
-    except (RecursionError, MemoryError) as error:
+    except RecursionError as error:
         yield part, _said(error)
 
 
@@ -90,31 +94,48 @@ def _said(error: BaseException) -> str:
     match error:
         case RecursionError():
             return "it is nested too deeply"
-        case MemoryError():
-            return "it takes too much memory"
         case jinja2.TemplateSyntaxError():
             return f"line {error.lineno}: {error.message}"
         case _:
             return str(error)[:300] or type(error).__name__
 
 
+def weight(template: Template) -> int:
+    """About how many bytes a compiled template takes."""
+    parts = (template.subject, template.html, template.text)
+    return sum(_code_size(part.root_render_func.__code__) for part in parts if part is not None)
+
+
+def _code_size(code: CodeType) -> int:
+    size = sum(map(sys.getsizeof, (code, code.co_consts, code.co_names, code.co_varnames, code.co_linetable)))
+    return size + sum(
+        _code_size(each) if isinstance(each, CodeType) else sys.getsizeof(each) for each in code.co_consts
+    )
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a child is asked: to compile every language and say what each needs, or to fill one in.
 
-    `name` is that of a compiled language; without `words` it must be one that this child has compiled before.
+    `name` is that of a compiled language; without `contents` it must be one that this child has compiled before.
+    `owner` is the tenant, of whose share in the child's cache it is.
     """
 
     key: str
     contents: dict[str, Words] = {}
     variables: dict[str, Declared] | None = None
     name: str | None = None
+    owner: str = ""
     given: dict[str, Any] = {}
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What it answers. `unknown`: it has not compiled this one yet, ask again with the words."""
+    """What it answers. `unknown`: it has not compiled this one yet, ask again with the contents.
+
+    `exhausted`: there was not enough memory, and the process ends; another one may have enough.
+    """
 
     needs: dict[str, Needs] = {}
     rendered: Rendered | None = None
     faults: list[tuple[str, str]] = []
     unknown: bool = False
+    exhausted: bool = False

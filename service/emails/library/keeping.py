@@ -9,9 +9,9 @@ import msgspec
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from service.emails.library.contents import Needs
+from service.emails.library.contents import Needs, Words
 from service.emails.library.schemas import TemplateIn, VersionOut
-from service.emails.library.shelf import Version, read
+from service.emails.library.shelf import Version, read, read_contents
 from service.errors import Fault, Invalid
 
 MAX_TEMPLATES = 500
@@ -76,7 +76,7 @@ async def write(session: AsyncSession, tenant_id: UUID, key: str, wanted: Templa
     known = (await connection.execute(LOCK, place)).one_or_none()
     if known is not None:
         newest = await read(connection, tenant_id, key, known.newest)
-        if newest is not None and _same(newest, wanted):
+        if newest is not None and _same(newest, await read_contents(connection, newest), wanted):
             newest_number: int = known.newest
             return newest_number
     await _check_room(connection, tenant_id, None if known is None else known.newest)
@@ -109,8 +109,8 @@ async def _check_room(connection: AsyncConnection, tenant_id: UUID, newest: int 
         raise Invalid([Fault("", f"There are {newest} versions already, the most of one template: use another key.")])
 
 
-def _same(newest: Version, wanted: TemplateIn) -> bool:
-    return (newest.default_locale, newest.contents, newest.variables) == (
+def _same(newest: Version, contents: dict[str, Words], wanted: TemplateIn) -> bool:
+    return (newest.default_locale, contents, newest.variables) == (
         wanted.default_locale,
         wanted.contents,
         wanted.variables,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from service.emails.library.renderers import Killed, Renderers
 from service.emails.library.shelf import Shelf, Version
 from service.emails.template import Rendered
 from service.emails.template_source import Declared
+from workers.fair import Turn, current_turn
 
 BUILT_IN = 0
 """The version of every built-in template."""
@@ -72,14 +74,14 @@ class Library:
         version, locale = pinned.version, pinned.locale
         job = Job(
             key=version.key,
-            contents={locale: version.contents[locale]},
             variables=version.variables,
             name=version.name(locale),
+            owner=version.tenant_id.hex,
             given=dict(variables),
         )
         self._check_kills(version.name(locale))
         try:
-            found = await self.renderers.ask(job)
+            found = await self.renderers.ask(job, _turn(version.tenant_id), contents=partial(self._contents, pinned))
         except Killed as error:
             self._kills.setdefault(version.name(locale), []).append(time.monotonic())
             raise Refused([Fault("template", "killed", f"cannot be filled in: {error}")]) from error
@@ -88,6 +90,9 @@ class Library:
         if faults := subject_faults(found.rendered.subject):
             raise Refused(faults)
         return found.rendered
+
+    async def _contents(self, pinned: Pinned) -> dict[str, Words]:
+        return {pinned.locale: await self.shelf.words(pinned.version, pinned.locale)}
 
     def _check_kills(self, name: str) -> None:
         """Raise Refused for what was killed again and again."""
@@ -98,12 +103,13 @@ class Library:
             raise Refused([Fault("template", "killed", reason)])
 
     async def compile(
-        self, key: str, contents: Mapping[str, Words], variables: Mapping[str, Declared] | None
+        self, tenant_id: UUID, key: str, contents: Mapping[str, Words], variables: Mapping[str, Declared] | None
     ) -> dict[str, Needs]:
-        """What each language needs. Raises Refused naming what does not compile, Busy."""
+        """What each language of a tenant's template needs. Raises Refused naming what does not compile, Busy."""
         declared = None if variables is None else dict(variables)
         try:
-            found = await self.renderers.ask(Job(key=key, contents=dict(contents), variables=declared))
+            job = Job(key=key, contents=dict(contents), variables=declared)
+            found = await self.renderers.ask(job, _turn(tenant_id))
         except Killed as error:
             raise Refused([Fault("contents", "killed", f"cannot be compiled: {error}")]) from error
         if found.faults:
@@ -113,6 +119,10 @@ class Library:
     async def close(self) -> None:
         """End the renderers."""
         await self.renderers.close()
+
+
+def _turn(tenant_id: UUID) -> Turn:
+    return Turn(current_turn().priority, tenant_id)
 
 
 def _faults(found: Iterable[tuple[str, str]]) -> list[Fault]:

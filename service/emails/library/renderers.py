@@ -1,6 +1,8 @@
 """A small pool of processes that compile and fill in tenants' templates; one that takes too long is killed.
 
-A process is started when the first job needs it, kept warm, and replaced when it dies. Jobs wait for one in order.
+A process is started when the first job needs it, kept warm, and replaced when it dies. Jobs wait for one by priority,
+then fairly by tenant. A process that dies or runs out of memory may do so because of an earlier job, or while it was
+idle: the job is done again in a new one, and only what fails there has failed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +23,9 @@ import msgspec
 import structlog
 
 from service.emails.library.compiling import Job, Result
+from service.emails.library.contents import Words
+from workers.errors import Overloaded
+from workers.fair import FairLimiter, Turn, current_turn
 
 log = structlog.get_logger("service.emails")
 
@@ -32,7 +38,11 @@ PATIENCE = 10.0
 """Seconds that a job waits for a process."""
 MAX_ANSWER = 16 * 1024 * 1024
 WAITING = 200
-"""Jobs that wait at most."""
+"""Jobs of one tenant that wait at most."""
+KNOWN = 10_000
+"""Names that are remembered of what a process compiled."""
+
+Contents = Callable[[], Awaitable[dict[str, Words]]]
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,7 +55,11 @@ class Killed(Exception):
 
 
 class Busy(Exception):
-    """No process was free in time; the job may be asked for again."""
+    """No process was free in time, or none came up; the job may be asked for again."""
+
+
+class Lost(Exception):
+    """The process died or ran out of memory, perhaps not because of this job."""
 
 
 class Child:
@@ -57,12 +71,21 @@ class Child:
         self.process, self._reader, self._writer = process, reader, writer
         self.known: set[str] = set()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs, as far as can be told without asking it."""
+        return self.process.poll() is None and not self._reader.at_eof()
+
     @classmethod
     async def start(cls) -> Child:
         """Start one and wait until it has imported all it needs. Raises Busy where it does not come up."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.to_thread(_spawn, theirs.fileno())
+            try:
+                process = await asyncio.to_thread(_spawn, theirs.fileno())
+            except OSError as error:
+                ours.close()
+                raise Busy(f"a renderer did not start: {error!r}") from error
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
         child = cls(process, reader, writer)
         try:
@@ -77,7 +100,7 @@ class Child:
         return child
 
     async def ask(self, job: Job) -> Result:
-        """Have a job done. Raises Killed; then this child is no more."""
+        """Have a job done. Raises Killed, Lost, Busy; then this child is no more."""
         frame = _encoder.encode(job)
         try:
             async with asyncio.timeout(BACKSTOP):
@@ -86,12 +109,17 @@ class Child:
                 (size,) = struct.unpack(">I", await self._reader.readexactly(4))
                 if size > MAX_ANSWER:
                     raise Killed("it makes too much")
-                return _decoder.decode(await self._reader.readexactly(size))
+                result = _decoder.decode(await self._reader.readexactly(size))
         except TimeoutError as error:
-            raise Killed("it takes too long") from error
+            raise Busy("a renderer had no processor time") from error
         except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError) as error:
             code = await asyncio.to_thread(self._end)
-            raise Killed("it takes too long" if code == -signal.SIGPROF else "it takes too much memory") from error
+            if code == -signal.SIGPROF:
+                raise Killed("it takes too long") from error
+            raise Lost("it takes too much memory") from error
+        if result.exhausted:
+            raise Lost("it takes too much memory")
+        return result
 
     async def kill(self) -> None:
         """End the process, at once."""
@@ -109,26 +137,25 @@ class Renderers:
     """Hands jobs to processes, as many at once as there are."""
 
     def __init__(self, size: int = SIZE) -> None:
-        self._free = asyncio.Semaphore(size)
+        self._places = FairLimiter(size)
         self._idle: list[Child] = []
-        self._waiting = 0
+        self._waiting: Counter[Hashable] = Counter()
 
-    async def ask(self, job: Job) -> Result:
-        """Have a job done that names what the process may have compiled; the words go along when it has not.
+    async def ask(self, job: Job, turn: Turn | None = None, *, contents: Contents | None = None) -> Result:
+        """Have a job done. `contents` reads those of a job that names what the process may have compiled already.
 
-        Raises Killed, Busy.
+        It waits for its turn: by default that of the running attempt. Raises Killed, Busy, what `contents` raises.
         """
-        async with self._child() as child:
-            if job.name is None or job.name not in child.known:
-                return await self._whole(child, job)
-            found = await child.ask(msgspec.structs.replace(job, contents={}, variables=None))
-            return await self._whole(child, job) if found.unknown else found
-
-    async def _whole(self, child: Child, job: Job) -> Result:
-        found = await child.ask(job)
-        if job.name is not None:
-            child.known.add(job.name)
-        return found
+        async with self._place(turn or current_turn()):
+            try:
+                return await self._do(job, contents, fresh=False)
+            except Lost as error:
+                log.info("renderer_replaced", reason=str(error))
+            try:
+                return await self._do(job, contents, fresh=True)
+            except Lost as error:
+                log.warning("renderer_killed", reason=str(error))
+                raise Killed(str(error)) from error
 
     async def close(self) -> None:
         """End all processes."""
@@ -136,35 +163,59 @@ class Renderers:
         for child in idle:
             await child.kill()
 
-    @asynccontextmanager
-    async def _child(self) -> AsyncIterator[Child]:
-        async with self._turn():
-            child = self._idle.pop() if self._idle else await Child.start()
-            try:
-                yield child
-            except BaseException as error:
-                await asyncio.shield(child.kill())
-                if isinstance(error, Killed):
-                    log.warning("renderer_killed", reason=str(error))
-                raise
-            self._idle.append(child)
+    async def _do(self, job: Job, contents: Contents | None, *, fresh: bool) -> Result:
+        async with self._child(fresh=fresh) as child:
+            if job.name is not None and job.name in child.known:
+                found = await child.ask(job)
+                if not found.unknown:
+                    return found
+            if contents is not None:
+                job = msgspec.structs.replace(job, contents=await contents())
+            found = await child.ask(job)
+            if job.name is not None:
+                if len(child.known) >= KNOWN:
+                    child.known.clear()
+                child.known.add(job.name)
+            return found
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        if self._waiting >= WAITING:
+    async def _child(self, *, fresh: bool) -> AsyncIterator[Child]:
+        child = await self._take(fresh=fresh)
+        try:
+            yield child
+        except BaseException as error:
+            await asyncio.shield(child.kill())
+            if isinstance(error, Killed):
+                log.warning("renderer_killed", reason=str(error))
+            raise
+        self._idle.append(child)
+
+    async def _take(self, *, fresh: bool) -> Child:
+        while self._idle and not fresh:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+            await child.kill()
+        return await Child.start()
+
+    @asynccontextmanager
+    async def _place(self, turn: Turn) -> AsyncIterator[None]:
+        if self._waiting[turn.tenant] >= WAITING:
             raise Busy("too many templates wait to be filled in")
-        self._waiting += 1
+        self._waiting[turn.tenant] += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._free.acquire()
-        except TimeoutError as error:
+                await self._places.acquire(turn=turn)
+        except (TimeoutError, Overloaded) as error:
             raise Busy("no renderer was free in time") from error
         finally:
-            self._waiting -= 1
+            self._waiting[turn.tenant] -= 1
+            if not self._waiting[turn.tenant]:
+                del self._waiting[turn.tenant]
         try:
             yield
         finally:
-            self._free.release()
+            self._places.release(turn=turn)
 
 
 def _spawn(line: int) -> subprocess.Popen[bytes]:

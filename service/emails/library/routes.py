@@ -21,7 +21,7 @@ from service.emails.library.schemas import (
     TemplateIn,
     TemplateList,
 )
-from service.emails.library.shelf import read
+from service.emails.library.shelf import read, read_contents
 from service.emails.office import Office
 from service.emails.rules import pointed
 from service.emails.schemas import Content, TemplateRef
@@ -75,7 +75,7 @@ async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]
     if faults := list(rules.template_faults(key, data, telling.built_in(key) is not None)):
         raise Invalid(faults)
     try:
-        needs = await _office(request).library.compile(key, data.contents, data.variables)
+        needs = await _office(request).library.compile(request.user.tenant_id, key, data.contents, data.variables)
     except Refused as error:
         raise Invalid(list(pointed("", error.faults))) from error
     except Busy as error:
@@ -171,7 +171,8 @@ async def _detail(connection: AsyncConnection, tenant_id: UUID, key: str, number
     version = await read(connection, tenant_id, key, number or row["published"] or row["newest"])
     if version is None:
         raise _unknown()
-    return telling.own_detail(version, row, await keeping.versions(connection, tenant_id, key))
+    contents = await read_contents(connection, version)
+    return telling.own_detail(version, contents, row, await keeping.versions(connection, tenant_id, key))
 
 
 def _office(request: Request) -> Office:

@@ -70,7 +70,9 @@ def detail(info: render.TemplateInfo) -> TemplateDetail:
     )
 
 
-def own_detail(version: Version, row: RowMapping, versions: Sequence[VersionOut]) -> TemplateDetail:
+def own_detail(
+    version: Version, contents: dict[str, Words], row: RowMapping, versions: Sequence[VersionOut]
+) -> TemplateDetail:
     """One version of a tenant's template."""
     return TemplateDetail(
         key=version.key,
@@ -79,7 +81,7 @@ def own_detail(version: Version, row: RowMapping, versions: Sequence[VersionOut]
         published=row["published"],
         newest=row["newest"],
         default_locale=version.default_locale,
-        contents=version.contents,
+        contents=contents,
         variables=version.variables or {},
         required=sorted(set().union(*(needs.required for needs in version.needs.values()))),
         example=_example(version.variables or {}),

@@ -178,9 +178,9 @@ async def test_a_template_that_takes_too_long_again_and_again_is_let_alone(
 ) -> None:
     asked: list[str] = []
 
-    async def killed(_: Any, job: Any) -> Any:
+    async def killed(_: Any, job: Any, *more: Any, **named: Any) -> Any:
         if job.name is None:
-            return await whole(_, job)
+            return await whole(_, job, *more, **named)
         asked.append(job.name)
         raise Killed("it takes too long")
 
