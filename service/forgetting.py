@@ -4,14 +4,14 @@ Each slice says by an actor of its own what it forgets; RECORD_RETENTION says wh
 """
 
 import asyncio
-import time
 from uuid import UUID
 
 from sqlalchemy import TextClause
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from workers.context import current
 from workers.errors import NoRuntime
-from workers.ledger.pruning import first_id
+from workers.ledger import pruning
 from workers.runtime import Runtime
 
 BATCH = 1_000
@@ -29,10 +29,7 @@ async def forget(statement: TextClause, **values: object) -> int:
 
     Raises NoRuntime where the actor runs without a database.
     """
-    engine = Runtime.of_loop().engine
-    if engine is None:
-        raise NoRuntime("records are in Postgres: this Runtime was made without an engine")
-    gone = 0
+    engine, gone = _engine(), 0
     while gone < MOST:
         async with engine.begin() as connection:
             batch = (await connection.execute(statement, {"batch": BATCH, **values})).rowcount
@@ -51,9 +48,16 @@ async def forget_records(statement: TextClause) -> int:
     Where RECORD_RETENTION is 0 nothing goes.
     """
     retention = Runtime.of_loop().state["settings"].record_retention
-    return await forget(statement, before=oldest(retention)) if retention else 0
+    return await forget(statement, before=await oldest(retention)) if retention else 0
 
 
-def oldest(retention: float) -> UUID:
-    """The lowest id that is not older than `retention` seconds."""
-    return first_id(time.time() - retention)
+async def oldest(retention: float) -> UUID:
+    """The lowest id that is not older than `retention` seconds, by Postgres' clock."""
+    return await pruning.oldest(_engine(), retention)
+
+
+def _engine() -> AsyncEngine:
+    engine = Runtime.of_loop().engine
+    if engine is None:
+        raise NoRuntime("records are in Postgres: this Runtime was made without an engine")
+    return engine

@@ -5,7 +5,7 @@ A mail costs its worker four statements, each shared with the mails that run bes
 
 import random
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, assert_never
 from uuid import UUID
@@ -138,7 +138,7 @@ async def forget_files() -> None:
     retention: float = Runtime.of_loop().state["settings"].record_retention
     if retention:
         kept = max(retention, files.DAY)
-        await forget(files.FORGET, seconds=kept + files.DAY, before=oldest(kept))
+        await forget(files.FORGET, seconds=kept + files.DAY, before=await oldest(kept))
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:
@@ -180,8 +180,8 @@ def continuation(stored: Stored, delay: float) -> Message:
     Its policy `uncertain` is that of the first email's message; the database copies it.
     """
     id, left = uuid7(), None
-    if stored.expires_at is not None:
-        left = max(0.001, (stored.expires_at - datetime.now(UTC)).total_seconds())
+    if stored.expires_in is not None:
+        left = max(0.001, stored.expires_in)
     how = send_email.options(
         id=id,
         delay=delay if left is None else min(delay, left / 2),
@@ -210,8 +210,8 @@ def verdict(error: SmtpError, attempt: int, age: timedelta) -> Retry | Dead | Un
 
 
 def age(stored: Stored) -> timedelta:
-    """How long a mail has been due."""
-    return datetime.now(UTC) - (stored.scheduled_at or stored.created_at)
+    """How long an email has been due, by Postgres' clock."""
+    return timedelta(seconds=stored.age)
 
 
 def wait(error: SmtpError, attempt: int) -> float | None:

@@ -37,6 +37,8 @@ WHOLE = f"""
 SELECT e.id, e.tenant_id, e.mode, e.lane, e.category, e.unsubscribable, e.message_id, e.sender, e.to_, e.cc, e.reply_to,
        e.recipients, e.subject, e.html, e.text, s.size, e.template_key, e.template_locale, e.template_version,
        e.template_variables::text, e.headers::text, e.attachments::text, e.scheduled_at, e.expires_at, e.created_at,
+       extract(epoch FROM clock_timestamp() - coalesce(e.scheduled_at, e.created_at))::float8 AS age,
+       extract(epoch FROM e.expires_at - clock_timestamp())::float8 AS expires_in,
        (SELECT b.status FROM bulks b WHERE b.id = e.bulk_id) AS bulk_status,
        ARRAY(SELECT jsonb_object_keys(e.recipient_replies)) AS answered,
        coalesce(({SUPPRESSED})::text, '{{}}') AS suppressed, ({SIGNER}) AS signer, ({RELAY}) AS relay
@@ -92,6 +94,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_at: datetime | None
     expires_at: datetime | None
     created_at: datetime
+    age: float
+    """Seconds since it was due first, by Postgres' clock."""
+    expires_in: float | None
+    """Seconds until it expires, by Postgres' clock."""
     bulk_status: str | None = None
     suppressed: dict[str, str] = {}
     """Recipients that get no mail, by their canonical address, each with the reason."""

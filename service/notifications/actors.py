@@ -72,7 +72,7 @@ async def forget_notifications() -> None:
     retention: float = Runtime.of_loop().state["settings"].record_retention
     await forget(OVER)
     if retention:
-        before = oldest(retention)
+        before = await oldest(retention)
         for statement in OLD:
             await forget(statement, before=before)
         await forget(CLOSED, retention=retention)

@@ -1,7 +1,6 @@
 """What the webhooks slice does: `deliver`, one event to one endpoint, and forgetting what is old."""
 
 import random
-import time
 from uuid import UUID
 
 from sqlalchemy import text
@@ -16,7 +15,7 @@ from workers.actor import actor
 from workers.context import current
 from workers.cron import Cron
 from workers.errors import Dead, NoRuntime, Retry, Snooze
-from workers.ledger.pruning import first_id
+from workers.ledger.pruning import oldest
 from workers.limits import Concurrency
 from workers.runtime import Runtime
 
@@ -106,7 +105,7 @@ async def forget() -> None:
     """Delete deliveries whose message has been pruned, and events that no delivery is left of."""
     runtime = Runtime.of_loop()
     retention: float = runtime.state["settings"].retention
-    values = {"before": first_id(time.time() - retention), "batch": BATCH}
+    values = {"before": await oldest(_engine(runtime), retention), "batch": BATCH}
     for _ in range(MOST // BATCH):
         async with _engine(runtime).begin() as connection:
             if (await connection.execute(FORGET, values)).scalar_one() < BATCH:

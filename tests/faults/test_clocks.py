@@ -67,3 +67,25 @@ async def test_a_lease_is_over_when_postgres_says_so(site: Site, wrong: Worker) 
     await sent(site, [id])
     assert (await row(site, id)).epoch == 1
     await judge(site)
+
+
+async def test_five_days_of_trying_are_counted_by_postgres_clock(site: Site, wrong: Worker) -> None:
+    """Alone, a worker whose clock is six days ahead tries an email again that the server defers."""
+    first = site.fleet.workers[0]
+    await by_hand(first.kill)
+    await by_hand(wrong.kill)
+    usual = dict(wrong.environ)
+    wrong.environ |= off_by("+6d")
+    try:
+        await by_hand(wrong.start)
+        site.sink.rules["rcpt"] = [Rule("450 4.2.1 later", times=1)]
+        ids = await hand_in(site, 1)
+        await until(site, ids, in_state("queued", "done", "dead"), "it was tried")
+        await site.drain()
+        await sent(site, ids)
+    finally:
+        await by_hand(wrong.kill)
+        wrong.environ = usual
+        await by_hand(wrong.start)
+        await by_hand(first.start)
+    await judge(site)

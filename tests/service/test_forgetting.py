@@ -65,6 +65,16 @@ async def test_nothing_goes_where_retention_is_0(engine: AsyncEngine, bench: Wor
     assert len(await left(engine, "jobs")) == 3
 
 
+async def test_a_worker_whose_clock_is_a_year_ahead_deletes_nothing_early(
+    engine: AsyncEngine, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_jobs(engine)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 365 * DAY)
+    await bench.run(forget_jobs.message())
+    assert await left(engine, "jobs") == ["pending", "completed"]
+
+
 async def test_old_jobs_go_and_those_that_wait_stay(engine: AsyncEngine, bench: Workbench) -> None:
     await put_jobs(engine)
     await bench.run(forget_jobs.message())

@@ -62,6 +62,9 @@ RETURNING m.id
 """  # noqa: S608 (our own constants)
 
 
+NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
+
+
 class Pruned(msgspec.Struct, frozen=True):
     """What one batch did; `full`: there is more to look at."""
 
@@ -84,7 +87,7 @@ class Pruner:
         results = len(await fetch(self._engine, RESULTS, BATCH))
         if time.monotonic() < self._rests_until:
             return Pruned(results=results, full=results >= BATCH)
-        before = first_id(time.time() - self._retention)
+        before = await oldest(self._engine, self._retention)
         [row] = await fetch(self._engine, PRUNE, self._after, before, BATCH, self._retention)
         full = row["seen"] >= BATCH
         self._after = row["last"] if full else FIRST
@@ -92,6 +95,12 @@ class Pruner:
             await fetch(self._engine, FORGET, before)
             self._rests_until = time.monotonic() + min(REST, self._retention / 10)
         return Pruned(messages=row["gone"], results=results, full=full)
+
+
+async def oldest(engine: AsyncEngine, retention: float) -> UUID:
+    """The lowest UUIDv7 that is not older than `retention` seconds, by Postgres' clock."""
+    [row] = await fetch(engine, NOW)
+    return first_id(row["now"] - retention)
 
 
 def first_id(moment: float) -> UUID:
