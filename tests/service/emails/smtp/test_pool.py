@@ -1,6 +1,7 @@
 """Connections are kept, bounded, handed out in turn, replaced when they die; a failing server is left alone."""
 
 import asyncio
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -10,6 +11,7 @@ from service.emails.smtp.pool import Bounds
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
 from tests.service.emails.smtp.conftest import Fence, MakeTransport, hasty, mail, message_id, until
+from workers.context import Context, enter
 
 
 async def send(transport: Transport, number: int = 1):
@@ -274,3 +276,27 @@ async def test_nothing_a_server_says_between_mails_is_taken_for_a_reply(transpor
         sink.rules["dot"] = [Rule("554 5.6.0 no")]
         with pytest.raises(SmtpError):
             await send(transport, 2)
+
+
+async def test_connections_go_by_priority_and_then_to_the_tenant_served_least(transport_to: MakeTransport) -> None:
+    async def send_as(priority: int, tenant: UUID, number: int) -> None:
+        headers = {"tenant_id": str(tenant)}
+        enter(Context(id=tenant, actor=None, queue="email", priority=priority, headers=headers))
+        await send(transport, number)
+
+    a, b, c = uuid4(), uuid4(), uuid4()
+    async with Sink({"dot": [Rule(delay=0.02, accept=True)]}) as sink:
+        transport = transport_to(sink, pool_size=2)
+        flood = [asyncio.create_task(send_as(6, a, n)) for n in range(40)]
+        bulk = [asyncio.create_task(send_as(9, b, n)) for n in range(40, 60)]
+        await until(lambda: len(sink.mails) >= 4)
+        before = len(sink.mails)
+        late = [asyncio.create_task(send_as(6, b, 60 + n)) for n in range(3)]
+        late += [asyncio.create_task(send_as(0, c, 70 + n)) for n in range(3)]
+        await asyncio.gather(*flood, *bulk, *late)
+    order = [mail.message_id for mail in sink.mails]
+    places = {n: order.index(message_id(n)) - before for n in (60, 61, 62, 70, 71, 72)}
+    assert max(places[n] for n in (70, 71, 72)) <= 4 + 3, places
+    assert places[60] <= 4 + 3 + 2, places
+    assert places[62] <= 4 + 3 + 2 * 3, places
+    assert order.index(message_id(40)) < 20, "the lowest priority has its share"
