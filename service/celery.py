@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery import signals
 
-from service import db, logs, slices
+from service import db, environment, logs, slices
 from service.emails.house import house_of
 from service.settings import Settings
 from workers.actor import registry
@@ -60,14 +62,30 @@ def make_app(settings: Settings) -> App:
     )
 
 
+def read_settings() -> Settings:
+    """Read the settings of a Celery command: of the environment, `.env`, and the `callboard up` that runs here.
+
+    What is wrong ends the process with one line for each fault.
+    """
+    try:
+        environ = environment.read(os.environ)
+        data = Path(environ.get("CALLBOARD_DATA") or ".callboard")
+        return Settings.from_env(environment.with_servers(environ, data, secret=True))
+    except ValueError as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+SETTINGS = read_settings()
+
+
 @signals.setup_logging.connect
 def configure_logs(**_: Any) -> None:
     """Takes the place of Celery's own logging."""
     logs.shield()
     component = next((word for word in sys.argv[1:] if word in ("worker", "beat")), "celery")
-    logs.configure(Settings.from_env(), component)
+    logs.configure(SETTINGS, component)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-app = make_app(Settings.from_env())
+app = make_app(SETTINGS)

@@ -205,7 +205,11 @@ def _of_dependencies(checks: dict[str, Check]) -> Iterator[Finding]:
         if check.ok or (name == "schema" and not checks["postgres"].ok):
             continue
         subject, fix = FIXES[name]
-        problem = f"is {check.detail.partition(':')[0]}" if name == "schema" else f"does not respond: {check.detail}"
+        problem = (
+            f"is {check.detail.partition(':')[0]}"
+            if name == "schema"
+            else f"does not respond: {check.detail.rstrip('.')}"
+        )
         yield _error(name, f"{subject} {problem}.", fix)
 
 

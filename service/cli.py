@@ -14,7 +14,6 @@ from service.hints import hinting, nothing_near
 if TYPE_CHECKING:
     from service.settings import Settings
 
-
 DATA = click.option(
     "--data",
     default=".callboard",
@@ -24,26 +23,17 @@ DATA = click.option(
     type=click.Path(path_type=Path),
     help="Where `up` keeps its data.",
 )
-
-
 PORT = click.IntRange(1, 65_535)
 NAME = Line(100, least=1)
 WORDS = Line(1000)
 
 
 def settings(data: Path | None = None) -> "Settings":
-    """Read the settings, or end with every fault named.
-
-    Where DATABASE_URL is not set, the servers that `up` runs in the folder `data` are taken, the mail server among
-    them unless SMTP_HOST names another.
-    """
-    from service.nearby import is_mail, running  # noqa: PLC0415
+    """Read the settings, of `up` in the folder `data` where DATABASE_URL is not set; end with every fault named."""
+    from service.environment import with_servers  # noqa: PLC0415
     from service.settings import Settings, SettingsError  # noqa: PLC0415
 
-    found = dict(os.environ)
-    if data is not None and "DATABASE_URL" not in found:
-        mail_is_named = "SMTP_HOST" in found
-        found |= {name: value for name, value in running(data).items() if not (mail_is_named and is_mail(name))}
+    found = os.environ if data is None else with_servers(os.environ, data)
     try:
         return Settings.from_env(found)
     except SettingsError as error:
@@ -51,8 +41,20 @@ def settings(data: Path | None = None) -> "Settings":
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-def callboard() -> None:
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    help="Read variables that the environment does not set from this file (ENV_FILE); by default .env, if it is there.",
+)
+@click.option("--no-env-file", is_flag=True, help="Read no .env file.")
+def callboard(env_file: Path | None, *, no_env_file: bool) -> None:
     """Everything that must happen after the response: never lost, never sent twice."""
+    from service.environment import EnvFileError, adopt  # noqa: PLC0415
+
+    try:
+        adopt(os.environ, "" if no_env_file else env_file)
+    except EnvFileError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @callboard.command()

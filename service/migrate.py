@@ -34,6 +34,10 @@ TRIES = 10
 """How often a migration is tried that meets the traffic in a deadlock."""
 
 
+class NewerSchema(RuntimeError):
+    """The database has a revision that this version does not know."""
+
+
 def folder() -> Path:
     """Where the migrations lie: beside the sources in a checkout, inside the package once installed."""
     here = Path(__file__).resolve().parent
@@ -56,6 +60,11 @@ def head() -> str:
     return revision
 
 
+def revisions() -> set[str]:
+    """The revisions this code knows."""
+    return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+
+
 async def current(engine: AsyncEngine) -> str | None:
     """The revision the database has; None if it was never migrated."""
     async with engine.connect() as connection:
@@ -66,7 +75,7 @@ def run(settings: Settings, revision: str = "head", say: Callable[[str], object]
     """Migrate the database of `settings` and say what was done; the exit code, 1 if the database cannot be reached."""
     try:
         before, after = asyncio.run(_up(settings.database_url, revision))
-    except RolesMissing as error:
+    except (RolesMissing, NewerSchema) as error:
         say(str(error))
         return 1
     except (OSError, DBAPIError) as error:
@@ -81,6 +90,11 @@ async def _up(database_url: str, revision: str) -> tuple[str | None, str | None]
     engine = create_async_engine(where, poolclass=NullPool, connect_args=arguments | {"timeout": 10})
     try:
         before = await current(engine)
+        if before is not None and before not in revisions():
+            raise NewerSchema(
+                f"the database is at revision {before}, which this version does not know: a newer version, or another"
+                " branch, migrated it. Run that one, or use another database"
+            )
         await upgrade(engine, revision)
         return before, await current(engine)
     finally:

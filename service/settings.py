@@ -2,10 +2,11 @@
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
+from service.environment import translate
 from service.spellings import (
     MadeUp,
     broker,
@@ -30,7 +31,11 @@ SmtpTls = Literal["none", "starttls", "tls"]
 
 
 class SettingsError(ValueError):
-    """The environment is wrong; the message names every fault at once."""
+    """The environment is wrong; the message names every fault at once, `faults` has one text for each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("The environment is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+        self.faults = faults
 
 
 postgres_url = url("postgresql", "postgresql+asyncpg", "postgres")
@@ -388,7 +393,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read the settings from `environ`. Raises SettingsError, which names every fault."""
         values: dict[str, Any] = {}
-        faults: list[str] = []
+        environ, faults = translate(environ)
         for item in fields(cls):
             found = next((name for name in item.metadata["names"] if environ.get(name, "").strip()), None)
             if found is None:
@@ -398,5 +403,5 @@ class Settings:
             except ValueError as error:
                 faults.append(f"{found}: {error}")
         if faults:
-            raise SettingsError("The environment is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+            raise SettingsError(faults)
         return cls(**values)

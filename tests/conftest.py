@@ -25,6 +25,7 @@ from service.dev.mailbox.sink import Received, Sink
 from service.dev.stack import Stack, throwaway_stack
 from service.settings import Settings
 
+os.environ["ENV_FILE"] = ""  # a developer's .env decides no test
 pytest_plugins = ["workers.testing.plugin"]
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL")

@@ -8,15 +8,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from service.dev.terminal import summary, without_traceback
+
 LINE_LIMIT = 1024 * 1024  # bytes kept of a line without an end
 BACKOFF = (0.5, 30.0)  # seconds
 STEADY = 30.0  # seconds after which a child counts as well again
 POLL = 0.02  # seconds
 HOPELESS = 3  # ends before it was ever ready
+SETTLED = 1.0  # seconds that a child without a check of its own runs, then it is ready
+PATIENCE = 15.0  # seconds between two lines about a child that is not ready yet
 
 
 class Hopeless(RuntimeError):
-    """A child ended again and again without having been ready once."""
+    """A child did not start: it ended again and again, or was not ready in time. Names it and its last output."""
 
 
 async def nothing() -> None:
@@ -25,9 +29,9 @@ async def nothing() -> None:
 
 @dataclass
 class Child:
-    """What to run, how to see that it is ready, how to stop it.
+    """The command to run, how to ask whether it is ready, how to stop it.
 
-    ``ready`` gets the process id; without it the child is ready once a line of its says so.
+    ``ready`` gets the process id; without it the child is ready once it has run for a second.
     """
 
     name: str
@@ -39,7 +43,8 @@ class Child:
     prepare: Callable[[], Awaitable[None]] = nothing
     stop_signal: int = signal.SIGTERM
     failures: int = 0
-    said_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    last_line: str = ""
+    code: int = 0
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     process: asyncio.subprocess.Process | None = None
@@ -50,14 +55,30 @@ class Child:
         self.task = asyncio.create_task(self._keep_running(), name=self.name)
 
     async def until_ready(self, timeout: float) -> None:
-        """Raises Hopeless when it cannot start, TimeoutError after ``timeout`` seconds."""
-        async with asyncio.timeout(timeout):
-            while not self.is_ready.is_set():
-                if self.task is not None and self.task.done():
-                    await self.task  # raises what ended it
-                if self.failures >= HOPELESS:
-                    raise Hopeless(f"{self.name} does not start; its lines above say why")
-                await asyncio.sleep(POLL)
+        """Wait until it is ready. Raises Hopeless when it cannot start, or is not ready after ``timeout`` seconds."""
+        began = told = time.monotonic()
+        while not self.is_ready.is_set():
+            if self.task is not None and self.task.done():
+                await self.task  # raises what ended it
+            now = time.monotonic()
+            if self.failures >= HOPELESS:
+                said = self._said().rstrip(".")
+                raise Hopeless(
+                    f"{self.name} does not start: it {ending(self.code)}, {self.failures} times{said}."
+                    " Fix that, and run `up` again"
+                )
+            if now - began > timeout:
+                raise Hopeless(
+                    f"{self.name} is not ready after {timeout:.0f} s{self._said().rstrip('.')}"
+                    ". A slow machine may need another try: what was done is kept"
+                )
+            if now - told > PATIENCE:
+                told = now
+                self.say(f"waiting for {self.name} for {now - began:.0f} s{self._said()}")
+            await asyncio.sleep(POLL)
+
+    def _said(self) -> str:
+        return f". Its last output: {self.last_line}" if self.last_line else ". It has written nothing."
 
     async def stop(self, timeout: float, busy: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Stops it; after ``timeout`` seconds, and once it is no longer ``busy``, kills it and whatever it started."""
@@ -88,7 +109,7 @@ class Child:
         delay = BACKOFF[0]
         while not self.stopping.is_set():
             started = time.monotonic()
-            code = await self._run_once()
+            code = self.code = await self._run_once()
             if self.stopping.is_set():
                 return
             ran = time.monotonic() - started
@@ -101,7 +122,6 @@ class Child:
 
     async def _run_once(self) -> int:
         await self.prepare()
-        self.said_ready.clear()
         # a pipe of our own: until Python 3.12.4 wait() waits for the end of asyncio's, which a grandchild may hold
         reading_end, writing_end = os.pipe()
         try:
@@ -131,7 +151,7 @@ class Child:
     async def _watch(self, pid: int) -> None:
         again, started = self.is_ready.is_set(), time.monotonic()
         if self.ready is None:
-            await self.said_ready.wait()
+            await asyncio.sleep(SETTLED)
         else:
             while not await self.ready(pid):  # noqa: ASYNC110 - another process, which cannot set an event
                 await asyncio.sleep(POLL)
@@ -160,9 +180,10 @@ class Child:
             self._hear(rest.decode(errors="replace"))
 
     def _hear(self, line: str) -> None:
-        if "ready" in line or "Starting" in line:
-            self.said_ready.set()
-        self.write(line)
+        if line.strip():
+            self.last_line = summary(line)
+        if line := line if self.is_ready.is_set() else without_traceback(line):
+            self.write(line)
 
 
 def kill_group(pid: int) -> None:

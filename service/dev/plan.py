@@ -62,7 +62,7 @@ def child_environment(
     # the same code as this process, wherever it was started
     path = os.pathsep.join([str(SOURCES), *filter(None, [environ.get("PYTHONPATH")])])
     fixed = {"API_PORT": str(api_port), "CALLBOARD_DATA": str(data), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    return environment(**chosen, **fixed)
+    return environment(**{**environ, **chosen, **fixed})
 
 
 def secret_of(file: Path) -> str:

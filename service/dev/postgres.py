@@ -16,6 +16,7 @@ from service.dev.server import POLL, Server, ServerFailed, environment, launched
 
 USER = "callboard"
 DATABASE = "callboard"
+SERVICE = "callboard_service"  # owns the database, and is no superuser: what the service needs, and no more
 PROC = Path("/proc")
 ORPHAN_TIMEOUT = 10.0  # seconds
 STATUS_LINE = 7  # of postmaster.pid, counted from 0: "ready" once connections are taken
@@ -59,6 +60,7 @@ class Postgres(Server):
         # fast: rolls back and writes a checkpoint; immediate: as if it had crashed
         self.stop_signal = signal.SIGQUIT if throwaway else signal.SIGINT
         self.password_file = self.given.with_name("postgres.password")
+        self.service_password_file = self.given.with_name("postgres.service.password")
 
     @property
     def password(self) -> str:
@@ -67,6 +69,17 @@ class Postgres(Server):
     def url(self, database: str = DATABASE) -> str:
         """``postgresql://…``, password included; only after :meth:`prepare`."""
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def service_url(self) -> str:
+        """``postgresql://…`` of the database for the service itself, as an ordinary user.
+
+        As the superuser where an earlier version created the data.
+        """
+        if not self.service_password_file.exists():
+            return self.url()
+        return (
+            f"postgresql://{SERVICE}:{self.service_password_file.read_text().strip()}@127.0.0.1:{self.port}/{DATABASE}"
+        )
 
     def move(self) -> None:
         self.port = free_port()
@@ -107,7 +120,12 @@ class Postgres(Server):
             for path in (draft, secret):
                 os.chown(path, *nobody())
         self._run("initdb", "-D", str(draft), *initdb_options(secret))
-        self._run("postgres", "--single", "-D", str(draft), "postgres", query=f"CREATE DATABASE {DATABASE}")
+        password = secrets.token_hex(16)
+        queries = (
+            f"CREATE ROLE {SERVICE} LOGIN CREATEROLE PASSWORD '{password}'\nCREATE DATABASE {DATABASE} OWNER {SERVICE}"
+        )
+        self._run("postgres", "--single", "-D", str(draft), "postgres", query=queries)
+        write_private(self.service_password_file, password)
         if secret != self.password_file:
             write_private(self.password_file, secret.read_text())
             secret.unlink()

@@ -41,7 +41,7 @@ async def current(url: str) -> str | None:
     """The revision the database is at, None when it has none. Raises ServerFailed when it does not answer."""
     try:
         connection = await asyncpg.connect(plain(url), timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         where = urlsplit(url)
         raise ServerFailed(
             f"The database at {where.hostname}:{where.port or 5432} does not let us in: {error}. Check DATABASE_URL."
@@ -79,7 +79,8 @@ class Schema:
         )
         said = (await process.communicate())[0].decode(errors="replace").strip()
         if process.returncode != 0:
-            raise ServerFailed(f"The migrations failed:\n{said}")
+            last = said.splitlines()[-1] if said else f"it ended with code {process.returncode}"
+            raise ServerFailed(f"`callboard migrate` failed: {last} (or another folder, with --data).")
         revision = await current(environment["DATABASE_URL"])
         self.note.write_text(json.dumps({"migrations": fingerprint(versions()), "revision": revision}) + "\n")
         return said

@@ -13,6 +13,7 @@ BOUND = 10_000  # lines waiting for a terminal that does not take them
 COLOURS = {"api": 36, "worker": 32, "beat": 35, "mailbox": 34, "postgres": 33, "valkey": 31, "up": 1}
 LEVELS = {"warning": 33, "error": 31, "critical": 31}
 DIM = 2
+VALKEY_SAYS_ALWAYS = ("overcommit_memory", "ready to exit", "requested shutdown", "Received SIG")
 SHOWN_BEFORE = {"at", "level", "event", "component"}
 UNSEEN = {"logger", "tenant", "key_id"}  # the same in every line of one machine
 LAST = ("task_id", "request_id")
@@ -71,6 +72,8 @@ class Terminal:
             event = None
         if not isinstance(event, dict) or "event" not in event:
             return [clean(text)]
+        if is_routine(event):
+            return []
         return self._event(event)
 
     def _event(self, event: dict[str, Any]) -> list[str]:
@@ -103,6 +106,51 @@ class Terminal:
                     self.stream.flush()
             except (OSError, ValueError):  # nobody reads any more; what runs goes on
                 continue
+
+
+def is_routine(event: Mapping[str, Any]) -> bool:
+    """Whether a line says only that the schedule went its round: nobody who looks at an idle terminal needs it."""
+    if event.get("level") != "info":
+        return False
+    fired = event["event"] == "cron_fired"
+    return fired or (event["event"] == "task_done" and str(event.get("request_id")).startswith("cron:"))
+
+
+def worth_reading_postgres(line: str) -> bool:
+    """What went wrong, not the daily round."""
+    return any(word in line for word in ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:"))
+
+
+def worth_reading_valkey(line: str) -> bool:
+    # `#` marks warnings
+    return " # " in line and not any(word in line for word in VALKEY_SAYS_ALWAYS)
+
+
+def summary(line: str) -> str:
+    """A line that a component wrote, short enough for a sentence: of our logs the event, its error and hint."""
+    text = line.strip()
+    try:
+        event = json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and "event" in event:
+        told = [str(event[key]) for key in ("event", "error", "hint") if event.get(key)]
+        raised = str(event.get("exception") or "").strip().splitlines()[-1:]
+        text = " ".join(told if event.get("error") or "error" in told[0].lower() else [*told, *raised])
+    return clean(text)[:500]
+
+
+def without_traceback(line: str) -> str:
+    """A line of a process that does not start, or what remains of it without a Python traceback; empty for none."""
+    if line.startswith(("Traceback (most recent call last)", " ", "\t")):
+        return ""
+    try:
+        event = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or "exception" not in event:
+        return line
+    return json.dumps({name: value for name, value in event.items() if name != "exception"})
 
 
 def written(value: object) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -18,44 +20,60 @@ import asyncpg
 from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
-from service.dev.demo import Keys, console_pass, demo_keys
+from service.dev.demo import Keys, connect, console_pass, demo_keys
 from service.dev.facts import Facts
 from service.dev.identity import identity
 from service.dev.plan import LOOPBACK, External, celery, child_environment, ours, secret_of
 from service.dev.postgres import Postgres
+from service.dev.preflight import CannotStart, check_loopback, check_redis, check_settings, use_folder
 from service.dev.schema import Schema
 from service.dev.server import Server, ServerFailed, environment
 from service.dev.stack import DataInUse, Lock, Ports
-from service.dev.terminal import Terminal, has_colour
+from service.dev.terminal import Terminal, has_colour, worth_reading_postgres, worth_reading_valkey
 from service.dev.valkey import Valkey
+from service.environment import translate
 from service.settings import Settings
+from workers import address
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from service.dev.mailbox.mail import Summary
     from service.dev.mailbox.mailbox import Mailbox
 
-START_TIMEOUT = 60.0  # seconds
+START_TIMEOUT = 180.0  # seconds, of which every fifteen say what is waited for
+ASK_SECONDS = 0.1  # between two looks whether a worker reports
 STOP_TIMEOUT = 2.0  # seconds for api, worker and beat together
 FENCED = "SELECT count(*) FROM messages WHERE state = 'running' AND intent AND lease_until > clock_timestamp()"
 SERVER_STOP_TIMEOUT = 0.8  # seconds more for PostgreSQL and Valkey
 TWICE = 0.3  # seconds within which a second signal is the echo of the first: a wrapper forwards Ctrl-C
-VALKEY_SAYS_ALWAYS = ("overcommit_memory", "ready to exit", "requested shutdown", "Received SIG")
 PROGRAM = "CALLBOARD_PROGRAM"  # how a person started us, for the commands we print
 
 
-class CannotStart(RuntimeError):
-    """What is wrong and what to do about it."""
-
-
 def run(port: int = 8000, data: Path = Path(".callboard"), workers: int = 1) -> int:
-    """Runs until it is told to stop. Returns the exit code."""
+    """Runs until it is told to stop. Returns the exit code; whatever goes wrong is one line, never a traceback."""
+    folder = Path(data).absolute()
     try:
-        return asyncio.run(Up(port, Path(data).absolute(), workers).run())
+        return asyncio.run(Up(port, folder, workers).run())
     except (CannotStart, DataInUse, MissingServer, ServerFailed, Hopeless) as error:
         print(f"callboard up: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:  # before there was anything to stop
         return 130
+    except Exception as error:
+        print(f"callboard up: {unexpected(folder, error)}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def unexpected(folder: Path, error: Exception) -> str:
+    """An error that nobody foresaw, in one line; its traceback is kept in a file."""
+    said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0][:300]
+    file = folder / "crash.log"
+    try:
+        file.write_text("".join(traceback.format_exception(error)))
+    except OSError:
+        return said
+    return f"{said}. Please report it with {file}"
 
 
 class Up:
@@ -66,7 +84,9 @@ class Up:
         self.data = data
         self.workers = workers
         self.started = time.monotonic()
-        self.external = External.of(os.environ)
+        self.environ = translate(os.environ)[0]
+        self.external = External.of(self.environ)
+        self.redis: Redis | None = None
         self.lock = Lock(data)
         self.children: list[Child] = []
         self.servers: list[Child] = []
@@ -78,7 +98,10 @@ class Up:
     async def run(self) -> int:
         """Starts everything, waits for a signal, stops everything."""
         self._take_data()
+        self.settings = self._check_settings()
         self._check_port()
+        check_loopback()
+        await check_redis(self.environ)
         self.terminal = Terminal(sys.stdout, ["postgres", "mailbox", *self._worker_names()], has_colour(sys.stdout))
         self._listen_to_signals()
         self.terminal.say("starting everything, which takes some seconds")
@@ -93,6 +116,23 @@ class Up:
 
     # start
 
+    def _check_settings(self) -> Settings:
+        """Before anything runs; the addresses of servers that are not there yet are no part of it."""
+        return check_settings(
+            self._environment("postgresql://127.0.0.1/callboard", "redis://127.0.0.1", None), self.workers
+        )
+
+    def _environment(self, database_url: str, redis_url: str, smtp_port: int | None) -> dict[str, str]:
+        return child_environment(
+            self.environ,
+            api_port=self.port,
+            database_url=database_url,
+            redis_url=redis_url,
+            smtp_port=smtp_port,
+            secret=secret_of(self.data / "secret"),
+            data=self.data,
+        )
+
     def _check_port(self) -> None:
         if ports.is_free(self.port, LOOPBACK):
             return
@@ -106,7 +146,7 @@ class Up:
         return words + (["--workers", str(self.workers)] if self.workers != 1 else [])
 
     def _take_data(self) -> None:
-        self.data.mkdir(parents=True, exist_ok=True)
+        use_folder(self.data)
         try:
             self.lock.acquire()
         except DataInUse as error:
@@ -153,16 +193,10 @@ class Up:
     async def _start(self) -> None:
         database, redis = self._start_servers()
         mail_ports = None if self.external.smtp else (self.ports.take("smtp"), self.ports.take("mailbox"))
-        await asyncio.gather(*(server.until_ready(START_TIMEOUT) for server in self.servers))
-        env = child_environment(
-            os.environ,
-            api_port=self.port,
-            database_url=database(),
-            redis_url=redis,
-            smtp_port=mail_ports[0] if mail_ports else None,
-            secret=secret_of(self.data / "secret"),
-            data=self.data,
-        )
+        loading = asyncio.to_thread(importlib.import_module, "service.heartbeats")
+        await asyncio.gather(loading, *(server.until_ready(START_TIMEOUT) for server in self.servers))
+        env = self._environment(database(), redis, mail_ports[0] if mail_ports else None)
+        self.redis = address.async_client(redis, socket_timeout=2, socket_connect_timeout=2)
         await self._migrate(env)
         keys = await demo_keys(self.data / "demo.json", env["DATABASE_URL"])
         self._start_ours(env)
@@ -189,7 +223,7 @@ class Up:
         if not (self.data / "postgres").exists():
             self.terminal.say("making the database, which only the first run has to")
         self.servers.append(self._server(postgres, worth_reading_postgres))
-        return postgres.url, redis
+        return postgres.service_url, redis
 
     def _server(self, server: Server, worth_reading: Callable[[str], bool]) -> Child:
         async def ready(pid: int) -> bool:
@@ -225,10 +259,12 @@ class Up:
     def _start_ours(self, env: dict[str, str]) -> None:
         # when `up` is killed, the API must still end its processes, and a worker that dies loses nothing
         self._child("api", ours("api", stop_signal=signal.SIGTERM), env, self._api_answers)
-        for name in self._worker_names():
+        port = self.settings.worker_health_port
+        for number, name in enumerate(self._worker_names()):
             # mingle waits a second for the neighbours' revoked tasks, which the ledger knows better
             command = celery("worker", "--hostname", f"{name}@%h", "--without-mingle", stop_signal=signal.SIGKILL)
-            self._child(name, command, env)
+            health = {"WORKER_HEALTH_PORT": str(port + number)} if port else {}
+            self._child(name, command, env | health, partial(self._worker_reports, name))
 
     def _start_beat(self, env: dict[str, str]) -> None:
         """Once the others are there: nothing waits for it, and loading it would slow them down."""
@@ -264,6 +300,19 @@ class Up:
                     writer.close()
         except (OSError, TimeoutError):
             return False
+
+    async def _worker_reports(self, name: str, pid: int) -> bool:
+        """Whether the worker has reported to Redis which queues it serves: it takes work then, whatever it logs."""
+        from service.heartbeats import list_workers  # noqa: PLC0415 - loaded while the servers start
+
+        try:
+            found = await list_workers(self.redis, self.settings.redis_key_prefix) if self.redis else []
+        except Exception:  # Redis is starting, or away: asked again
+            found = []
+        if any(each.pid == str(pid) and each.node.startswith(f"{name}@") and each.queues for each in found):
+            return True
+        await asyncio.sleep(ASK_SECONDS)
+        return False
 
     async def _start_mailbox(self, smtp_port: int, http_port: int) -> None:
         from service.dev.mailbox.mailbox import Mailbox  # noqa: PLC0415 - loads while the children do
@@ -316,6 +365,8 @@ class Up:
         )
         if self.mailbox is not None:
             await self.mailbox.stop()
+        if self.redis is not None:
+            await self.redis.aclose()
         await asyncio.gather(*(server.stop(SERVER_STOP_TIMEOUT) for server in reversed(self.servers)))
         (self.data / "up.json").unlink(missing_ok=True)
         self.terminal.say(f"stopped after {time.monotonic() - begun:.1f} s")
@@ -323,11 +374,11 @@ class Up:
     async def _awaits_replies(self) -> bool:
         """Whether a mail server has yet to reply to a final dot: killed now, the outcome of that email is unknown."""
         url = next((child.environment.get("DATABASE_URL") for child in self.children), None)
-        timeout = Settings.from_env(os.environ).worker_fenced_timeout
+        timeout = self.settings.worker_fenced_timeout
         if url is None or time.monotonic() - self.signalled > timeout:
             return False
         try:
-            connection = await asyncpg.connect(url, timeout=1)
+            connection = await connect(url, timeout=1)
             try:
                 waiting: int = await connection.fetchval(FENCED, timeout=1)
             finally:
@@ -338,16 +389,6 @@ class Up:
             self.terminal.say(f"{waiting} emails wait for the mail server's final reply; Ctrl-C again gives them up")
         self.waiting = waiting
         return waiting > 0
-
-
-def worth_reading_postgres(line: str) -> bool:
-    """What went wrong, not the daily round."""
-    return any(word in line for word in ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:"))
-
-
-def worth_reading_valkey(line: str) -> bool:
-    # `#` marks warnings
-    return " # " in line and not any(word in line for word in VALKEY_SAYS_ALWAYS)
 
 
 if __name__ == "__main__":

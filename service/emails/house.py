@@ -30,4 +30,4 @@ def house_of(settings: Settings) -> House:
     try:
         return House.of(settings.mail_from, settings.mail_domains)
     except AddressRefused as error:
-        raise SettingsError(f"The environment is wrong:\n  MAIL_FROM: this is no sender: {error}") from None
+        raise SettingsError([f"MAIL_FROM: this is no sender: {error}"]) from None

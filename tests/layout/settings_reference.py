@@ -15,6 +15,15 @@ Every setting is an environment variable, read once at the start of a process; a
 message that names every fault. Durations are in seconds, sizes in bytes, lists separated by commas, switches `true` or
 `false`. `callboard up` sets what its own Postgres, Valkey and mailbox need by itself.
 
+A variable of the environment comes first, then one of the file `.env` in the working directory, then the default.
+Every command reads that file, `celery -A service …` too. `ENV_FILE` or `--env-file` names another one; an empty
+`ENV_FILE` or `--no-env-file` names none.
+
+These names of earlier systems are understood where ours is not set: `EMAIL_SMTP_HOST`, `EMAIL_SMTP_PORT`, `SMTP_USER`,
+`EMAIL_SMTP_USER`, `EMAIL_SMTP_PASSWORD`; `SMTP_USE_TLS` and `EMAIL_USE_TLS` (true: `starttls`, and `tls` on port 465);
+`SMTP_FROM_EMAIL`, `SMTP_MAIL_FROM` and `EMAIL_FROM_ADDRESS` as `MAIL_FROM`, with `SMTP_FROM_NAME` or
+`EMAIL_FROM_NAME`.
+
 This page and [.env.example](../.env.example) are written from `service/settings.py` and a test compares them.
 
 | variable | default | meaning |

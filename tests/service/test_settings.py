@@ -162,3 +162,34 @@ def test_the_servers_of_up_are_found(tmp_path: Path) -> None:
     assert running(tmp_path) == {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1025"}
     (tmp_path / "up.json").write_text("{")
     assert running(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("former", "name", "value"),
+    [
+        ({"SMTP_USER": "shop"}, "smtp_username", "shop"),
+        ({"EMAIL_SMTP_HOST": "mail.example.org"}, "smtp_host", "mail.example.org"),
+        ({"EMAIL_SMTP_PORT": "2525"}, "smtp_port", 2525),
+        ({"EMAIL_SMTP_PASSWORD": "secret"}, "smtp_password", "secret"),
+        ({"SMTP_USE_TLS": "True"}, "smtp_tls", "starttls"),
+        ({"SMTP_USE_TLS": "True", "SMTP_PORT": "465"}, "smtp_tls", "tls"),
+        ({"SMTP_USE_TLS": "False"}, "smtp_tls", "none"),
+        ({"SMTP_USE_TLS": "True", "SMTP_TLS": "none"}, "smtp_tls", "none"),
+        ({"SMTP_FROM_EMAIL": "a@example.org"}, "mail_from", "a@example.org"),
+        (
+            {"SMTP_MAIL_FROM": "a@example.org", "SMTP_FROM_NAME": 'The "S"'},
+            "mail_from",
+            '"The \\"S\\"" <a@example.org>',
+        ),
+        ({"EMAIL_FROM_ADDRESS": "a@example.org", "MAIL_FROM": "b@example.org"}, "mail_from", "b@example.org"),
+    ],
+)
+def test_names_of_the_systems_it_replaces_are_understood(former: dict[str, str], name: str, value: object) -> None:
+    assert getattr(Settings.from_env(former), name) == value
+
+
+def test_a_former_name_that_cannot_be_understood_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"SMTP_USE_TLS": "perhaps", "SMTP_FROM_NAME": "Shop"})
+    assert "SMTP_USE_TLS: " in str(refused.value)
+    assert "SMTP_FROM_NAME: " in str(refused.value)

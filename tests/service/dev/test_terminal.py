@@ -9,7 +9,7 @@ import pytest
 
 from service import migrate
 from service.dev import schema
-from service.dev.terminal import Terminal, has_colour
+from service.dev.terminal import Terminal, has_colour, summary, without_traceback
 
 
 class Screen(io.StringIO):
@@ -46,6 +46,38 @@ def test_json_becomes_an_event_and_its_fields_with_ids_last(screen: Screen) -> N
 def test_a_traceback_is_indented_under_its_event(screen: Screen) -> None:
     lines = read(screen, json.dumps({"event": "task_retry", "exception": "Traceback:\n  boom"}))
     assert [line.split("│ ")[1] for line in lines] == ["task_retry", "  Traceback:", "    boom"]
+
+
+def test_the_rounds_of_the_schedule_are_left_out_and_their_failures_are_not(screen: Screen) -> None:
+    done = {"event": "task_done", "level": "info", "task_name": "jobs.forget", "request_id": "cron:jobs.forget:1"}
+    lines = [
+        {"event": "cron_fired", "level": "info", "task_name": "jobs.forget"},
+        done,
+        done | {"event": "task_failed", "level": "warning"},
+        done | {"request_id": "r"},
+    ]
+    assert [line.partition("│ ")[2].split()[0] for line in read(screen, *map(json.dumps, lines))] == [
+        "task_failed",
+        "task_done",
+    ]
+
+
+def test_of_a_line_a_sentence_takes_the_event_its_error_and_hint() -> None:
+    event = {
+        "event": "port_taken",
+        "level": "error",
+        "error": "in use",
+        "hint": "choose another",
+        "exception": "T\nE: x",
+    }
+    assert summary(json.dumps(event)) == "port_taken in use choose another"
+    assert (
+        summary(json.dumps({"event": "broke", "exception": "Traceback\n  here\nValueError: x"}))
+        == "broke ValueError: x"
+    )
+    assert without_traceback('  File "x.py", line 1') == ""
+    assert json.loads(without_traceback(json.dumps(event)))["event"] == "port_taken"
+    assert "exception" not in without_traceback(json.dumps(event))
 
 
 @pytest.mark.parametrize("line", ["{not json", "[1]", '{"no": "event"}', "plain", '"event"'])

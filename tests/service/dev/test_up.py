@@ -186,6 +186,35 @@ def test_a_celery_client_gets_its_result(up: Up) -> None:
         assert client.send_task("reset_quotas_task").get(timeout=60)["forgotten"] == 0
 
 
+def beside(up: Up, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command in the folder of `up`, without any address in the environment."""
+    kept = {name: value for name, value in os.environ.items() if name not in OURS}
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=kept | {"CALLBOARD_DATA": str(up.data)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_celerys_own_commands_find_the_servers(up: Up) -> None:
+    up.facts()
+    done = beside(up, "celery", "-A", "service", "inspect", "ping", "--timeout", "30")
+    assert "1 node online." in done.stdout, done.stdout + done.stderr
+
+
+def test_the_doctor_finds_nothing_to_warn_of(up: Up) -> None:
+    up.facts()
+    done = beside(up, "service", "doctor", "--json")
+    marks = {
+        finding["what"]: finding["mark"] for part in json.loads(done.stdout)["sections"] for finding in part["findings"]
+    }
+    assert set(marks.values()) == {"well"}, marks
+
+
 def test_a_second_one_on_the_same_data_is_refused_by_name(up: Up) -> None:
     said = another(up, free_port(), up.data)
     assert f"in use by process {up.process.pid}" in said
