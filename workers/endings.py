@@ -151,7 +151,11 @@ def _wake(runtime: Runtime, claim: Claim, state: State | None) -> None:
     """Ring for what the settling has put, and let in what waited for this one to end; the sweeper would do it too."""
     if claim.gate is not None:
         runtime.admit_soon([claim.gate])
-    if state is State.DONE and claim.follow is not None:
+    if claim.follow is None:
+        return
+    if (state is State.DONE and "group" in claim.follow) or (state is State.DEAD and "dead" in claim.follow):
+        runtime.ring_followers(claim.id)
+    if state is State.DONE:
         specs = [each for each in claim.follow.get("success", ()) if not {"delay", "due_at"} & each.keys()]
         runtime.ring([_put(each) for each in specs])
 

@@ -38,6 +38,9 @@ T = TypeVar("T")
 THREADS = 32
 """`def` actors that run at once."""
 
+FOLLOWERS_PAUSE_SECONDS = 0.02
+"""Between two look-ups of followers, so that the members of a large group share few."""
+
 RETENTION = 30 * 86_400.0
 """Seconds for which a message is kept after its end."""
 
@@ -99,6 +102,9 @@ class Runtime:
         self._ending: set[asyncio.Task[Any]] = set()
         self._admitting: dict[str, bool] = {}
         """The gates that are looked at, and whether somebody asked since the look began."""
+        self._parents: set[UUID] = set()
+        """Settled messages whose followers are to be looked up."""
+        self._looking = False
 
     @staticmethod
     def of_loop() -> Runtime:
@@ -187,6 +193,29 @@ class Runtime:
             task = asyncio.get_running_loop().create_task(self._admit(wanted))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+    def ring_followers(self, parent: UUID) -> None:
+        """Ring for what the settling of a message has put, in the background; if that fails, the sweeper does it.
+
+        For followers whose ids only the ledger knows. Many parents share a look-up.
+        """
+        self._parents.add(parent)
+        if not self._looking:
+            self._looking = True
+            self.begin(self._ring_followers(), name="followers")
+
+    async def _ring_followers(self) -> None:
+        try:
+            while self._parents:
+                parents, self._parents = self._parents, set()
+                self.ring(await self.ledger.followers(parents))
+                if self._parents:
+                    await asyncio.sleep(FOLLOWERS_PAUSE_SECONDS)
+        except Exception as error:
+            self._parents.clear()
+            log.warning("followers_lookup_failed", error=repr(error), hint="the sweeper rings for them")
+        finally:
+            self._looking = False
 
     async def _admit(self, gates: Sequence[str]) -> None:
         left = list(reversed(gates))

@@ -184,12 +184,29 @@ async def test_a_group_calls_back_once_with_the_results_in_order(
     runs = [execute(bench.runtime, bench.broker.waiting.popleft()) for _ in range(len(bench.broker.waiting))]
     await asyncio.gather(*runs)  # settled by several statements at once
     await bench.drain()
-    await change(engine, messages[-1].id, ring_at=PAST)
-    await bench.sweep()
-    await bench.drain()
     assert seen[-1] == ("merge", ["0a", "1a", "2a", "3a", "4a", "5ab"])
     assert [name for name, _ in seen].count("merge") == 1
     assert await states(engine, messages) == ["done"] * 7
+
+
+async def test_what_follows_a_group_or_a_dead_message_is_rung_for_by_the_worker_that_settles_it(
+    engine: AsyncEngine, bench: Workbench, seen: Seen, says: Any
+) -> None:
+    @actor(name="t.mourn")
+    async def mourn(id: UUID, error: dict[str, Any]) -> None:
+        seen.append(("mourn", error["reason"]))
+
+    @actor(name="t.dies", max_retries=0, on_dead=mourn)
+    async def dies() -> None:
+        raise Dead("ill")
+
+    a = says("a")
+    await put(engine, group([a.message(1), a.message(2)], then=says("merge")))
+    await put(engine, group([a.message(3), dies.message()], then=says("never")))
+    await bench.drain()  # the sweeper has no part in it
+    assert seen[:3] == [("a", 1), ("a", 2), ("a", 3)]
+    assert {name for name, _ in seen[3:]} == {"merge", "mourn"}
+    assert len(seen) == 5
 
 
 async def test_groups_that_end_in_many_processes_at_once_each_call_back_once(

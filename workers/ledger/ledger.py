@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -177,6 +177,10 @@ class Ledger:
     async def admit(self, gates: Sequence[str]) -> list[Message]:
         """Let in what gates have room for; see sweeper.admit."""
         return await sweeper.admit(self._engine, gates)
+
+    async def followers(self, parents: Collection[UUID]) -> list[Message]:
+        """What the settling of these messages has put, to be rung for; see sweeper.followers."""
+        return await sweeper.followers(self._engine, parents)
 
     async def fire(self, scheduled: Mapping[str, Scheduled], *, ahead: float = 0.0) -> list[Message]:
         """Insert what the calendar asks for, once per tick; what is new, to be rung for. See ticks.fire."""

@@ -6,8 +6,9 @@ others hold. One sweeper of the fleet works at a time (an advisory lock); any nu
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -174,6 +175,14 @@ SELECT {_MESSAGE} FROM (SELECT DISTINCT name FROM unnest($1::text[]) AS g(name) 
 
 ADMIT_ALL = f"SELECT {_MESSAGE} FROM messages_admit_all({LOCK}) AS m"  # noqa: S608 (our own constants)
 
+# What was put last is rung for last: among many that are due, a follower is one of the newest.
+FOLLOWERS = f"""
+SELECT {_MESSAGE} FROM (
+    SELECT id FROM messages WHERE state = 'queued' AND ring_at <= statement_timestamp() ORDER BY ring_at DESC LIMIT $1
+) AS newest JOIN messages m ON m.id = newest.id
+WHERE m.headers ->> 'parent_id' = ANY($2::text[])
+"""  # noqa: S608 (our own constants)
+
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
     """What one sweep did, by message; `reclaimed` from dead workers includes the `quarantined`."""
@@ -222,6 +231,11 @@ async def sweep(
 async def admit(engine: AsyncEngine, gates: Sequence[str]) -> list[Message]:
     """Let in what these gates have room for now, the oldest first; the messages, to be rung for."""
     return _messages(await fetch(engine, ADMIT, list(gates)))
+
+
+async def followers(engine: AsyncEngine, parents: Collection[UUID]) -> list[Message]:
+    """Messages that the settling of these has put and nobody has rung for yet, of the newest that are due."""
+    return _messages(await fetch(engine, FOLLOWERS, LIMIT, [str(parent) for parent in parents]))
 
 
 async def _divide(due: Sequence[Any], depth: Depth | None) -> tuple[list[Message], list[Message]]:
