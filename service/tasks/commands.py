@@ -8,6 +8,8 @@ from uuid import UUID
 
 import click
 import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.text import Text
@@ -16,7 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import db
 from service.settings import Settings
+from service.tasks import buried
 from service.tasks.reading import TaskReport, dead_letters
+from workers import address
 from workers.ledger import Canceling, Ledger, State
 from workers.ledger.operators import resolve as settle
 
@@ -37,6 +41,7 @@ async def show(
     """List what waits for a person, the newest first."""
     async with _engine(settings) as engine, engine.connect() as connection:
         found = await dead_letters(connection, None, actor=actor, error=error, state=state, limit=limit + 1)
+    found += await _buried(settings, actor, error, state)
     if as_json:
         click.echo(msgspec.json.encode(found[:limit]).decode())
         return 0
@@ -71,6 +76,8 @@ async def requeue(
         raise click.UsageError("Name the ids, or choose by --actor or --error.")
     async with _engine(settings) as engine:
         wanted = _each(ids) or await _chosen(engine, actor, error, state)
+        if not ids:
+            wanted = [*wanted, *(report.id for report in await _buried(settings, actor, error, state))][:MAX_SHOWN]
         if not wanted:
             click.echo("There is nothing to queue again.")
             return 0
@@ -78,9 +85,12 @@ async def requeue(
             return 1
         ledger = Ledger(engine)
         try:
-            moved = await ledger.requeue(wanted, by=f"cli:{getpass.getuser()}", reason="command line")
+            moved = set(await ledger.requeue(wanted, by=f"cli:{getpass.getuser()}", reason="command line"))
         finally:
             await ledger.close()
+        if left := [id for id in wanted if id not in moved]:
+            async with _redis(settings) as client:
+                moved |= await buried.requeue(client, left, settings.redis_key_prefix)
         return await _tell(engine, wanted, moved, "queued again")
 
 
@@ -90,7 +100,10 @@ async def resolve(settings: Settings, ids: Sequence[str], *, state: str, reason:
     async with _engine(settings) as engine:
         async with engine.begin() as connection:
             by = f"cli:{getpass.getuser()}"
-            moved = await settle(connection, wanted, State(state), by=by, reason=reason or "command line")
+            moved = set(await settle(connection, wanted, State(state), by=by, reason=reason or "command line"))
+        if state == State.DONE and (left := [id for id in wanted if id not in moved]):
+            async with _redis(settings) as client:
+                moved |= await buried.remove(client, left, settings.redis_key_prefix)
         return await _tell(engine, wanted, moved, state)
 
 
@@ -176,6 +189,28 @@ def _advice(found: int, limit: int) -> str:
     more = "There are more: --limit shows them. " if found > limit else ""
     ways = "`callboard requeue ID…` queues them again, `callboard resolve ID…` settles a doubt"
     return f"{more}{ways}; `callboard trace REQUEST` tells their story."
+
+
+async def _buried(settings: Settings, actor: str | None, error: str | None, state: str | None) -> list[TaskReport]:
+    """The failed tasks that only Redis keeps; none where it does not respond, which `callboard status` reports."""
+    if state not in (None, State.DEAD):
+        return []
+    try:
+        async with _redis(settings) as client:
+            found = [each.report for each in await buried.read(client, settings.redis_key_prefix)]
+    except (RedisError, OSError):
+        return []
+    chosen = [report for report in found if actor in (None, report.name)]
+    return [report for report in chosen if error in (None, report.error["type"])]
+
+
+@asynccontextmanager
+async def _redis(settings: Settings) -> AsyncIterator[Redis]:
+    client = address.async_client(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 @asynccontextmanager

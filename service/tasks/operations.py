@@ -8,9 +8,11 @@ import msgspec
 import sqlalchemy as sa
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.errors import Conflict, Fault, Invalid
+from service.tasks import buried
 from service.tasks.examples import TASK
 from service.tasks.reading import TaskReport, dead_letters, unknown_task, uuid_of
 from service.web import Answer, Body, Cursor, Limit, Page, Pager, Request, examples, once, require
@@ -91,14 +93,32 @@ async def list_dead_letters(
     actor: FromQuery[str | None] = None,
     kind: Annotated[DeadState | None, QueryParameter(name="state", required=False)] = None,
 ) -> Page[TaskReport]:
-    """List tasks that are out of attempts (`dead`) or in doubt (`uncertain`, `held`), the newest first."""
+    """List tasks that are out of attempts (`dead`) or in doubt (`uncertain`, `held`), the newest first.
+
+    For a key with the scope `operator` also the failed tasks of Celery clients that have no tenant.
+    """
     pager = Pager(request, limit, cursor, filters={"actor": actor, "state": kind})
     after = UUID(pager.after[0]) if pager.after else None
     async with request.app.state.engine.connect() as connection:
         found = await dead_letters(
             connection, request.user.tenant_id, actor=actor, state=kind, after=after, limit=pager.fetch
         )
+    if request.user.operates and kind in (None, "dead"):
+        found = await _with_buried(request, found, actor, after, pager.fetch)
     return pager.cut(found, lambda report: [str(report.id)])
+
+
+async def _with_buried(
+    request: Request, found: list[TaskReport], actor: str | None, after: UUID | None, limit: int
+) -> list[TaskReport]:
+    """Add the failed tasks of Celery clients that only Redis keeps; without Redis there are none to be seen."""
+    state = request.app.state
+    try:
+        kept = [each.report for each in await buried.read(state.redis, state.settings.redis_key_prefix)]
+    except (RedisError, OSError):
+        return found
+    kept = [each for each in kept if actor in (None, each.name) and (after is None or each.id < after)]
+    return sorted([*found, *kept], key=lambda report: report.id, reverse=True)[:limit]
 
 
 @post(

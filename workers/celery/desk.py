@@ -84,11 +84,15 @@ class Desk:
 
     def handle(self, parcel: Parcel) -> None:
         """Looks at one message and sends it its way; never raises."""
+        received: Received | None = None
         try:
-            self._sort(parcel, read(parcel.envelope))
+            received = read(parcel.envelope)
+            self._sort(parcel, received)
         except Poison as poison:
             self._reject(parcel)
             self.bury(parcel, str(poison))
+            if self.results is not None and received is not None and not received.headers.get("ignore_result"):
+                self.results.fail(received.id, str(poison))
         except Exception as error:
             log.exception("message_unreadable")
             self._reject(parcel)

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from celery import states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskError, TaskRevokedError
 from kombu.exceptions import EncodeError
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -99,6 +99,19 @@ class Results:
                 settled()
             case Ignored():
                 settled()
+
+    def fail(self, task_id: str, reason: str) -> None:
+        """Store that a message failed before any attempt: no task has its name, or nobody can read it."""
+        meta = {
+            "status": states.FAILURE,
+            "result": self._backend.prepare_exception(TaskError(reason)),
+            "traceback": None,
+            "children": [],
+            "date_done": dt.datetime.now(dt.UTC).isoformat(),
+            "task_id": task_id,
+        }
+        key = self._backend.get_key_for_task(task_id)
+        self._put(Entry(key, _encode(tagged(meta)), int(self._backend.failure_expires or 0), None))
 
     async def close(self, timeout: float) -> None:
         """Stores what waits, within `timeout` seconds, and closes the connection."""
