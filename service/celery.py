@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 from celery import signals
 
 from service import db, environment, logs, slices
@@ -20,6 +21,10 @@ from workers.runtime import Runtime
 
 CHATTY = ("celery.app.trace", "celery.worker.strategy", "kombu", "amqp")
 """Loggers that say again what the one line of an attempt says."""
+
+PURGE = """\
+`celery purge` deletes doorbells and direct messages in Redis. Durable tasks stay in Postgres and run all the same,
+within seconds. To cancel them: callboard purge QUEUE --cancel"""
 
 
 def make_app(settings: Settings) -> App:
@@ -89,3 +94,6 @@ def configure_logs(**_: Any) -> None:
 
 
 app = make_app(SETTINGS)
+
+if "purge" in sys.argv:  # a command of Celery's, which says nothing of rows
+    click.echo(PURGE, err=True)

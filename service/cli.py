@@ -305,12 +305,21 @@ def cancel(id: str, data: Path) -> None:
 
 
 @callboard.command()
+@click.argument("queue", type=WORDS)
+@click.option("--cancel", "really", is_flag=True, help="Cancel the tasks; without it they are only counted.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@DATA
+def purge(queue: str, data: Path, *, really: bool, yes: bool) -> None:
+    """Cancel every task that waits in a queue."""
+    from service.tasks.commands import purge as run  # noqa: PLC0415
+
+    _run(run, settings(data), queue, really=really, yes=yes)
+
+
+@callboard.command()
 @DATA
 def status(data: Path) -> None:
-    """Show whether all is well, and what waits.
-
-    Postgres, Redis, the schema, and each queue.
-    """
+    """Show whether all is well, and what waits: Postgres, Redis, the schema, and each queue."""
     from service.status import run  # noqa: PLC0415
 
     with hinting():
@@ -340,10 +349,7 @@ def chaos(seeds: int, mails: int, start: int, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the steps as JSON.")
 @DATA
 def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
-    """Test every server, and say how to mend.
-
-    Postgres, Redis and the way to the mail server, step by step.
-    """
+    """Test Postgres, Redis and the way to the mail server step by step, and say how to fix what fails."""
     from service.doctor import run  # noqa: PLC0415
 
     with hinting():

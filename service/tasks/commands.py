@@ -1,4 +1,4 @@
-"""What `callboard dead`, `requeue`, `resolve` and `cancel` do, for all tenants."""
+"""What `callboard dead`, `requeue`, `resolve`, `cancel` and `purge` do, for all tenants."""
 
 import getpass
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -22,6 +22,7 @@ from service.tasks import buried
 from service.tasks.reading import TaskReport, dead_letters
 from workers import address
 from workers.ledger import Canceling, Ledger, State
+from workers.ledger.operators import cancel_queued, waiting
 from workers.ledger.operators import resolve as settle
 
 MAX_SHOWN = 1000
@@ -128,6 +129,31 @@ async def cancel(settings: Settings, id: str) -> int:
         case _:
             assert_never(told)
     return 0 if told in (Canceling.CANCELED, Canceling.REQUESTED) else 1
+
+
+async def purge(settings: Settings, queue: str, *, really: bool = False, yes: bool = False) -> int:
+    """Cancel all tasks that wait in a queue, of all tenants; `really` false: only say how many there are.
+
+    1 where the question was answered with no.
+    """
+    async with _engine(settings) as engine:
+        found = await waiting(engine, queue)
+        click.echo(f"Queue {queue}: {found.queued} tasks wait, {found.running} run.")
+        if not really:
+            click.echo(
+                "Nothing was canceled. `celery purge` deletes only the doorbells in Redis: these tasks stay in Postgres"
+                f" and run all the same. To cancel them: callboard purge {queue} --cancel"
+            )
+            return 0
+        if not found.queued:
+            return 0
+        if not yes and not click.confirm(f"Cancel {found.queued} tasks? This cannot be undone.", default=False):
+            return 1
+        by, count = f"cli:{getpass.getuser()}", 0
+        async for canceled in cancel_queued(engine, queue, until=found.at, by=by, reason=f"purge of {queue}"):
+            count += canceled
+        click.echo(f"{count} tasks canceled; those that run go on.")
+        return 0
 
 
 def task_id(text: str) -> UUID:

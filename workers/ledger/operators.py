@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from workers.ledger.json import storable
-from workers.ledger.statement import fetch_for
+from workers.ledger.statement import fetch, fetch_for
 from workers.ledger.states import State
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+BATCH = 1_000
+"""Messages of a queue that are canceled in one transaction."""
 
 CANCEL = """
 WITH told AS (
@@ -28,6 +32,32 @@ SELECT state, true AS told FROM told
 UNION ALL
 SELECT m.state, false FROM messages m
 WHERE m.id = $1 AND ($2::uuid IS NULL OR m.tenant_id = $2) AND NOT EXISTS (SELECT FROM told)
+"""
+
+WAITING = """
+SELECT count(*) FILTER (WHERE state = 'queued') AS queued, count(*) FILTER (WHERE state = 'running') AS running,
+    clock_timestamp() AS now
+FROM messages WHERE state IN ('queued', 'running') AND queue = $1
+"""
+
+CANCEL_QUEUED = """
+WITH chosen AS (
+    SELECT id FROM messages WHERE state = 'queued' AND queue = $1 AND created_at <= $2
+    LIMIT $3
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+moved AS (
+    UPDATE messages m
+    SET state = 'canceled', cancel_requested = true, epoch = m.epoch + 1, finished_at = clock_timestamp()
+    FROM chosen
+    WHERE m.id = chosen.id AND m.state || '' = 'queued'
+    RETURNING m.id, m.epoch
+),
+noted AS (
+    INSERT INTO message_attempts (message_id, epoch, outcome, detail)
+    SELECT id, epoch, 'canceled', $4::jsonb FROM moved
+)
+SELECT id FROM moved
 """
 
 REQUEUE = """
@@ -120,6 +150,32 @@ async def cancel(engine: AsyncEngine, id: UUID, tenant_id: UUID | None = None) -
     if state is State.CANCELED:
         return Canceling.CANCELED
     return Canceling.REQUESTED if told and state is State.RUNNING else Canceling.REFUSED
+
+
+class Waiting(NamedTuple):
+    """What a queue holds; `at`: the moment of the count, by Postgres' clock."""
+
+    queued: int
+    running: int
+    at: dt.datetime
+
+
+async def waiting(engine: AsyncEngine, queue: str) -> Waiting:
+    """Count the messages of a queue that wait, for their time too, and those that run."""
+    [row] = await fetch(engine, WAITING, queue)
+    return Waiting(row["queued"], row["running"], row["now"])
+
+
+async def cancel_queued(
+    engine: AsyncEngine, queue: str, *, until: dt.datetime, by: str, reason: str = ""
+) -> AsyncIterator[int]:
+    """Cancel all that waits in a queue and was accepted before `until`, in transactions of 1,000; yields their sizes.
+
+    What runs goes on. Each message's history keeps who canceled it and why.
+    """
+    told = storable({"by": by, "reason": reason})
+    while count := len(await fetch(engine, CANCEL_QUEUED, queue, until, BATCH, told)):
+        yield count
 
 
 async def requeue(

@@ -1,7 +1,10 @@
-"""`callboard dead`, `requeue` and `cancel`, on real rows."""
+"""`callboard dead`, `requeue`, `cancel` and `purge`, on real rows."""
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 from uuid import uuid4
 
@@ -98,3 +101,48 @@ async def test_a_doubt_is_settled_by_hand(command: Any, engine: AsyncEngine, api
     assert (again.exit_code, again.output) == (1, f"{message.task_id} left as it is: it is done\n")
     told = (await api.get(f"/v1/tasks/{message.task_id}")).json()
     assert (told["state"], told["history"][-1]["detail"]["reason"]) == ("done", "the log of the server")
+
+
+async def test_a_purge_tells_how_many_wait_and_cancels_none_without_being_told_to(
+    command: Any, engine: AsyncEngine, api: httpx.AsyncClient
+) -> None:
+    message = await store(engine, "r-8")
+    told = await command("purge", message.queue)
+    assert told.exit_code == 0
+    assert f"Queue {message.queue}: 1 tasks wait, 0 run." in told.output
+    assert "stay in Postgres" in told.output
+    assert (await command("purge", message.queue, "--cancel", input="n\n")).exit_code == 1
+    assert (await api.get(f"/v1/tasks/{message.task_id}")).json()["state"] == "queued"
+
+
+async def test_a_purge_that_cancels_leaves_what_runs_and_other_queues_and_is_noted(
+    command: Any, engine: AsyncEngine, api: httpx.AsyncClient
+) -> None:
+    first, running, elsewhere = [await store(engine, f"r-{number}") for number in range(3)]
+    await change(engine, running, "state='running', epoch=1, worker='w', lease_until=now() + interval '1 h'")
+    await change(engine, elsewhere, "queue='elsewhere'")
+    done = await command("purge", first.queue, "--cancel", input="y\n")
+    assert (done.exit_code, "Cancel 1 tasks?" in done.output) == (0, True), done.output
+    assert "1 tasks canceled" in done.output
+    states = [(await api.get(f"/v1/tasks/{each.task_id}")).json() for each in (first, running, elsewhere)]
+    assert [each["state"] for each in states] == ["canceled", "running", "queued"]
+    [noted] = states[0]["history"]
+    assert (noted["outcome"], noted["detail"]["reason"]) == ("canceled", f"purge of {first.queue}")
+    assert noted["detail"]["by"].startswith("cli:")
+    assert "0 tasks wait" in (await command("purge", first.queue, "--cancel", "--yes")).output
+
+
+async def test_celerys_purge_says_that_it_cancels_nothing(
+    settings: Settings, engine: AsyncEngine, api: httpx.AsyncClient
+) -> None:
+    message = await store(engine, "r-9")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "celery", "-A", "service", "purge", "-f"],
+        env={**os.environ, "DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "callboard purge QUEUE --cancel" in done.stderr
+    assert (await api.get(f"/v1/tasks/{message.task_id}")).json()["state"] == "queued"
