@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import structlog
-from litestar import Litestar, Router
+from litestar import Litestar, Response, Router
+from litestar import Request as LitestarRequest
 from litestar.datastructures import State
-from litestar.types import ASGIApp
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, ExceptionHandlersMap
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -16,6 +19,7 @@ from redis.backoff import NoBackoff
 from service import db, logs, migrate, slices
 from service.access.keys import Keyring
 from service.checks import Checks
+from service.console.api import show_error
 from service.emails.house import house_of
 from service.settings import Settings
 from service.tenancy import API
@@ -33,6 +37,15 @@ from workers.publisher import Publisher
 from workers.runtime import Runtime
 
 log = structlog.get_logger("service.app")
+
+
+def respond(request: LitestarRequest[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Answer an error that no router caught: below `/console` as a page, elsewhere as a problem."""
+    answer = show_error if request.scope["path"].startswith("/console/") else problems.respond
+    return answer(request, error)
+
+
+HANDLERS: ExceptionHandlersMap = {Exception: respond, HTTPException: respond, 500: respond}
 
 REDIS_PATIENCE = 0.5  # seconds that a route which is not about accepting waits for a Redis that says nothing
 SILENCE = 0.1  # seconds without a word of Postgres, then a connection is asked before it is used
@@ -67,7 +80,7 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
         route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
         request_class=Request,
         request_max_body_size=None,  # Request.body counts as it reads
-        exception_handlers=problems.HANDLERS,
+        exception_handlers=HANDLERS,
         openapi_config=openapi.config(settings.public_url),
         plugins=[Doorman()],
         before_request=admit,

@@ -78,6 +78,7 @@ users = Table(
     UniqueConstraint("tenant_id", "mode", "id", name="uq_users_tenant_id"),
     CheckConstraint("mode IN ('live', 'test')", name="mode"),
     CheckConstraint("(email IS NULL) = (address IS NULL)", name="email"),
+    Index("users_address", "tenant_id", "mode", text("lower(address)")),
     postgresql_with={"fillfactor": 80},
 )
 

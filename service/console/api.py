@@ -1,7 +1,7 @@
 """`/console`: the pages, the files they load, and what a browser is shown when something is wrong."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request as AnyRequest
 from litestar import Response, Router, get
@@ -16,9 +16,12 @@ from service.console import (
     notification_pages,
     overview,
     pages,
+    people_pages,
     quota_pages,
+    sending_pages,
     signing_in,
     task_pages,
+    template_pages,
     tenant_pages,
     webhook_pages,
 )
@@ -27,12 +30,12 @@ from service.errors import NotFound
 from service.web import Request
 from service.web.problems import note, translate
 
-TYPES = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
+TYPES = {"console.css": "text/css", "console.js": "text/javascript", "htmx.min.js": "text/javascript"}
 
 
 @get("/static/{name:str}", include_in_schema=False)
 async def static(request: Request, name: FromPath[str]) -> Response[bytes]:
-    """Answer one of our own two files; a browser keeps it where it asked for the version that this process has."""
+    """Answer one of our own files; a browser keeps it where it asked for the version that this process has."""
     if name not in TYPES:
         raise NotFound("There is no such file.")
     wanted = f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
@@ -58,7 +61,15 @@ def show_error(request: AnyRequest[Any, Any, Any], error: Exception) -> Response
     if isinstance(known, OtherTenant):
         return pages.rendered("empty.html", {}, status=known.status, headers={"HX-Refresh": "true"})
     values = {"error": known, "request_id": request.scope.get("request_id", "")}
+    if "visit" in request.scope:
+        return pages.page(cast("Request", request), "lost.html", http_status=known.status, **values)
     return pages.rendered("error.html", values, status=known.status)
+
+
+@get("/{path:path}")
+async def lost(path: FromPath[str]) -> Response[str]:
+    """Say on a page with its navigation that there is no such page."""
+    raise NotFound(f"There is no page /console{path[:200]}.")
 
 
 def warm() -> None:
@@ -87,6 +98,10 @@ routers = [
                     *task_pages.handlers,
                     *quota_pages.handlers,
                     *tenant_pages.handlers,
+                    *template_pages.handlers,
+                    *sending_pages.handlers,
+                    *people_pages.handlers,
+                    lost,
                 ],
                 guards=[signed_in],
             ),

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
+from service.console.progress import ends, pace, progress
 from service.console.visiting import form
 from service.emails.bulk import changing, keeping, telling
 from service.emails.bulk.models import Bulk, BulkStatus, bulk_id, gate_name
@@ -34,8 +35,23 @@ async def listing(request: Request) -> Response[str]:
     async with request.app.state.engine.connect() as connection:
         found = await keeping.page(connection, request.user.tenant_id, before, LIMIT + 1)
         told = await telling.told(connection, found[:LIMIT])
+        ended = await ends(connection, [bulk.id for bulk in found[:LIMIT]])
     more = str(found[LIMIT - 1].id) if len(found) > LIMIT else None
-    return page(request, "bulks.html", bulks=told, more=more, before=before)
+    shown = [(each, progress(each, ended.get(bulk.id))) for each, bulk in zip(told, found, strict=False)]
+    return page(request, "bulks.html", bulks=shown, more=more, before=before)
+
+
+@get("/bulk/{id:str}")
+async def look(request: Request, id: FromPath[str]) -> Response[str]:
+    """Show a broadcast: its progress and rate, its emails by status, when it ended."""
+    broadcast = _uuid(id)
+    async with request.app.state.engine.connect() as connection:
+        bulk = await _find(connection, broadcast, request.user.tenant_id)
+        (told,) = await telling.told(connection, [bulk])
+        known = progress(told, (await ends(connection, [broadcast])).get(broadcast))
+        if told.status == BulkStatus.RUNNING:
+            known = await pace(connection, broadcast, known)
+    return page(request, "bulk.html", broadcast=told, progress=known)
 
 
 @post("/bulk/{id:str}/cancel", status_code=200)
@@ -50,7 +66,7 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
         if not confirmed(asked):
             return ask(request, _question(bulk, waiting, running))
         await changing.cancel(connection, bulk)
-    return to(f"/console/bulk?done=broadcast-canceled&n={waiting}")
+    return to(f"/console/bulk/{bulk_id(broadcast)}?done=broadcast-canceled&n={waiting}")
 
 
 @post("/bulk/{id:str}/{verb:str}", status_code=200)
@@ -62,7 +78,7 @@ async def act(request: Request, id: FromPath[str], verb: FromPath[str]) -> Respo
         raise NotFound("There is nothing at this path.")
     async with request.app.state.engine.begin() as connection:
         await change(connection, await changing.locked(connection, _uuid(id), request.user.tenant_id))
-    return to("/console/bulk?done=" + {"pause": "paused", "resume": "resumed"}[verb])
+    return to(f"/console/bulk/{id}?done=" + {"pause": "paused", "resume": "resumed"}[verb])
 
 
 def _uuid(id: str) -> UUID:
@@ -98,9 +114,9 @@ def _question(bulk: Bulk, waiting: int, running: int) -> Question:
         words=words,
         action=f"{place}/cancel",
         label=f"Cancel {many(waiting, 'email')}",
-        back="/console/bulk",
+        back=place,
         keep="Keep the broadcast",
     )
 
 
-handlers = [listing, cancel, act]
+handlers = [listing, look, cancel, act]

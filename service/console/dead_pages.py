@@ -33,7 +33,7 @@ IN_GROUP = f"m.state = :state AND m.actor = :actor AND {REASON} = :reason"
 LETTERS = f"""
 SELECT m.id, m.actor, m.state, m.attempts, coalesce(m.finished_at, m.created_at) AS ended_at, m.error,
     m.outcome ->> 'text' AS reply, {REASON} AS reason, e.recipients,
-    coalesce(e.subject, 'Template ' || e.template_key) AS subject
+    coalesce(e.subject, e.rendered_subject, 'Template ' || e.template_key) AS subject
 FROM messages m LEFT JOIN emails e ON e.id = m.id AND m.actor = '{ACTOR}'
 WHERE {WAITING} AND {{kind}} {{more}} ORDER BY m.id DESC LIMIT :limit
 """  # noqa: S608 (our own SQL)
@@ -60,7 +60,8 @@ async def listing(request: Request) -> Response[str]:
     more = str(found[LIMIT - 1]["id"]) if len(found) > LIMIT else None
     return page(
         request, "dead_letters.html", groups=groups, letters=found[:LIMIT], counts=counts, kind=kind, more=more,
-        before=before, emails=ACTOR, reason_of=plain_reason, most=MOST - 1, **group,
+        before=before, emails=ACTOR, reason_of=plain_reason, most=MOST - 1, state=group["state"], actor=group["actor"],
+        reason=group["reason"],
     )  # fmt: skip
 
 
@@ -83,6 +84,18 @@ async def act(request: Request, verb: FromPath[str]) -> Response[Any]:
         return to(f"/console/dead-letters?done={'settled' if done else 'nothing'}&n={done}")
     word = "requeued" if done == len(rows) else "partly-requeued"
     return to(f"/console/dead-letters?done={word}&n={done}&of={len(rows)}")
+
+
+async def latest(connection: AsyncConnection, tenant_id: UUID, limit: int) -> Sequence[RowMapping]:
+    """Read the newest letters that need attention."""
+    statement = text(LETTERS.format(kind=KINDS["attention"], more=""))
+    return (await connection.execute(statement, {"tenant_id": tenant_id, "limit": limit})).mappings().all()
+
+
+def place(letter: RowMapping) -> str:
+    """The page of a letter: of its email, where it is one, else of its task."""
+    is_email = letter["actor"] == ACTOR and letter["recipients"] is not None
+    return f"/console/emails/{letter['id'].hex}" if is_email else f"/console/tasks/{letter['id']}"
 
 
 async def _groups(connection: AsyncConnection, tenant_id: UUID, kind: str) -> Sequence[RowMapping]:

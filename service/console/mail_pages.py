@@ -1,25 +1,30 @@
-"""Mails: found by recipient, status or id; one with every attempt and the server's reply, and what to do about it."""
+"""Emails: by recipient, status, template, broadcast or day; one with every attempt, and what can be done about it."""
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.console.messages import CANCELED, Question, confirmed
-from service.console.pages import HEADERS, ask, page, to, uuid_or_none
+from service.console.pages import FRAME, ask, day, page, to, uuid_or_none
 from service.console.visiting import form, question
-from service.emails import parameters, views
+from service.emails import parameters, render, views
+from service.emails.addresses import AddressRefused, parse_address
 from service.emails.changes import send_once_more
 from service.emails.events import events
+from service.emails.library import keeping
 from service.emails.models import Status
 from service.emails.office import Office
 from service.emails.stored import content as stored_content
+from service.emails.suppressions.matching import TOPIC
 from service.errors import Conflict, NotFound
 from service.web import Answer, Request
 from service.web.idempotency import Once, once_by
@@ -27,58 +32,89 @@ from workers.ledger.schema import State
 
 LIMIT = 50
 GONE = "There is no such email: it may belong to another tenant, or be deleted by now."
-FRAME = HEADERS | {
-    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    "frame-ancestors 'self'"
-}
 STATUSES = [status.value for status in Status]
+
+
+SUPPRESSING = text(f"""
+SELECT s.address, s.reason, s.category FROM emails e
+JOIN suppressions s ON s.tenant_id = e.tenant_id AND s.mode = e.mode
+    AND s.address = ANY (ARRAY(SELECT lower(r COLLATE "C") COLLATE "default" FROM unnest(e.recipients) AS r))
+    AND (s.category IS NULL OR s.category = {TOPIC})
+WHERE e.id = :id AND e.tenant_id = :tenant_id ORDER BY s.address LIMIT 20
+""")  # noqa: S608 (our own SQL)
+FILTERS = ("q", "status", "template", "bulk", "since", "until")
 
 
 @get("/emails")
 async def listing(request: Request) -> Response[Any]:
-    """List mails, newest first; `q` is a recipient, the id of a mail or of a request."""
-    asked = question(request)
-    q, status = asked.get("q", ""), asked.get("status", "")
-    if q.startswith("em_"):
-        return to(f"/console/emails/{parameters.uuid_of(q).hex}")
-    where = views.Filters(
-        status=Status(status) if status in STATUSES else None,
-        to=q.lower() if "@" in q else None,
-        request_id=q if q and "@" not in q else None,
-    )
-    before = uuid_or_none(asked.get("before"))
+    """List emails, newest first, by recipient, request, status, template, broadcast and days; `q` may be an id."""
+    given = question(request)
+    asked = {name: given.get(name, "") for name in FILTERS}
+    if asked["q"].startswith("em_"):
+        return to(f"/console/emails/{parameters.uuid_of(asked['q']).hex}")
+    before = uuid_or_none(given.get("before"))
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, where, before=before, limit=LIMIT + 1)
-    more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
+        found = await views.page(connection, request.user.tenant_id, _filters(asked), before=before, limit=LIMIT + 1)
+        own = [row["key"] for row in await keeping.shown(connection, request.user.tenant_id)]
     return page(
-        request, "emails.html", mails=found[:LIMIT], q=q, status=status, statuses=STATUSES, more=more, before=before
+        request, "emails.html", mails=found[:LIMIT], asked=asked, statuses=STATUSES, before=before,
+        query=[(name, value) for name, value in asked.items() if value],
+        more=found[LIMIT - 1].task_id if len(found) > LIMIT else None,
+        templates=sorted({*own, *(info.key for info in render.templates())}),
+    )  # fmt: skip
+
+
+def _filters(asked: Mapping[str, str]) -> views.Filters:
+    """Read the filters of a list; one that cannot be read matches nothing, or is left open where it is a choice."""
+    q, status, until = asked["q"], asked["status"], day(asked["until"])
+    return views.Filters(
+        status=Status(status) if status in STATUSES else None,
+        to=_address(q) if "@" in q else None,
+        request_id=q if q and "@" not in q else None,
+        template=asked["template"] or None,
+        bulk=(uuid_or_none(asked["bulk"].removeprefix("bk_")) or UUID(int=0)) if asked["bulk"] else None,
+        created_after=day(asked["since"]),
+        created_before=None if until is None else until + timedelta(days=1),
     )
+
+
+def _address(text: str) -> str:
+    """Read an address as emails store it: the domain in lower case, the part before it as it is written."""
+    try:
+        return parse_address(text, private=True).addr_spec
+    except AddressRefused:
+        return text
 
 
 @get("/emails/{id:str}")
 async def look(request: Request, id: FromPath[str]) -> Response[str]:
-    """Show a mail, its timeline and what it looks like."""
+    """Show an email, its timeline and what it looks like."""
     mail_id, tenant = parameters.uuid_of(f"em_{id.removeprefix('em_')}"), request.user.tenant_id
     async with request.app.state.engine.connect() as connection:
         mail = await views.one(connection, tenant, mail_id)
         happened = await events(connection, tenant, mail_id)
+        where = {"id": mail_id, "tenant_id": tenant}
+        reads = request.user.may("suppressions:read")
+        suppressing = (await connection.execute(SUPPRESSING, where)).all() if reads else []
     if mail is None or happened is None:
         raise NotFound(GONE)
-    values = {"mail": mail, "key": mail_id.hex, "events": happened, "press": secrets.token_hex(16)}
-    return page(request, "email.html", **values)
+    return page(
+        request, "email.html", mail=mail, key=mail_id.hex, events=happened, press=secrets.token_hex(16),
+        suppressing=suppressing,
+    )  # fmt: skip
 
 
 @get("/emails/{id:str}/frame")
 async def frame(request: Request, id: FromPath[str]) -> Response[str]:
-    """Answer the HTML of a mail, or its text, for a frame in which nothing runs and nothing is loaded."""
+    """Answer the HTML of an email, or its text, for a frame in which nothing runs and nothing is loaded."""
     mail_id = parameters.uuid_of(f"em_{id}")
     async with request.app.state.engine.connect() as connection:
         if await views.one(connection, request.user.tenant_id, mail_id) is None:
-            raise NotFound("There is no such mail.")
+            raise NotFound(GONE)
     office = Office.of(request.app.state.runtime)
     stored = await office.loader.read(mail_id)
     if stored is None:
-        raise NotFound("There is no such mail.")
+        raise NotFound(GONE)
     made = await stored_content(stored, office.library, office.links.link(stored))
     if made.html is None:
         return Response(made.text or "", media_type="text/plain", headers=FRAME)
@@ -112,7 +148,7 @@ async def requeue(request: Request, id: FromPath[str]) -> Response[Any]:
 
 @post("/emails/{id:str}/resend", status_code=200)
 async def resend(request: Request, id: FromPath[str]) -> Response[Any]:
-    """Send the same mail once more, as a new one; a button that is pressed twice does it once."""
+    """Send a copy of an email, as a new one; a button that is pressed twice does it once."""
     asked = await form(request)
     original = parameters.uuid_of(f"em_{id}")
 

@@ -4,10 +4,9 @@ import asyncio
 
 from litestar import Response, get
 
-from service.console import figures
+from service.console import dead_pages, figures
 from service.console.pages import page
 from service.tasks.queues import QueueReport, Queues
-from service.tasks.reading import dead_letters
 from service.web import Request
 
 SERVERS = "console.servers"
@@ -23,11 +22,11 @@ async def overview(request: Request) -> Response[str]:
         mails, wrong = await figures.curves(connection, tenant)
         held = await figures.held(connection, tenant)
         workers = await figures.workers(connection, state.redis, state.settings.redis_key_prefix)
-        letters = await dead_letters(connection, tenant, limit=5)
+        letters = await dead_pages.latest(connection, tenant, 5)
     busy = [each for each in queues if each.due or each.scheduled or each.running or each.arrivals]
     return page(
         request, "overview.html", health=health, queues=busy, mails=mails, wrong=wrong, held=held,
-        most=figures.MOST_HELD, workers=workers, letters=letters,
+        most=figures.MOST_HELD, workers=workers, letters=letters, letter_place=dead_pages.place,
         waiting=sum(each.due for each in queues), later=sum(each.scheduled for each in queues),
         running=sum(each.running for each in queues),
         oldest=max((each.oldest_age or 0.0 for each in queues), default=0.0),

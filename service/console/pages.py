@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,11 +13,13 @@ import jinja2
 import msgspec
 from litestar import Response
 
-from service.console import scopes, sparkline
+from service.console import scopes, sparkline, wording
 from service.console.messages import Question, message
+from service.console.reasons import plain_reason
 from service.console.visiting import token_of, visit_of
 from service.timeline import flat, humane, plain
 from service.web import Request
+from service.web.openapi import as_code
 
 HERE = Path(__file__).parent
 POLICY = (
@@ -32,35 +34,50 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+FRAME = HEADERS | {
+    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "frame-ancestors 'self'"
+}
+"""Headers of an email in a frame in which nothing runs and nothing is loaded."""
+
 SECTIONS = (
-    ("Overview", "/console"),
-    ("Emails", "/console/emails"),
-    ("Bulk", "/console/bulk"),
-    ("Jobs", "/console/jobs"),
-    ("Quotas", "/console/quotas"),
-    ("Notifications", "/console/notifications"),
-    ("Webhooks", "/console/webhooks"),
-    ("Dead letters", "/console/dead-letters"),
-    ("Tasks", "/console/tasks"),
+    ("Overview", "/console", ""),
+    ("Emails", "/console/emails", "Email"),
+    ("Broadcasts", "/console/bulk", ""),
+    ("Templates", "/console/templates", ""),
+    ("Suppressions", "/console/suppressions", ""),
+    ("Domains", "/console/domains", ""),
+    ("Transports", "/console/transports", ""),
+    ("Notifications", "/console/notifications", "Users"),
+    ("Users", "/console/users", ""),
+    ("Dead letters", "/console/dead-letters", "Work"),
+    ("Tasks", "/console/tasks", ""),
+    ("Jobs", "/console/jobs", ""),
+    ("Quotas", "/console/quotas", ""),
+    ("Webhooks", "/console/webhooks", "Access"),
+    ("Keys", "/console/keys", ""),
 )
+"""Name, path, and the heading of the group that a section begins."""
 
 TONES = {
     **dict.fromkeys(("sent", "delivered", "completed", "done", "ready", "well", "enabled", "SUCCESS"), "good"),
-    **dict.fromkeys(("queued", "pending", "scheduled", "PENDING", "rested"), "calm"),
+    **dict.fromkeys(("verified", "active"), "good"),
+    **dict.fromkeys(("queued", "pending", "scheduled", "PENDING", "rested", "revoked", "open", "canceled"), "calm"),
     **dict.fromkeys(("sending", "processing", "running", "resolving", "STARTED", "RETRY"), "busy"),
     **dict.fromkeys(("uncertain", "held", "degraded", "deferred", "suppressed", "expired", "retry", "stalled"), "warn"),
-    **dict.fromkeys(
-        ("failed", "dead", "refused", "bounced", "complained", "unready", "away", "FAILURE", "disabled"), "bad"
-    ),
+    **dict.fromkeys(("paused", "waiting", "delayed"), "warn"),
+    **dict.fromkeys(("failed", "dead", "bounced", "complained", "unready", "away", "FAILURE", "disabled"), "bad"),
+    **dict.fromkeys(("failing", "stopped", "refused"), "bad"),
 }
 """The colour of a status; what is not here is neutral."""
 
 
-def page(request: Request, template: str, **values: Any) -> Response[str]:
+def page(request: Request, template: str, /, *, http_status: int = 200, **values: Any) -> Response[str]:
     """Answer a page of who is signed in."""
     visit = visit_of(request)
     shared = {
         "sections": [each for each in SECTIONS if scopes.may_open(request.user, each[1])],
+        "attention": visit.attention,
         "may": request.user.may,
         "path": request.scope["path"],
         "csrf": token_of(request),
@@ -70,7 +87,7 @@ def page(request: Request, template: str, **values: Any) -> Response[str]:
         "away": visit.session.acting != visit.session.tenant_id,
         "administers": request.user.administers,
     }
-    return rendered(template, {**shared, **values})
+    return rendered(template, {**shared, **values}, status=http_status)
 
 
 def rendered(
@@ -103,6 +120,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"ago": ago, "moment": moment, "json": as_json, "humane": humane, "facts": facts, "short": short}
+    made.filters |= {"line": wording.line, "reason": plain_reason, "said": wording.said, "code": as_code}
     made.filters |= {"tone": lambda word: TONES.get(str(word), "plain"), "count": lambda number: f"{number:,}"}
     made.filters |= {"upto": lambda number, most: f"{number:,}" if number <= most else f"{most:,}+"}
     made.globals |= {"file": file, "now": lambda: datetime.now(UTC), "area": sparkline.area, "line": sparkline.line}
@@ -146,6 +164,14 @@ def short(id: Any) -> str:
     """The last digits of an id, which tell it from its neighbours."""
     text = str(id)
     return f"…{text[-8:]}" if len(text) > 12 else text
+
+
+def day(text: str) -> datetime | None:
+    """Read a day of a filter as its first moment in UTC; None for anything else."""
+    try:
+        return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC) if text else None
+    except ValueError:
+        return None
 
 
 def uuid_or_none(text: str | None) -> UUID | None:

@@ -31,10 +31,17 @@ PLACES = {
     "webhook delivery": "webhooks",
     "task": "tasks",
     "request": "requests",
+    "template": "templates",
+    "user": "users",
 }
 WITHOUT_PREFIX = frozenset({"email", "job"})
 NARROWED = {
     "emails to": "emails",
+    "suppressions of": "suppressions",
+    "suppression": "suppressions",
+    "domain": "domains",
+    "transport": "transports",
+    "key": "keys",
     "organization": "quotas",
 }
 """Kinds that are shown in a list, narrowed to them."""

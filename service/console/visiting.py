@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.console import scopes
+from service.console.attention import Attention, attention
 from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
 from service.errors import BadRequest, Forbidden, ServiceError
 from service.tenancy import acting_for, mode_of
@@ -48,10 +49,11 @@ class OtherTenant(ServiceError):
 
 
 class Visit(msgspec.Struct, frozen=True):
-    """A request of who is signed in: the session, and the name of the tenant that it acts for."""
+    """A request of who is signed in: the session, the name of the tenant that it acts for, and what needs attention."""
 
     session: Session
     tenant: str
+    attention: Attention = Attention()
 
 
 async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -69,7 +71,7 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], _handler: Ba
     act_for(session.acting)
     scope = cast("dict[str, Any]", connection.scope)
     scope["user"] = user
-    scope["visit"] = Visit(session, tenant)
+    scope["visit"] = Visit(session, tenant, await attention(connection.app.state, session.acting))
     scopes.check(user, scope["method"], scope["path_template"])
 
 

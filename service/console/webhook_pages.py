@@ -1,10 +1,13 @@
-"""Webhooks: endpoints and how they fare, deliveries with every attempt, once more."""
+"""Webhooks: endpoints with their success rate, deliveries with every attempt, redelivered on request."""
 
 from typing import Any
+from uuid import UUID
 
+import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
-from sqlalchemy import text
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
@@ -12,20 +15,70 @@ from service.console.visiting import form
 from service.db import transaction
 from service.web import Request
 from service.webhooks import endpoints, parameters, redelivering, views
-from service.webhooks.models import Status, gate
+from service.webhooks.models import Status, endpoint_id, gate
 from service.webhooks.schemas import EndpointOut
 
 LIMIT = 50
 STATUSES = [status.value for status in Status]
+RECENT = 50  # deliveries by which an endpoint is judged
+HEALTH = text("""
+SELECT e.id, recent.delivered, recent.failed, latest.detail FROM webhook_endpoints e
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE m.state = 'done' AND NOT coalesce(m.outcome ? 'skipped', false)) AS delivered,
+        count(*) FILTER (WHERE m.state = 'dead' OR (m.state <> 'done' AND m.attempts > 0)) AS failed
+    FROM (SELECT id FROM webhook_deliveries d WHERE d.endpoint_id = e.id ORDER BY id DESC LIMIT :recent) d
+    JOIN messages m ON m.id = d.id
+) AS recent
+LEFT JOIN LATERAL (
+    SELECT a.detail FROM (
+        SELECT id FROM webhook_deliveries d WHERE d.endpoint_id = e.id ORDER BY id DESC LIMIT :recent
+    ) d JOIN message_attempts a ON a.message_id = d.id
+    WHERE a.outcome IN ('done', 'retry', 'dead') AND NOT coalesce(a.detail ? 'skipped', false)
+    ORDER BY a.ended_at DESC LIMIT 1
+) AS latest ON true
+WHERE e.tenant_id = :tenant_id AND (CAST(:endpoint AS uuid) IS NULL OR e.id = :endpoint)
+""")
 WAITING = text("SELECT count(*) FROM messages WHERE gate = :gate AND state = 'queued'")
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an endpoint's latest deliveries went: how many were delivered and failed, and its last response."""
+
+    delivered: int = 0
+    failed: int = 0
+    response: str = ""
+
+    @property
+    def rate(self) -> int | None:
+        """The percentage that was delivered, rounded down; None where none was tried."""
+        tried = self.delivered + self.failed
+        return 100 * self.delivered // tried if tried else None
 
 
 @get("/webhooks")
 async def listing(request: Request) -> Response[str]:
-    """List endpoints."""
+    """List endpoints, each with its success rate and last response."""
     async with request.app.state.engine.connect() as connection:
         found = await endpoints.page(connection, request.user.tenant_id, limit=2 * endpoints.MOST)
-    return page(request, "webhooks.html", endpoints=found)
+        health = await _health(connection, request.user.tenant_id)
+    shown = [(each, health.get(each.id, Health())) for each in found]
+    return page(request, "webhooks.html", endpoints=shown, recent=RECENT)
+
+
+async def _health(connection: AsyncConnection, tenant_id: UUID, endpoint: UUID | None = None) -> dict[str, Health]:
+    """Judge the latest deliveries of each endpoint, or of one."""
+    values = {"tenant_id": tenant_id, "endpoint": endpoint, "recent": RECENT}
+    rows = await connection.execute(HEALTH, values)
+    return {endpoint_id(row.id): Health(row.delivered, row.failed, _response(row)) for row in rows}
+
+
+def _response(row: Row[Any]) -> str:
+    """The last response in words: its status, else why there was none."""
+    detail = row.detail or {}
+    if detail.get("status"):
+        return f"HTTP {detail['status']}"
+    error = detail.get("error") or {}
+    return str(error.get("message") or error.get("reason") or "")
 
 
 @get("/webhooks/{id:str}")
@@ -37,10 +90,11 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
     async with request.app.state.engine.connect() as connection:
         told = await endpoints.one(connection, tenant, endpoint)
         found = await views.page(connection, tenant, limit=LIMIT + 1, **filters)
+        health = (await _health(connection, tenant, endpoint)).get(told.id, Health())
     more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
     return page(
         request, "webhook.html", endpoint=told, deliveries=found[:LIMIT], status=status, statuses=STATUSES,
-        more=more, before=before,
+        more=more, before=before, health=health, recent=RECENT,
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ async def send_email(email_id: UUID) -> None:
 
     try:
         sent = await office.mailer.send(
-            await office.compose(stored),
+            await office.compose(stored, rendered=lambda subject: context.report(subject=subject)),
             stored.wanted,
             mode=stored.mode,
             attempt=context.attempt,

@@ -108,6 +108,7 @@ emails = Table(
     _texts("reply_to"),
     _texts("recipients", "the envelope: each distinct addr-spec of to, cc and bcc"),
     Column("subject", Text),
+    Column("rendered_subject", Text, comment="of a template, as the last attempt rendered it"),
     Column("html", Text),
     Column("text", Text),
     Column("template_key", Text),

@@ -1,5 +1,6 @@
 """What the emails slice keeps for each process: the house rules, the mailer, the loader; made when first asked for."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,14 +57,16 @@ class Office:
         """Where the mails of a tenant are drafted."""
         return Desk(self.house, self.library, self.domains, self.engine, tenant_id, strict=self._strict)
 
-    async def compose(self, stored: Stored) -> Mail | Large:
+    async def compose(self, stored: Stored, *, rendered: Callable[[str], None] | None = None) -> Mail | Large:
         """A stored email as the mailer sends it: a light one as a whole, a large one composed when it is its turn.
 
-        Raises what `stored.content` raises.
+        `rendered` is called with the subject of an email from a template. Raises what `stored.content` raises.
         """
         link = self.links.link(stored)
         if stored.size <= LIGHT or stored.template_key is not None:
             made = await content(stored, self.library, link)
+            if rendered is not None and stored.template_key is not None:
+                rendered(made.subject)
             size = stored.size + sum(map(len, (made.html or "", made.text or "")))
             if size <= LIGHT:
                 return stored.mail(made, headers(link))

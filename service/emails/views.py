@@ -21,8 +21,9 @@ from service.errors import ErrorOut
 COLUMNS = """
     e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.dedup_until, e.follows,
     e.resend_of, e.bulk_id,
-    e.message_id, e.sender, e.to_, e.cc, e.bcc, e.reply_to, e.subject, e.template_key, e.template_locale,
-    e.template_version, e.tags, e.metadata, e.attachments, e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
+    e.message_id, e.sender, e.to_, e.cc, e.bcc, e.reply_to, coalesce(e.subject, e.rendered_subject) AS subject,
+    e.template_key, e.template_locale, e.template_version, e.tags, e.metadata, e.attachments,
+    e.scheduled_at, e.expires_at, e.created_at, e.updated_at,
     e.unsubscribable,
     e.status = 'queued' AND e.scheduled_at > clock_timestamp() AS waiting,
     m.state, m.attempts, m.crashes, m.error, m.outcome, m.due_at, m.finished_at,

@@ -77,7 +77,7 @@ BY_ADDRESS = text(f"""
 UNION ALL (SELECT 'suppressions of', address, tenant_id, NULL FROM suppressions
     WHERE {_OURS} AND mode IN ('live', 'test') AND address = :canonical LIMIT 1)
 UNION ALL (SELECT 'user', id, tenant_id, NULL FROM users
-    WHERE {_OURS} AND lower(address) = :canonical ORDER BY no LIMIT 5)
+    WHERE {_OURS} AND mode IN ('live', 'test') AND lower(address) = :canonical ORDER BY no LIMIT 5)
 """)  # noqa: S608 (our own SQL)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jinja2
+import markupsafe
 import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.enums import MediaType
@@ -234,4 +235,10 @@ def _page() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    environment.filters["code"] = as_code
     return environment.get_template("schema.html")
+
+
+def as_code(text: str | None) -> markupsafe.Markup:
+    """Write a description as HTML: escaped, what stands between backticks as code."""
+    return markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text or ""))))  # noqa: S704

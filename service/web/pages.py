@@ -10,6 +10,7 @@ from service.errors import NotFound
 from service.web.openapi import ERRORS
 
 LINKS = {
+    "console": "/console",
     "schema": "/schema",
     "openapi": "/schema/openapi.json",
     "live": "/health/live",
@@ -17,10 +18,21 @@ LINKS = {
     "metrics": "/metrics",
 }
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Callboard</title><style>:root{{color-scheme:light dark}}body{{font:17px/1.6 system-ui,sans-serif;max-width:40rem;
-margin:12vh auto;padding:0 1.5rem}}li{{margin:.3rem 0}}</style>
-<h1>Callboard</h1><p>Everything that must happen after the response: never lost, never sent twice.</p>
-<ul>{links}</ul></html>"""
+<title>Callboard</title><style>:root{{color-scheme:light dark;--ground:#f7f7f5;--ink:#1c1c1a;--accent:#0f766e}}
+@media(prefers-color-scheme:dark){{:root{{--ground:#131312;--ink:#ecebe6;--accent:#2bb3a5}}}}
+body{{font:17px/1.6 system-ui,sans-serif;max-width:40rem;margin:12vh auto;padding:0 1.5rem;background:var(--ground);
+color:var(--ink)}}a{{color:var(--accent)}}li{{margin:.3rem 0}}</style>
+<main><h1>Callboard</h1><p>Everything that must happen after the response: never lost, never sent twice.</p>
+<ul>{links}</ul></main></html>"""
+NAMES = {
+    "console": "Console: emails, broadcasts, jobs, failures",
+    "schema": "API documentation",
+    "openapi": "OpenAPI as JSON",
+    "live": "Whether the API runs",
+    "ready": "Whether everything it needs responds",
+    "metrics": "Metrics for Prometheus",
+}
+"""Names of the links on the page."""
 CODES = dict(ERRORS.values())
 
 
@@ -28,7 +40,7 @@ CODES = dict(ERRORS.values())
 async def front(request: Request[Any, Any, Any]) -> Response[Any]:
     """Answer a page to a browser, the links as JSON to anything else."""
     if request.accept.best_match(["application/json", "text/html"]) == "text/html":
-        links = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in LINKS.items())
+        links = "".join(f'<li><a href="{path}">{NAMES[name]}</a></li>' for name, path in LINKS.items())
         policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
         return Response(PAGE.format(links=links), media_type="text/html", headers=policy)
     return Response({"name": "callboard", "links": LINKS}, media_type="application/json")

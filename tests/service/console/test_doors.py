@@ -16,6 +16,7 @@ from tests.service.console.conftest import press, token
 SECRET = "a secret of tests only"
 NONE = "0" * 32
 PAGES = ["", "/emails", "/bulk", "/jobs", "/quotas", "/notifications", "/webhooks", "/dead-letters", "/tasks"]
+PAGES += ["/templates", "/suppressions", "/domains", "/transports", "/users", "/keys"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,11 @@ async def test_every_page_forbids_what_it_does_not_need(browser: httpx.AsyncClie
 
 
 async def test_the_files_of_the_pages_come_from_here(api: httpx.AsyncClient) -> None:
-    for name, kind in (("console.css", "text/css"), ("htmx.min.js", "text/javascript")):
+    for name, kind in (
+        ("console.css", "text/css"),
+        ("console.js", "text/javascript"),
+        ("htmx.min.js", "text/javascript"),
+    ):
         for address, kept in ((file(name), "immutable"), (f"/console/static/{name}?{'0' * 12}", "no-store")):
             answer = await api.get(address)
             assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)

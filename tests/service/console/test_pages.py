@@ -99,11 +99,11 @@ async def test_a_mail_is_found_and_shown_with_its_timeline(api: httpx.AsyncClien
     assert place in await page(browser, f"/console/emails?q={told['request_id']}")
     assert (await browser.get("/console/find", params={"q": told["id"]})).headers["location"] == place
     shown = await page(browser, place)
-    assert "<strong>accepted</strong>" in shown
+    assert "<strong>Accepted</strong>" in shown
     assert "ada@example.org" in shown
     assert f'/console/requests/{told["request_id"]}"' in shown
     story = await page(browser, f"/console/requests/{told['request_id']}")
-    assert "request received" in story
+    assert "Request received" in story
     assert "emails.send_email" in await page(browser, f"/console/tasks/{told['task_id']}")
     assert "emails.send_email" in await page(browser, "/console/tasks?state=queued")
 
@@ -125,7 +125,7 @@ async def test_a_mail_is_sent_once_more_and_a_second_press_of_the_button_does_no
 ) -> None:
     told = await mail(api)
     place = f"/console/emails/{told['id'][3:]}"
-    assert "Send once more" not in await page(browser, place), "it is still to be sent"
+    assert "Send a copy" not in await page(browser, place), "it is still to be sent"
     assert (await press(browser, f"{place}/resend", press="a")).headers["location"] == f"{place}?done=under-way"
     await confirm(browser, f"{place}/cancel")
     found = re.search(r'name="press" value="(\w+)"', await page(browser, place))
@@ -146,9 +146,9 @@ async def test_who_may_not_send_is_offered_no_second_copy_and_makes_none(
     told = await mail(api)
     place = f"/console/emails/{told['id'][3:]}"
     await confirm(browser, f"{place}/cancel")
-    assert "Send once more" in await page(browser, place)
+    assert "Send a copy" in await page(browser, place)
     await browser.post("/console/sign-in", data={"key": await make_key("operator", "emails:read")})
-    assert "Send once more" not in await page(browser, place)
+    assert "Send a copy" not in await page(browser, place)
     with structlog.testing.capture_logs() as logs:
         refused = await press(browser, f"{place}/resend", press="a")
     assert (refused.status_code, "--scope emails:send" in refused.text) == (403, True)
@@ -184,7 +184,7 @@ async def test_quotas_are_shown_organization_by_organization(
     assert 'aria-label="1 of 100 jobs"' in shown
     assert 'aria-label="0 of 100 jobs"' in shown
     assert "globex" not in await page(browser, "/console/quotas?q=ACM")
-    assert "No organization fits." in await page(browser, "/console/quotas?q=nobody")
+    assert "No organization matches." in await page(browser, "/console/quotas?q=nobody")
 
 
 async def test_an_uncertain_mail_waits_for_a_decision(
@@ -197,7 +197,7 @@ async def test_an_uncertain_mail_waits_for_a_decision(
 
     for form, status in ({"as": "sent"}, "sent"), ({"as": "failed"}, "failed"):
         id, place = await doubtful()
-        assert "Nobody can know whether this mail arrived." in await page(browser, place)
+        assert "<strong>Outcome unknown.</strong>" in await page(browser, place)
         asked, done = await confirm(browser, f"{place}/resolve", **form)
         assert "This cannot be undone" in asked
         assert done.headers["location"].endswith("delivered")
@@ -272,7 +272,7 @@ async def test_hard_bounces_need_no_attention_and_stand_apart(
     assert "gone@example.org" not in attention
     assert ("The mailbox does not exist" in bounces, "no Ada" in bounces) == (True, True)
     assert "The server does not relay" not in bounces
-    assert '<p class="faint">1 dead, 0 uncertain, 0 held</p>' in await page(browser, "/console")
+    assert '<p class="faint">1 failed, 0 outcome unknown, 0 held</p>' in await page(browser, "/console")
     question = (await press(browser, "/console/dead-letters/requeue", id=gone["task_id"])).text
     assert "These addresses are suppressed" in question
 

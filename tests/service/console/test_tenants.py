@@ -55,7 +55,7 @@ async def test_an_admin_chooses_a_tenant_looks_at_it_and_acts_for_it(
 ) -> None:
     assert (await admin.get(shop["place"])).status_code == 404
     assert "<strong>shop</strong>" in (await admin.get("/console/tenants?q=SHO")).text
-    assert "No tenant fits." in (await admin.get("/console/tenants?q=nobody")).text
+    assert "No tenant matches." in (await admin.get("/console/tenants?q=nobody")).text
     assert (await switch(admin, engine, "shop")).headers["location"] == "/console?done=switched"
     shown = await admin.get(shop["place"])
     assert (shown.status_code, "<strong>shop</strong>" in shown.text) == (200, True)
@@ -159,7 +159,8 @@ async def test_the_list_says_how_much_waits_and_stops_counting_at_a_thousand(
 ) -> None:
     await dead(engine, "shop", 1_000)
     await dead(engine, "tests", 1_001)
-    shown = re.findall(r"<strong>(\w+)</strong>.*?for a person\">([^<]+)<", (await admin.get("/console/tenants")).text)
+    listed = (await admin.get("/console/tenants")).text
+    shown = re.findall(r"<strong>(\w+)</strong>.*?needs attention\">([^<]+)<", listed)
     assert shown == [("shop", "1,000"), ("tests", "1,000+")]
     assert "1,001" in (await admin.get("/console")).text
 

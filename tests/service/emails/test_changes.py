@@ -46,6 +46,23 @@ async def test_a_queued_mail_can_be_put_off(api: httpx.AsyncClient) -> None:
     assert isinstance(await work(mail), Ignored)
 
 
+async def test_an_email_from_a_template_shows_its_subject_once_it_was_rendered(
+    api: httpx.AsyncClient, mailbox: Any
+) -> None:
+    welcome = {"template": {"key": "welcome", "variables": {"name": "Ada"}}, "subject": None, "text": None}
+    mail = await post(api, **welcome)
+    assert (mail["subject"], (await look(api, mail))["subject"]) == (None, None)
+    assert isinstance(await work(mail), Done)
+    subject = mailbox.messages[0]["Subject"]
+    assert (await look(api, mail))["subject"] == subject != ""
+    [listed] = (await api.get("/v1/emails")).json()["items"]
+    assert listed["subject"] == subject
+    refused = await post(api, **welcome, to="refused@simulator.callboard.test")
+    await work(refused)
+    failed = await look(api, refused)
+    assert (failed["status"], failed["subject"]) == ("failed", subject)
+
+
 async def test_a_mail_is_sent_once_more_as_a_new_one(api: httpx.AsyncClient, mailbox: Any) -> None:
     files = [{"filename": "a.txt", "content": "aGVsbG8=", "content_type": "text/plain"}]
     mail = await post(api, attachments=files, dedup_key="once", bcc=["hidden@example.org"], tags=["a"])

@@ -115,10 +115,19 @@ async def test_there_is_nothing_else_below_the_schema(api: httpx.AsyncClient, pa
 
 
 async def test_the_front_door_speaks_to_people_and_to_programs(api: httpx.AsyncClient) -> None:
-    assert "<h1>Callboard" in (await api.get("/", headers={"Accept": "text/html,*/*;q=0.8"})).text
+    shown = (await api.get("/", headers={"Accept": "text/html,*/*;q=0.8"})).text
+    assert "<h1>Callboard" in shown
     links = (await api.get("/")).json()["links"]
     for path in links.values():
-        assert (await api.get(path)).status_code == 200, path
+        assert (await api.get(path)).status_code == (401 if path == "/console" else 200), path
+        assert f'href="{path}"' in shown
+
+
+async def test_the_schema_shows_no_backticks_and_leads_to_the_console(api: httpx.AsyncClient) -> None:
+    shown = (await api.get("/schema")).text
+    prose = re.sub(r"<pre>.*?</pre>", "", shown.partition("<body>")[2], flags=re.DOTALL)
+    assert "`" not in prose
+    assert 'href="/console"' in shown
 
 
 async def test_the_type_of_a_problem_leads_to_its_meaning(api: httpx.AsyncClient) -> None:
