@@ -238,10 +238,7 @@ def trace(id: str, data: Path, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @DATA
 def dead(data: Path, **chosen: Any) -> None:
-    """List the dead letters, which wait for a person.
-
-    These are tasks that are out of attempts, or whose outcome is in doubt.
-    """
+    """List the dead letters: tasks that are out of attempts, or whose outcome is unknown."""
     from service.tasks.commands import show  # noqa: PLC0415
 
     _run(show, settings(data), **chosen)
