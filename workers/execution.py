@@ -59,12 +59,13 @@ class LeftBehind(Exception):
     """An attempt was written off and ended by somebody else; what its task does now counts for nothing."""
 
 
-async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
+async def execute(runtime: Runtime, delivery: Delivery, raised: list[BaseException] | None = None) -> Outcome:
     """Run one delivery to its outcome; a durable one is settled when this returns.
 
     Ignored: there was nothing to do (forget it). Raises UnknownActor if no actor here has its name; of a message
     without a row the outcome is the caller's to carry out. Cancelled from outside (a stopping worker), it gives a
     durable message back at no cost, or puts it in doubt if its fence is passed, and raises CancelledError.
+    `raised` is given the exception that the outcome stands for.
     """
     waiting = _Waiting()
     task = asyncio.ensure_future(perform(runtime, delivery, waiting))
@@ -84,6 +85,8 @@ async def execute(runtime: Runtime, delivery: Delivery) -> Outcome:
         return waiting.outcome(task)
     finally:
         if waiting.context is not None:
+            if raised is not None and waiting.context.error is not None:
+                raised.append(waiting.context.error)
             waiting.context.release_error()
 
 

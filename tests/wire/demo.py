@@ -95,6 +95,16 @@ def fail_with_much(tag: str) -> None:
     raise ValueError(len(local))
 
 
+class OutOfStock(Exception):
+    """An error of the app's own."""
+
+
+@actor(name="demo.buy", result=60, max_retries=0)
+async def buy(card: str) -> None:
+    number = f"card number {card}"
+    raise OutOfStock("nothing left", len(number))
+
+
 @actor(name="demo.add", result=60)
 async def add(a: int, b: int) -> int:
     return a + b

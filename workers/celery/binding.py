@@ -13,10 +13,21 @@ from workers.celery.bridge import wait_for
 from workers.celery.broker_url import redis_url
 from workers.celery.delivery import delivery_of, following
 from workers.celery.task import Task
-from workers.errors import BrokerUnavailable, Dead, Uncertain
+from workers.errors import BrokerUnavailable, Dead, TimeLimitExceeded, Uncertain, WorkersError
 from workers.execution import execute
 from workers.message import Priority
-from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
+from workers.policy import (
+    MESSAGE_LIMIT,
+    Canceled,
+    DeadLetter,
+    Done,
+    Expired,
+    Ignored,
+    Outcome,
+    RetryAt,
+    Snoozed,
+    Unknown,
+)
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -34,7 +45,7 @@ class ActorTask(Task):
     abstract = True
     acks_late = True
     typing = False  # the actor checks its own arguments
-    throws = (Dead, Uncertain)  # the attempt has logged why
+    throws = (Exception,)  # the attempt has logged why
     runs_on_loop = True
     actor: Actor[Any, Any]
 
@@ -58,10 +69,11 @@ class ActorTask(Task):
             redelivered=bool(info.get("redelivered")),
         )
         runtime = Runtime.of_loop()
-        outcome = await execute(runtime, delivery)
+        raised: list[BaseException] = []
+        outcome = await execute(runtime, delivery, raised)
         if not delivery.durable and isinstance(outcome, RetryAt | Snoozed):
             await self._send_again(runtime, following(delivery, outcome, info.get("priority") or 0))
-        return conclude(outcome)
+        return conclude(outcome, raised.pop() if raised else None)
 
     def _signature_again(self, message: Any) -> Any:
         """The message with the rest of its canvas, which only Celery's own signature carries on."""
@@ -113,20 +125,22 @@ def route(
     return usual if actor is None else {"queue": actor.queue, "priority": actor.priority.number}
 
 
-def conclude(outcome: Outcome) -> Any:
+def conclude(outcome: Outcome, raised: BaseException | None = None) -> Any:
     """An outcome in the terms of Celery's tracer: a value, or the exception that stands for it."""
     if isinstance(outcome, Done):
         return outcome.result
-    raise _exception(outcome)
+    raise _exception(outcome, raised)
 
 
-def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Canceled | Ignored) -> Exception:
+def _exception(
+    outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Canceled | Ignored, raised: BaseException | None
+) -> Exception:
     error: Exception
     match outcome:
         case RetryAt() | Snoozed():
-            error = CeleryRetry(message=outcome.reason or None, exc=failure(outcome), when=outcome.delay)
+            error = CeleryRetry(message=outcome.reason or None, exc=failure(outcome, raised), when=outcome.delay)
         case DeadLetter() | Unknown():
-            error = failure(outcome)
+            error = failure(outcome, raised)
         case Expired() | Canceled() | Ignored():
             error = Ignore(outcome.reason)
         case _:
@@ -134,11 +148,19 @@ def _exception(outcome: RetryAt | Snoozed | DeadLetter | Expired | Unknown | Can
     return error
 
 
-def failure(outcome: RetryAt | Snoozed | DeadLetter | Unknown) -> Exception:
-    """The exception that stands for an outcome where Celery shows or stores one."""
+def failure(outcome: RetryAt | Snoozed | DeadLetter | Unknown, raised: BaseException | None = None) -> Exception:
+    """The exception that stands for an outcome where Celery shows or stores one: what the actor raised, if it did."""
+    if isinstance(raised, Exception) and not isinstance(outcome, Unknown) and _own(raised):
+        return raised
     said = dict.fromkeys((outcome.reason, (outcome.error or {}).get("message", "")))  # often the same
     text = ": ".join(filter(None, said))
     return Uncertain(text) if isinstance(outcome, Unknown) else Dead(text)
+
+
+def _own(raised: Exception) -> bool:
+    """Whether an exception says more by its class than by its outcome's reason, in a text of limited length."""
+    ours = isinstance(raised, WorkersError) and not isinstance(raised, TimeLimitExceeded)
+    return not ours and len(str(raised)) <= MESSAGE_LIMIT
 
 
 def _attributes(actor: Actor[Any, Any], name: str) -> dict[str, Any]:

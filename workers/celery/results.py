@@ -87,15 +87,16 @@ class Results:
 
     def settle(self, request: NativeRequest, outcome: Outcome, settled: Callable[[], None]) -> None:
         """An attempt has come to `outcome`; `settled` is called when whoever asks for it will be told so."""
+        raised = request.context.error if request.context is not None else None
         match outcome:
             case Done():
                 self._final(request, states.SUCCESS, outcome.result, settled)
             case DeadLetter() | Unknown():
-                self._final(request, states.FAILURE, failure(outcome), settled)
+                self._final(request, states.FAILURE, failure(outcome, raised), settled)
             case Expired() | Canceled():
                 self._final(request, states.REVOKED, TaskRevokedError(outcome.reason or "revoked"), settled)
             case RetryAt() | Snoozed():
-                self._pass(request, states.RETRY, failure(outcome))
+                self._pass(request, states.RETRY, failure(outcome, raised))
                 settled()
             case Ignored():
                 settled()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
@@ -12,6 +13,9 @@ from workers.context import Context, enter, running
 from workers.errors import Verdict
 from workers.middleware.base import Execute, Middleware
 from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown, word
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
 
 log = structlog.stdlib.get_logger("workers")
 
@@ -22,6 +26,15 @@ class Logs(Middleware):
     Events: task_done, task_retry, task_snooze, task_dead, task_expired, task_uncertain, task_canceled, task_ignored,
     each with `run_ms` and, where Postgres knows it, `wait_ms` (from due to started). Arguments are never logged.
     """
+
+    def startup(self, runtime: Runtime) -> None:
+        """Where the program has not configured structlog: its default prints the local variables of tracebacks."""
+        if runtime.working and not structlog.is_configured():
+            *processors, _ = structlog.get_config()["processors"]
+            plain = structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+            structlog.configure(processors=[*processors, plain])
 
     async def execute(self, context: Context, next: Execute) -> Outcome:
         here = enter(context)
