@@ -43,6 +43,15 @@ def test_a_run_in_which_all_is_well_violates_nothing() -> None:
     assert (got.sent, got.failed, got.uncertain, got.lost, got.duplicated) == (3, 2, 1, 0, 0)
 
 
+def test_a_recipient_that_was_refused_and_is_suppressed_since_is_no_violation() -> None:
+    rows = ROWS | {B: row("done", "suppressed", "<b>", "never", replies={"never": "suppressed"})}
+    recipients = well().recipients | {"2": ("never",)}
+    seen = msgspec.structs.replace(well(), rows=rows, later=rows, recipients=recipients)
+    assert violations(seen) == []
+    assert count(seen).failed == 2
+    assert violations(msgspec.structs.replace(seen, refused=frozenset()))
+
+
 @dataclass
 class Damage:
     invariant: str
