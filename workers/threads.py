@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from workers.context import Context
+from workers.fair import FairLimiter, Turn, current_turn
 
 
 class Threads:
@@ -18,17 +19,18 @@ class Threads:
 
     def __init__(self, limit: int, name: str, initializer: Callable[[], object] | None = None) -> None:
         self._pool = ThreadPoolExecutor(limit, thread_name_prefix=name, initializer=initializer)
-        self._free = asyncio.Semaphore(limit)
+        self._free = FairLimiter(limit, waiting=1_000_000)
 
     @property
     def full(self) -> bool:
         """Whether the next to reserve one has to wait."""
-        return self._free.locked()
+        return not self._free.free or self._free.waiting > 0
 
     async def reserve(self) -> Reserved:
-        """Wait for a free thread, first come first served."""
-        await self._free.acquire()
-        return Reserved(self._pool, self._free)
+        """Wait for a free thread: by priority, then fairly by tenant."""
+        turn = current_turn()
+        await self._free.acquire(turn=turn)
+        return Reserved(self._pool, self._free, turn)
 
     @asynccontextmanager
     async def reserved(self, context: Context) -> AsyncIterator[Reserved]:
@@ -51,9 +53,10 @@ class Threads:
 class Reserved:
     """A thread that is kept free for one call."""
 
-    def __init__(self, pool: ThreadPoolExecutor, free: asyncio.Semaphore) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, free: FairLimiter, turn: Turn) -> None:
         self._pool = pool
         self._free = free
+        self._turn = turn
         self._used = False
 
     def start(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -70,10 +73,10 @@ class Reserved:
         """Free the thread, unless something runs there: then its end does."""
         if not self._used:
             self._used = True
-            self._free.release()
+            self._free.release(turn=self._turn)
 
     def _end(self, _: object) -> None:
-        self._free.release()
+        self._free.release(turn=self._turn)
 
 
 async def in_thread(thread: Reserved, context: Context, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

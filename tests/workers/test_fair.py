@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from workers.context import Context, enter
 from workers.errors import Overloaded
 from workers.fair import FairLimiter, FairQueue, Turn, current_turn
+from workers.threads import Threads
 
 CRITICAL, HIGH, NORMAL, LOW = 0, 3, 6, 9
+TENANTS = {name: f"7f1b5c1e-5d5a-4c0e-9d53-c7d1f3c4a00{n}" for n, name in enumerate("abc")}
 
 turns = st.builds(Turn, priority=st.sampled_from([CRITICAL, HIGH, NORMAL, LOW]), tenant=st.sampled_from("abcd"))
 costs = st.floats(0.5, 100)
@@ -176,6 +178,26 @@ async def test_a_tenant_leaves_the_others_their_share_however_long_it_keeps_its_
     await settle()
     limiter.release(3, turn=greedy)
     await asyncio.wait_for(asyncio.gather(*more), 5)
+
+
+async def test_threads_go_by_priority_and_then_to_the_tenant_served_least() -> None:
+    threads, order = Threads(1, "t"), list[str]()
+
+    async def work(name: str, priority: int) -> None:
+        id: Any = name
+        context = Context(id=id, actor=None, queue="q", priority=priority, headers={"tenant_id": TENANTS[name[0]]})
+        enter(context)
+        async with threads.reserved(context) as thread:
+            await thread.start(lambda: order.append(name))
+
+    tasks = [asyncio.create_task(work(f"a{n}", NORMAL)) for n in range(6)]
+    tasks += [asyncio.create_task(work("b", NORMAL)), asyncio.create_task(work("c", CRITICAL))]
+    await settle()
+    assert threads.full
+    await asyncio.gather(*tasks)
+    assert order[:4] in (["a0", "c", "a1", "b"], ["a0", "c", "b", "a1"])
+    assert not threads.full
+    threads.close()
 
 
 async def test_too_many_that_wait_are_refused() -> None:
