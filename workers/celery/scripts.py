@@ -82,7 +82,8 @@ local function in_turns(list, count, got)
     local tenant = redis.call('RPOP', turns)
     if not tenant then break end
     local own = turns .. ':' .. tenant
-    got[#got + 1] = redis.call('RPOP', own) or nil
+    local most = redis.call('EXISTS', turns) == 0 and count - (#got - before) or 1  -- alone, it takes all turns
+    for _, envelope in ipairs(redis.call('RPOP', own, most) or {}) do got[#got + 1] = envelope end
     if redis.call('EXISTS', own) == 1 then redis.call('LPUSH', turns, tenant) end
   end
   if redis.call('EXISTS', turns) == 0 then
