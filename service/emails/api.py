@@ -53,6 +53,10 @@ from workers.ledger.operators import Canceling
 __all__ = ["routers", "story", "warm"]
 
 T = TypeVar("T")
+EmailTo = Annotated[
+    str | None,
+    QueryParameter(name="email_to", required=False, description="The address that the test email is sent to."),
+]
 Read = Callable[[AsyncConnection, UUID, UUID], Awaitable[T | None]]
 
 TABLE = Table("emails", COLUMNS)
@@ -190,9 +194,12 @@ async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut
     tags=["Compatibility"],
     opt=examples(answer=show.TRIAL),
 )
-async def send_test_email(request: Request) -> Response[TrialEmailOut]:
-    """Queue a test mail to `to` (by default the service's own sender address); answer at once with its task id."""
-    wanted = await read_trial(request)
+async def send_test_email(request: Request, email_to: EmailTo = None) -> Response[TrialEmailOut]:
+    """Queue a test email to `email_to`, or `to` of the body; return its task id at once.
+
+    Without either it goes to the service's own sender address.
+    """
+    wanted = await read_trial(request, email_to)
     letter = trial_letter(wanted.to or Office.of(request.app.state.runtime).house.sender.addr_spec)
     got = await _accept(request, letter, _test_answer)
     return got.answer.response(replayed=got.outcome is Outcome.REPLAYED)

@@ -14,7 +14,12 @@ from service.emails.faults import Fault
 
 MAX_FILENAME = 120  # characters; longer names are cut before their extension
 
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+MAX_CONTENT_TYPE = 500  # characters
+_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_ATOM = r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+"
+_QUOTED = r'"(?:[ !#-\[\]-~]|\\["\\])*"'
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}((?: ?; ?{_ATOM}=(?:{_ATOM}|{_QUOTED}))*)")  # RFC 2045, 5.1
+_PARAMETER = re.compile(rf"; ?({_ATOM})=(?:{_ATOM}|{_QUOTED})")
 _CONTENT_ID = re.compile(r"[A-Za-z0-9._+-]{1,128}(@[A-Za-z0-9.-]{1,128})?")
 _FORBIDDEN = re.compile(r'[<>:"|?*]')  # what no common file system takes
 
@@ -24,8 +29,9 @@ _SPACE = re.compile(r"\s")  # of any kind: readers strip some kinds at the ends,
 class Attachment(msgspec.Struct, frozen=True):
     """A file that goes with a mail; never unpacked, never looked into.
 
-    `content_type` is `type/subtype` without parameters. With `content_id` it is an inline part that the HTML shows
-    as `<img src="cid:…">`; without, a file to save. `filename` is reduced to a safe base name when sent.
+    `content_type` is `type/subtype`, with parameters where they matter: `text/calendar; method=REQUEST`. With
+    `content_id` it is an inline part that the HTML shows as `<img src="cid:…">`; without, a file to save. `filename` is
+    reduced to a safe base name when sent.
     """
 
     filename: str
@@ -68,9 +74,22 @@ def safe_filename(name: str) -> str:
     return base[:MAX_FILENAME].strip(" .") or "attachment"
 
 
+def media_type(content_type: str) -> str:
+    """Return a content type in one spelling: `type/subtype` in lower case, its parameters as they were given."""
+    kind, semicolon, parameters = content_type.partition(";")
+    return kind.strip().lower() + (f"; {parameters.strip()}" if semicolon else "")
+
+
 def _type_fault(content_type: str) -> tuple[str, str] | None:
-    if CONTROL.search(content_type) or not _MEDIA_TYPE.fullmatch(content_type):
-        return "content_type", "has a content type that is not `type/subtype`; parameters cannot be given"
+    found = None if CONTROL.search(content_type) else _MEDIA_TYPE.fullmatch(content_type)
+    if found is None or len(content_type) > MAX_CONTENT_TYPE:
+        return "content_type", "has a content type that is not `type/subtype`, with `; name=value` for each parameter"
+    names = [name.lower() for name in _PARAMETER.findall(found[1])]
+    if len(set(names)) < len(names) or set(names) & {"name", "filename", "boundary"}:
+        return (
+            "content_type",
+            "has a content type that repeats a parameter, or has `name` (that is `filename`) or `boundary`",
+        )
     if content_type.lower().split("/")[0] in ("multipart", "message"):
         return "content_type", f"has the content type {content_type}; send it as application/octet-stream"
     return None

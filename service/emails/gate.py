@@ -137,7 +137,7 @@ def _part_differences(head: PartHead, body: bytes, part: Leaf | Node, path: str)
 
 
 def _leaf_differences(head: PartHead, body: bytes, leaf: Leaf, path: str) -> Iterator[str]:
-    if head.content_type != leaf.content_type:
+    if head.content_type != leaf.content_type.partition(";")[0]:
         yield f"{path} is {head.content_type}, not {leaf.content_type}"
     if head.filename != leaf.filename:
         yield f"{path} has another file name"

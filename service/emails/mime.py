@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import msgspec
 
 from service.emails.addresses import Address
-from service.emails.attachments import Attachment, attachment_faults, safe_filename
+from service.emails.attachments import Attachment, attachment_faults, media_type, safe_filename
 from service.emails.characters import describe, unsendable
 from service.emails.faults import Fault, Refused
 from service.emails.fields import address_field, text_field
@@ -114,7 +114,9 @@ def _plain_fields(mail: Mail) -> dict[str, str]:
 
 def _tree(mail: Mail) -> Leaf | Node:
     """Text first, HTML last: a reader shows the last alternative it can (RFC 2046 5.1.4)."""
-    files = [Leaf(a.content_type.lower(), a.content, safe_filename(a.filename), a.content_id) for a in mail.attachments]
+    files = [
+        Leaf(media_type(a.content_type), a.content, safe_filename(a.filename), a.content_id) for a in mail.attachments
+    ]
     inline = [leaf for leaf in files if leaf.content_id is not None]
     attached = [leaf for leaf in files if leaf.content_id is None]
     bodies: list[Leaf | Node] = []

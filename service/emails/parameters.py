@@ -16,10 +16,10 @@ _BULK = re.compile(r"bk_([0-9a-f]{32})")
 
 
 def uuid_of(id: str) -> UUID:
-    """Read a mail's id. What is no id of a mail is a mail that there is not. Raises NotFound."""
+    """Read an email's id. A malformed id gets the response of an unknown one. Raises NotFound."""
     found = _ID.fullmatch(id)
     if found is None:
-        raise NotFound("There is no such mail: its id is `em_` and 32 hex digits.")
+        raise NotFound("There is no such email: its id is `em_` and 32 hex digits.", code="unknown-email")
     return UUID(hex=found[1])
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from service.emails import letters
 from service.emails.schemas import EmailRequest
+from service.errors import Fault, Invalid
 from service.web import Request
 from service.web.decoding import decode
 
@@ -21,13 +22,18 @@ class TrialEmailOut(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str
 
 
-async def read_trial(request: Request) -> TrialEmailRequest:
-    """Read the body, if there is one."""
+async def read_trial(request: Request, email_to: str | None) -> TrialEmailRequest:
+    """Read whom the test email is for: from the query, or from the body, if there is one. Raises Invalid for both."""
     body = await request.body()
     if not body:
-        return TrialEmailRequest()
+        return TrialEmailRequest(to=email_to)
     request.check_media()
-    return decode(body, TrialEmailRequest)
+    found = decode(body, TrialEmailRequest)
+    if email_to is None:
+        return found
+    if found.to is not None:
+        raise Invalid([Fault("/to", "`email_to` in the address says it already: give one of them.")])
+    return TrialEmailRequest(to=email_to)
 
 
 def trial_letter(to: str) -> EmailRequest:

@@ -14,7 +14,10 @@ Setting = Literal["onsite", "remote", "hybrid"]
 
 
 class ActivitiesInput(Input, frozen=True, kw_only=True):
-    """The team and what it wants. `duration_minutes` is for one activity; `notes` are the team's own words."""
+    """The team and what it wants. `duration_minutes` is for one activity; `notes` are the team's own words.
+
+    `team_id` is the caller's own id of the team: it is kept with the job and given back.
+    """
 
     team_size: Annotated[int, msgspec.Meta(ge=2, le=500)]
     topic: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -22,6 +25,7 @@ class ActivitiesInput(Input, frozen=True, kw_only=True):
     setting: Setting = "onsite"
     goals: Annotated[tuple[Line, ...], msgspec.Meta(max_length=10)] = ()
     notes: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    team_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from service.errors import NotFound
 from service.forgetting import forget_records
 from service.jobs import offline, prompt, views
 from service.jobs.activities import COUNT, Activities, ActivitiesInput
@@ -76,18 +77,25 @@ async def reset_quotas() -> dict[str, int]:
 
 
 @actor(name="generate_custom_activities_task", queue=STOCK, result=3600)
-async def generate_custom_activities(job_id: str) -> dict[str, Any]:
+async def generate_custom_activities(
+    job_id: str, team_id: str | None = None, organization_id: str | None = None
+) -> dict[str, Any]:
     """Ring for a stored job, by its id in either spelling (`jb_…` or the task's): a free worker takes it up at once.
 
+    Its team and organization are stored with it: the arguments `team_id` and `organization_id` change nothing.
     Harmless at any time: a job that runs, has ended or is not due is left alone. Answers its id and status.
     """
     runtime = Runtime.of_loop()
     if runtime.engine is None:
         raise NoRuntime("jobs are in Postgres: this Runtime was made without an engine")
     async with runtime.engine.connect() as connection:
-        found = await views.doorbell(connection, uuid_of(job_id))
+        try:
+            found = await views.doorbell(connection, uuid_of(job_id))
+        except NotFound:
+            found = None
     if found is None:
-        raise Dead(f"there is no job {job_id}", {"reason": "no_such_job"})
+        reason = f"there is no job {job_id[:80]}: POST /api/activities/generate-custom creates one and starts it"
+        raise Dead(reason, {"reason": "no_such_job"})
     status, message = found
     if message is not None:
         runtime.publisher.ring([message])

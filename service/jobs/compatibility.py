@@ -7,6 +7,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.errors import Fault, Invalid
 from service.jobs import examples as show
 from service.jobs import views
 from service.jobs.accepting import accept, order
@@ -26,7 +27,10 @@ from service.web import Answer, Request, examples, once, require
 async def generate_custom(request: Request, data: JSONBody[CustomActivities]) -> Response[CustomJob]:
     """Accept a job of type `activities.generate`; poll it at `/api/jobs/{job_id}`."""
     plain: dict[str, Any] = msgspec.to_builtins(data)
-    organization = plain.pop("organization_id")
+    organization, requirements = plain.pop("organization_id"), plain.pop("requirements")
+    if requirements and plain["notes"]:
+        raise Invalid([Fault("/requirements", "`notes` says the same: give one of them.")])
+    plain["notes"] = requirements or plain["notes"]
     wanted = order(JobRequest(type="activities.generate", input=plain, organization_id=organization))
 
     async def work(session: AsyncSession) -> Answer:

@@ -12,6 +12,7 @@ INPUT: dict[str, Any] = {
     "setting": "remote",
     "goals": ["a shared understanding"],
     "notes": "",
+    "team_id": "team-7",
 }
 REQUEST: dict[str, Any] = {"type": "activities.generate", "input": INPUT, "organization_id": "acme"}
 JOB: dict[str, Any] = {
@@ -75,7 +76,7 @@ QUOTA = {
     "remaining": 58,
     "resets_at": "2026-02-01T00:00:00Z",
 }
-CUSTOM_REQUEST = {"organization_id": "acme", **INPUT}
+CUSTOM_REQUEST = {"organization_id": "acme", "requirements": "Focus on collaboration", **INPUT}
 CUSTOM_JOB = {"success": True, "job_id": ID, "status": "pending"}
 POLLED = {
     "success": True,

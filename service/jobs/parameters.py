@@ -7,7 +7,7 @@ from service.errors import Fault, Invalid, NotFound
 
 JOB = re.compile(r"jb_([0-9a-f]{32})")
 TASK = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+|~=-]{0,127}")  # that of users and topics
 
 
 def unknown_job() -> NotFound:
@@ -26,5 +26,12 @@ def uuid_of(id: str) -> UUID:
 def organization_id(given: str) -> str:
     """Read an organization's id: the caller's own word for it. Raises Invalid."""
     if ORGANIZATION.fullmatch(given) is None:
-        raise Invalid([Fault("/organization_id", "1 to 100 of A-Z a-z 0-9 . _ : - are expected.")])
+        raise Invalid(
+            [
+                Fault(
+                    "/organization_id",
+                    "1 to 128 of A-Z a-z 0-9 . _ : @ + | ~ = - are expected, a letter or digit first.",
+                )
+            ]
+        )
     return given

@@ -100,9 +100,14 @@ class QuotaOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomActivities(ActivitiesInput, frozen=True, kw_only=True):
-    """`POST /api/activities/generate-custom`: the input of `activities.generate` and who asks, in one object."""
+    """`POST /api/activities/generate-custom`: the input of `activities.generate` and who asks, in one object.
+
+    `requirements` are the team's own words, kept as its `notes`. Without `team_size` the activities are for 8.
+    """
 
     organization_id: str
+    team_size: Annotated[int, msgspec.Meta(ge=2, le=500)] = 8
+    requirements: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
 class CustomJob(msgspec.Struct, frozen=True, kw_only=True):

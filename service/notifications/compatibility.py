@@ -71,8 +71,22 @@ async def broadcast_notification(
 
 
 @actor(name="notifications.send_email", queue=STOCK, result=KEPT)
-async def send_email(to: str | list[str], subject: str, message: str, html: str | None = None) -> dict[str, str]:
-    """Queue a mail: plain text in the house's layout, or the caller's own HTML. Answers its id."""
+async def send_email(
+    to: str | list[str] | None = None,
+    subject: str | None = None,
+    message: str | None = None,
+    html: str | None = None,
+    recipient: str | list[str] | None = None,
+) -> dict[str, str]:
+    """Queue an email: plain text in the layout of this service, or the caller's own HTML. Return its id.
+
+    `recipient` is another name of `to`. Raises Dead naming every argument that is missing.
+    """
+    to = recipient if to is None else to
+    given = {"to": to, "subject": subject, "message": message}
+    if to is None or subject is None or message is None:
+        lacking = ", ".join(f"`{name}`" for name, value in given.items() if value is None)
+        raise Dead(f"notifications.send_email needs {lacking}", {"reason": "invalid"})
     key = f"celery:{current().id}"
     if html is None:
         wanted = letters.custom(to, subject=subject, message=message)

@@ -33,7 +33,7 @@ def user(fields: dict[str, str]) -> NamedUser:
 
 
 USERS: Readers = {
-    "text/csv": lambda: Csv(("id",), user),
+    "text/csv": lambda: Csv(("id",), user, OWN),
     "application/x-ndjson": lambda: JsonLines(NamedUser),
 }
 IDS: Readers = {

@@ -5,13 +5,13 @@ import re
 import zoneinfo
 from collections.abc import Iterable, Iterator
 
+from service.emails.library.contents import LOCALE
 from service.errors import Fault, Invalid, NotFound
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+|~=-]{0,127}")
 ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ : @ + | ~ = - are expected, a letter or digit first."
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 WORD_RULE = "1 to 64 of A-Z a-z 0-9 . _ : - are expected, a letter or digit first."
-LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
 LOCALE_RULE = "a language tag is expected, such as de or pt-BR."
 FEW = 100  # faults named of one list
 

@@ -64,7 +64,8 @@ async def idempotency(request: Request) -> Once | None:
         key = key[1:-1]
     if len(given) > 1 or not KEY.fullmatch(key) or not key.strip():
         raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", code="bad-idempotency-key")
-    place = f"{request.method}\n{request.scope['path']}\n".encode()
+    query = request.scope["query_string"]
+    place = f"{request.method}\n{request.scope['path']}\n".encode() + (b"?" + query + b"\n" if query else b"")
     body = await request.body()
     fingerprint = _hashed(place, body) if len(body) < LARGE_BYTES else await asyncio.to_thread(_hashed, place, body)
     return Once(request.user.tenant_id, key, fingerprint, request.app.state.settings.idempotency_ttl)

@@ -6,6 +6,7 @@ A file comes in pieces of any size and is never held whole. What cannot be read 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ MAX_LINE = 128 * 1024
 MAX_ROW_VALUES = 10_000
 """Values of one JSON row: they are read on the loop, within some milliseconds."""
 MAX_COLUMNS = 200
+
+
+QUOTED = re.compile(r'"[^"]*"')
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -93,12 +97,15 @@ class Csv(Lines):
     """A header, then a row a line, or more lines where a field is quoted.
 
     `make` turns the fields of a row, by the names of their columns, into what the row says. `needs`: of these names the
-    header must have one. Raises BadRequest for a header without it.
+    header must have one. The case of these and of the `others` means nothing. Fields are separated by commas, or by
+    semicolons where the header is. Raises BadRequest for a header without it.
     """
 
-    def __init__(self, needs: Sequence[str], make: Callable[[dict[str, str]], Any]) -> None:
+    def __init__(self, needs: Sequence[str], make: Callable[[dict[str, str]], Any], others: Sequence[str] = ()) -> None:
         super().__init__()
         self._needs, self._make = needs, make
+        self._known = {name.casefold(): name for name in (*needs, *others)}
+        self._separator = ","
         self._columns: list[str] | None = None
         self._open: list[str] = []
         self._size = self._quotes = 0
@@ -123,8 +130,10 @@ class Csv(Lines):
             yield [Fault(f"/lines/{self.line - len(self._open) + 1}", "begins a quoted field that never ends.")]
 
     def _record(self, text: str, place: str) -> Iterator[Read]:
+        if self._columns is None:
+            self._separator = _separator(text)
         try:
-            fields = next(iter(csv.reader([text], strict=True)), [])
+            fields = next(iter(csv.reader([text], strict=True, delimiter=self._separator)), [])
         except csv.Error as error:
             yield [Fault(place, f"is not CSV: {error}.")]
             return
@@ -140,7 +149,7 @@ class Csv(Lines):
             yield Row(place, self._make(dict(zip(self._columns, fields, strict=True))))
 
     def _header(self, fields: list[str]) -> list[str]:
-        names = [field.strip() for field in fields]
+        names = [self._known.get(field.strip().casefold(), field.strip()) for field in fields]
         if len(names) > MAX_COLUMNS or len(set(names)) != len(names):
             raise BadRequest(
                 f"The header must name each column once, at most {MAX_COLUMNS} of them.", code="bad-header"
@@ -148,3 +157,9 @@ class Csv(Lines):
         if not set(self._needs) & set(names):
             raise BadRequest(f"The header must name a column `{'` or `'.join(self._needs)}`.", code="bad-header")
         return names
+
+
+def _separator(header: str) -> str:
+    """Find what separates the columns of a header: a comma, or a semicolon as in many spreadsheets."""
+    plain = QUOTED.sub("", header)
+    return ";" if plain.count(";") > plain.count(",") else ","

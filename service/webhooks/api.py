@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from service.web import (
     Limit,
     Pager,
     Request,
+    accepts,
     examples,
     once,
     preferred_wait,
@@ -24,6 +26,7 @@ from service.web import (
     transaction,
     wait_for,
 )
+from service.web.decoding import decode
 from service.webhooks import endpoints, parameters, redelivering, views
 from service.webhooks import examples as show
 from service.webhooks.models import Status, delivery_id, gate
@@ -129,12 +132,14 @@ async def remove(request: Request, webhook_id: FromPath[str]) -> None:
     guards=[require(WRITE)],
     status_code=200,
     summary="Give an endpoint a new secret",
-    opt=examples(body={"overlap": 86_400}, answer=show.WITH_SECRET),
+    opt=examples(body={"overlap": 86_400}, answer=show.WITH_SECRET) | accepts({"application/json": RotateRequest}),
 )
-async def rotate(
-    request: Request, webhook_id: FromPath[str], data: JSONBody[RotateRequest]
-) -> Response[EndpointWithSecret]:
-    """Make a new secret, told this once. For `overlap` seconds calls bear the signatures of both."""
+async def rotate(request: Request, webhook_id: FromPath[str]) -> Response[EndpointWithSecret]:
+    """Create a new secret, returned this once. For `overlap` seconds (a day by default) calls have both signatures."""
+    data = RotateRequest()
+    if await request.body():
+        request.check_media()
+        data = await request.decoded(partial(decode, kind=RotateRequest))
     id, room, told = parameters.endpoint(webhook_id), Postroom.of(request.app.state.runtime), list[str]()
     if found := parameters.secret_faults(data.secret):
         raise Invalid(found)

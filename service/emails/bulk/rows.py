@@ -20,7 +20,7 @@ def recipient(fields: dict[str, str]) -> RecipientIn:
 
 
 READERS: dict[str, Callable[[], Lines]] = {
-    "text/csv": lambda: Csv(ADDRESS, recipient),
+    "text/csv": lambda: Csv(ADDRESS, recipient, ("locale",)),
     "application/x-ndjson": lambda: JsonLines(RecipientIn),
 }
 """By media type."""

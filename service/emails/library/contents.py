@@ -9,7 +9,8 @@ import msgspec
 
 from service.emails.template_source import Declared
 
-LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
+LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
+"""A language tag as BCP 47 writes it, `de-AT`, or as POSIX does, `de_AT`: they mean the same."""
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -34,14 +35,19 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chain(locale: str | None) -> list[str]:
-    """The names under which a language is looked for: `de-AT` as `de-at`, then `de`."""
+    """The names under which a language is looked for: `de-AT` and `de_AT` as `de-at`, then `de`."""
     if locale is None:
         return []
-    parts = locale.lower().split("-")
+    parts = spelled(locale).split("-")
     return ["-".join(parts[:length]) for length in range(len(parts), 0, -1)]
 
 
 def nearest(locales: Iterable[str], wanted: str | None, default: str) -> str | None:
     """The language of those there are that is nearest to the wanted one, or else the default; None without either."""
-    there = {each.lower(): each for each in locales}
-    return next((there[name] for name in [*chain(wanted), default.lower()] if name in there), None)
+    there = {spelled(each): each for each in locales}
+    return next((there[name] for name in [*chain(wanted), spelled(default)] if name in there), None)
+
+
+def spelled(locale: str) -> str:
+    """Return a language tag in one spelling: `de_AT` is `de-at`."""
+    return locale.lower().replace("_", "-")

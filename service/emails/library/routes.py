@@ -13,6 +13,7 @@ from service.emails.draft import template_faults
 from service.emails.faults import Refused
 from service.emails.framing import framed
 from service.emails.library import keeping, rules, telling
+from service.emails.library.library import BUILT_IN
 from service.emails.library.renderers import Busy
 from service.emails.library.schemas import (
     PreviewRequest,
@@ -41,9 +42,11 @@ async def listing(request: Request) -> TemplateList:
     """Describe every template: its variables, which of them are required, and an example."""
     async with request.app.state.engine.connect() as connection:
         own = await keeping.shown(connection, request.user.tenant_id)
-    replaced = {row["key"] for row in own}
-    rest = [telling.overview(info) for info in render.templates() if info.key not in replaced]
-    return TemplateList(items=[*map(telling.own_overview, own), *rest])
+    drafts = {row["key"]: row["newest"] for row in own if row["published"] is None}
+    rows = [row for row in own if row["published"] is not None or telling.built_in(row["key"]) is None]
+    replaced = {row["key"] for row in rows}
+    rest = [telling.overview(info, drafts.get(info.key)) for info in render.templates() if info.key not in replaced]
+    return TemplateList(items=[*map(telling.own_overview, rows), *rest])
 
 
 @get(
@@ -53,8 +56,11 @@ async def listing(request: Request) -> TemplateList:
     opt=examples(answer=show.TEMPLATE),
 )
 async def look(request: Request, key: FromPath[str], version: Number = None) -> TemplateDetail:
-    """Return a template as it is published, or else its newest version, with the list of its versions."""
-    number = None if version is None else integer("version", version, 1, 2**31 - 1)
+    """Return a template as emails use it: its published version, the built-in one, or else the newest draft.
+
+    `version` is any of its versions; 0 is the built-in template.
+    """
+    number = None if version is None else integer("version", version, 0, 2**31 - 1)
     async with request.app.state.engine.connect() as connection:
         return await _detail(connection, request.user.tenant_id, key, number)
 
@@ -163,11 +169,14 @@ async def _publish(request: Request, key: str, version: int | None, *, newest: b
 
 async def _detail(connection: AsyncConnection, tenant_id: UUID, key: str, number: int | None) -> TemplateDetail:
     row = await keeping.find(connection, tenant_id, key)
-    if row is None:
-        info = telling.built_in(key) if number is None else None
+    info = telling.built_in(key)
+    if number == BUILT_IN or (number is None and (row is None or row["published"] is None) and info is not None):
         if info is None:
             raise _unknown()
-        return telling.detail(info)
+        own = [] if row is None else await keeping.versions(connection, tenant_id, key)
+        return telling.detail(info, row, own)
+    if row is None:
+        raise _unknown()
     version = await read(connection, tenant_id, key, number or row["published"] or row["newest"])
     if version is None:
         raise _unknown()

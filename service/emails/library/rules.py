@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.emails.characters import unsendable
-from service.emails.library.contents import KEY, LOCALE, Words
+from service.emails.library.contents import KEY, LOCALE, Words, nearest, spelled
 from service.emails.library.schemas import TemplateIn
 from service.errors import Fault
 
@@ -26,7 +26,7 @@ def template_faults(key: str, wanted: TemplateIn, built_in: bool) -> Iterator[Fa
         yield Fault("/contents", f"has {len(wanted.contents)} languages; at most {MAX_LOCALES} are kept.")
     if not LOCALE.fullmatch(wanted.default_locale):
         yield Fault("/default_locale", "is not a language tag such as en or de-AT.")
-    elif wanted.contents and not built_in and wanted.default_locale not in wanted.contents:
+    elif wanted.contents and not built_in and nearest(wanted.contents, None, wanted.default_locale) is None:
         yield Fault("/default_locale", "is not among `contents`, and there is no built-in template to fall back on.")
     yield from _locale_faults(wanted)
     yield from _variable_faults(wanted)
@@ -40,9 +40,9 @@ def _locale_faults(wanted: TemplateIn) -> Iterator[Fault]:
         pointer = f"/contents/{locale.replace('~', '~0').replace('/', '~1')}"
         if not LOCALE.fullmatch(locale):
             yield Fault(pointer, "is not a language tag such as en or de-AT.")
-        if locale.lower() in seen:
-            yield Fault(pointer, "is there twice; the case of a language tag means nothing.")
-        seen.add(locale.lower())
+        if spelled(locale) in seen:
+            yield Fault(pointer, "is there twice; `de-AT`, `de_AT` and `de-at` are one language.")
+        seen.add(spelled(locale))
         yield from _words_faults(words, pointer)
 
 

@@ -21,13 +21,13 @@ def built_in(key: str) -> render.TemplateInfo | None:
     return next((info for info in render.templates() if info.key == key), None)
 
 
-def overview(info: render.TemplateInfo) -> TemplateOverview:
-    """A built-in template in the list."""
+def overview(info: render.TemplateInfo, draft: int | None = None) -> TemplateOverview:
+    """A built-in template in the list; `draft` is the tenant's newest version of it, which is not published."""
     return TemplateOverview(
         key=info.key,
         source=BUILT_IN,
         published=None,
-        newest=None,
+        newest=draft,
         subject=info.subject,
         required=_required(info.variables),
         variables=info.variables,
@@ -53,20 +53,22 @@ def own_overview(row: RowMapping) -> TemplateOverview:
     )
 
 
-def detail(info: render.TemplateInfo) -> TemplateDetail:
-    """A built-in template that the tenant has not replaced."""
+def detail(
+    info: render.TemplateInfo, row: RowMapping | None = None, versions: Sequence[VersionOut] = ()
+) -> TemplateDetail:
+    """A built-in template; `row` and `versions` are the tenant's own of the same key."""
     return TemplateDetail(
         key=info.key,
         source=BUILT_IN,
         version=None,
-        published=None,
-        newest=None,
+        published=None if row is None else row["published"],
+        newest=None if row is None else row["newest"],
         default_locale="en",
         contents={},
         variables=info.variables,
         required=_required(info.variables),
         example=info.example,
-        versions=[],
+        versions=list(versions),
     )
 
 

@@ -286,6 +286,36 @@ async def test_send_test_email_answers_with_a_message_and_the_task_id(api: httpx
     assert (await api.post("/send-test-email", json={"to": "nobody"})).status_code == 422
 
 
+async def test_send_test_email_goes_to_the_address_in_the_query(api: httpx.AsyncClient, mailbox: Any) -> None:
+    queued = await api.post("/send-test-email", params={"email_to": "ada@example.org"})
+    assert queued.status_code == 202
+    await work(queued.json())
+    (mail,) = await mailbox.wait(1)
+    assert list(mail.recipients) == ["ada@example.org"]
+    both = await api.post("/send-test-email", params={"email_to": "ada@example.org"}, json={"to": "bo@example.org"})
+    assert both.status_code == 422
+    key = {"Idempotency-Key": "one"}
+    assert (await api.post("/send-test-email", params={"email_to": "a@example.org"}, headers=key)).status_code == 202
+    other = await api.post("/send-test-email", params={"email_to": "b@example.org"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+
+
+async def test_an_attachment_with_a_parameter_arrives_as_it_was_given(api: httpx.AsyncClient, mailbox: Any) -> None:
+    file = {"filename": "invite.ics", "content": "aGVsbG8=", "content_type": "text/calendar; method=REQUEST"}
+    queued = await api.post("/v1/emails", json=HELLO | {"attachments": [file]})
+    assert queued.status_code == 202
+    await work(queued.json())
+    (mail,) = await mailbox.wait(1)
+    assert b"\r\nContent-Type: text/calendar; method=REQUEST\r\n" in mail.raw
+
+
+async def test_malformed_and_unknown_ids_have_one_code(api: httpx.AsyncClient) -> None:
+    for id in ("em_" + "0" * 32, "em_0", "nonsense"):
+        for tail in ("", "/events", "/content"):
+            response = await api.get(f"/v1/emails/{id}{tail}")
+            assert (response.status_code, response.json()["code"]) == (404, "unknown-email")
+
+
 async def test_prefer_wait_holds_the_answer_until_the_mail_is_sent(api: httpx.AsyncClient, mailbox: Any) -> None:
     sending = asyncio.create_task(api.post("/v1/emails", json=HELLO, headers={"Prefer": "wait=50"}))
     while not (found := await execute_sql("SELECT id FROM messages")):  # noqa: ASYNC110

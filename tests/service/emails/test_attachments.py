@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.emails.attachments import MAX_FILENAME, Attachment, attachment_faults, safe_filename
+from service.emails.attachments import MAX_FILENAME, Attachment, attachment_faults, media_type, safe_filename
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,26 @@ def test_any_name_becomes_safe_and_stays_so(name: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/html\r\nX: y", "text", "text/plain; charset=x", "a b/c", "", "/", "multipart/mixed", "message/rfc822"],
-)
+    [
+        "text/html\r\nX: y", "text", "a b/c", "", "/", "multipart/mixed", "message/rfc822", "multipart/mixed; a=b",
+        "text/plain;", "text/plain; charset", "text/plain; charset=", "text/plain; charset=a b", 'text/plain; a="b',
+        'text/plain; a="b"c', 'text/plain; a="\r\nX: y"', "text/plain; a=\u00fc", "text/plain; a=b; A=c",
+        "text/plain; name=x.txt", "text/plain; boundary=x", 'text/plain; a="' + "x" * 500 + '"',
+    ],
+)  # fmt: skip
 def test_a_content_type_is_type_and_subtype(content_type: str) -> None:
     faults = attachment_faults([Attachment("a", b"", "image/png"), Attachment("b", b"", content_type)], None)
     assert [(fault.where, fault.code) for fault in faults] == [("attachments/1", "content_type")]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain; charset=utf-8", 'text/plain; charset="utf-8"', "Text/Calendar;method=REQUEST; charset=UTF-8"],
+)
+def test_a_content_type_may_have_parameters_which_are_sent_as_they_are(content_type: str) -> None:
+    assert not attachment_faults([Attachment("b", b"", content_type)], None)
+    kind, _, parameters = content_type.partition(";")
+    assert media_type(content_type) == f"{kind.lower()}; {parameters.strip()}"
 
 
 def test_an_inline_image_is_shown_once_by_the_html() -> None:

@@ -42,9 +42,37 @@ async def test_the_old_routes_answer_in_their_old_shapes(
     assert (await api.get("/api/jobs/unknown")).status_code == 404
 
 
+async def test_the_old_call_with_team_and_requirements_is_served(
+    api: httpx.AsyncClient, acme: str, bench_of: MakeBench
+) -> None:
+    body = {"team_id": "team-7", "organization_id": "acme", "requirements": "Focus on collaboration"}
+    response = await api.post("/api/activities/generate-custom", json=body)
+    assert response.status_code == 202, response.text
+    job = (await api.get(f"/v1/jobs/{response.json()['job_id']}")).json()
+    assert (job["input"]["team_id"], job["input"]["notes"]) == ("team-7", "Focus on collaboration")
+    async with bench_of() as bench:
+        rung = await run_now(generate_custom_activities, job["id"], "team-7", "acme")
+        assert isinstance(rung, Done)
+        unknown = await run_now(generate_custom_activities, "job-id", "team-id", "org-id")
+        assert isinstance(unknown, DeadLetter)
+        assert "POST /api/activities/generate-custom" in str(unknown)
+        await bench.work(job["task_id"])
+    polled = (await api.get(f"/api/jobs/{job['id']}")).json()
+    assert (polled["status"], len(polled["activities"])) == ("completed", 3)
+
+
+async def test_an_organization_has_one_grammar_of_ids_everywhere(api: httpx.AsyncClient) -> None:
+    for id in ("acme@eu", "acme+eu|1~a=b", "a" * 128):
+        plan = await api.put(f"/v1/organizations/{id}", json={"plan": "team"})
+        members = await api.post(f"/v1/organizations/{id}/members", json={"users": ["ada"]})
+        assert (plan.status_code, members.status_code) == (200, 200), (plan.text, members.text)
+
+
 async def test_the_old_routes_refuse_and_fail_in_words(api: httpx.AsyncClient, acme: str, bench_of: MakeBench) -> None:
     wrong = await api.post("/api/activities/generate-custom", json={"team_size": 1})
     assert {fault["pointer"] for fault in wrong.json()["errors"]} == {"/organization_id", "/team_size"}
+    twice = await api.post("/api/activities/generate-custom", json=CUSTOM | {"requirements": "a", "notes": "b"})
+    assert (twice.status_code, twice.json()["errors"][0]["pointer"]) == (422, "/requirements")
     told = (await api.post("/api/activities/generate-custom", json=CUSTOM)).json()
     async with Model(reply(401)) as model, bench_of(LLM_BASE_URL=model.url) as bench:
         await bench.work((await api.get(f"/v1/jobs/{told['job_id']}")).json()["task_id"])

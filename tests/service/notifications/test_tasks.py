@@ -64,6 +64,15 @@ async def test_a_task_that_comes_twice_tells_nobody_twice(desk: Desk, sql: Sql) 
     assert len((await desk.api.get("/v1/emails")).json()["items"]) == 2
 
 
+async def test_send_email_takes_recipient_by_name_as_it_did(desk: Desk) -> None:
+    await call(desk, "notifications.send_email", recipient="cem@example.com", subject="Hi", message="There.")
+    [email] = (await desk.api.get("/v1/emails")).json()["items"]
+    assert email["to"] == ["cem@example.com"]
+    outcome = await call(desk, "notifications.send_email", recipient="cem@example.com")
+    assert isinstance(outcome, DeadLetter)
+    assert "`subject`, `message`" in str(outcome)
+
+
 async def test_what_is_wrong_is_said_and_final(desk: Desk) -> None:
     for name, args, kwargs in (
         ("notifications.send_notification", ("-x", "Hello"), {}),

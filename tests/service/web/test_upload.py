@@ -7,8 +7,12 @@ import httpx
 import pytest
 from litestar.types import HTTPRequestEvent
 
+from service.emails.bulk.rows import READERS
+from service.emails.bulk.schemas import RecipientIn
+from service.errors import BadRequest
 from service.notifications import importing
 from service.web import Request, upload
+from service.web.lines import Row
 from tests.service.conftest import MakeKey
 
 CSV = {"Content-Type": "text/csv"}
@@ -81,3 +85,21 @@ async def test_a_tenant_has_one_place_and_leaves_the_others_theirs(
     assert (await api.patch("/v1/users", content=b"id\nbob\n", headers=CSV)).status_code == 200
     slower.go_on.set()
     assert (await second).json()["changed"] == 1
+
+
+@pytest.mark.parametrize(
+    "header", ["to,name,locale", "To,name,LOCALE", "to;name;locale", ' TO ;"name"; Locale ', '"to";name;locale']
+)
+async def test_the_header_of_a_file_may_have_any_case_and_semicolons(header: str) -> None:
+    separator = ";" if ";" in header else ","
+    reader = READERS["text/csv"]()
+    rows = [*reader.feed(f"{header}\nada@example.org{separator}Ada{separator}de\n".encode()), *reader.close()]
+    assert [row.value for row in rows if isinstance(row, Row)] == [
+        RecipientIn(to="ada@example.org", variables={"name": "Ada"}, locale="de")
+    ]
+
+
+@pytest.mark.parametrize("header", ["to,To", "name;Name", "to,to", '"to,a";b'])
+async def test_a_header_without_its_column_or_with_one_twice_is_refused(header: str) -> None:
+    with pytest.raises(BadRequest):
+        list(READERS["text/csv"]().feed(f"{header}\n".encode()))

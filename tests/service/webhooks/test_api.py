@@ -111,6 +111,17 @@ async def test_an_endpoint_of_another_tenant_is_not_there(api: httpx.AsyncClient
     assert (await api.get("/v1/webhooks")).json()["items"] == []
 
 
+async def test_a_secret_is_rotated_without_a_body(open_desk: OpenDesk) -> None:
+    async with open_desk(reply(200)) as desk:
+        made = await desk.endpoint()
+        rotated = await desk.api.post(f"/v1/webhooks/{made['id']}/rotate")
+        assert rotated.status_code == 200, rotated.text
+        assert rotated.json()["secret"] != made["secret"]
+        assert rotated.json()["previous_secret_until"] is not None
+        wrong = await desk.api.post(f"/v1/webhooks/{made['id']}/rotate", json={"overlap": -1})
+        assert wrong.status_code == 422
+
+
 async def test_a_rotated_secret_overlaps_the_one_before(open_desk: OpenDesk, sql: Sql) -> None:
     async with open_desk(reply(200)) as desk:
         made = await desk.endpoint()

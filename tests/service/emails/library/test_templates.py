@@ -72,6 +72,48 @@ async def test_a_version_is_a_draft_until_it_is_published_and_a_mail_keeps_the_o
     assert told["contents"]["en"]["subject"] == "Two for {{ name }}"
 
 
+async def test_a_draft_hides_neither_the_built_in_nor_the_published_template(api: httpx.AsyncClient) -> None:
+    built_in = (await api.get("/v1/templates/welcome")).json()
+    await put(api, "welcome", {"en": words("Draft")})
+
+    async def seen() -> tuple[Any, Any]:
+        listed = (await api.get("/v1/templates")).json()["items"]
+        [one] = [each for each in listed if each["key"] == "welcome"]
+        return one, (await api.get("/v1/templates/welcome")).json()
+
+    one, shown = await seen()
+    assert (one["source"], one["published"], one["newest"], one["variables"]) == (
+        "built-in",
+        None,
+        1,
+        shown["variables"],
+    )
+    assert shown == built_in | {"newest": 1, "versions": shown["versions"]}
+    assert [each["version"] for each in shown["versions"]] == [1]
+    assert (await api.get("/v1/templates/welcome?version=1")).json()["contents"]["en"]["subject"] == "Draft"
+    await publish(api, "welcome")
+    await put(api, "welcome", {"en": words("Draft again")})
+    one, shown = await seen()
+    assert (one["subject"], one["published"], one["newest"]) == ("Draft", 1, 2)
+    assert shown["contents"]["en"]["subject"] == "Draft"
+    zero = await api.get("/v1/templates/welcome?version=0")
+    assert (zero.status_code, zero.json()["source"], zero.json()["published"]) == (200, "built-in", 1)
+    await put(api, "harbour", {"en": words("Own")})
+    assert (await api.get("/v1/templates/harbour?version=0")).status_code == 404
+    assert (await api.get("/v1/templates/harbour")).json()["contents"]["en"]["subject"] == "Own"
+
+
+async def test_a_language_tag_may_be_written_with_an_underscore(api: httpx.AsyncClient) -> None:
+    await put(api, "harbour", {"en": words("Hello"), "de_AT": words("Servus")}, default_locale="en")
+    await publish(api, "harbour")
+    for wanted in ("de_AT", "de-AT", "de-at", "DE_at"):
+        body = {"variables": {"name": "Ada"}, "locale": wanted}
+        response = await api.post("/v1/templates/harbour/preview", json=body)
+        assert response.json()["subject"] == "Servus", wanted
+    twice = await api.put("/v1/templates/x", json={"contents": {"de_AT": words("a"), "de-at": words("b")}})
+    assert "one language" in twice.text
+
+
 async def test_the_same_words_again_are_the_same_version(api: httpx.AsyncClient) -> None:
     for _ in range(2):
         assert (await put(api, "harbour", {"en": words("One")}))["newest"] == 1
