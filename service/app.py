@@ -136,6 +136,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         state.intakes = {}
         stack.push_async_callback(_close_intakes, state)
         stack.push_async_callback(_stop, asyncio.create_task(state.keyring.tend(), name="access-upkeep"))
+        stack.push_async_callback(_stop, asyncio.create_task(state.keyring.guard(), name="access-guard"))
         await asyncio.to_thread(slices.warm)
         if state.settle:
             _settle_memory()

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -22,40 +23,111 @@ from workers.context import of_nobody
 
 log = structlog.get_logger("service.access")
 
+T = TypeVar("T")
+
 TTL = 4.0  # seconds that a revoked key may still be taken
 USED_EVERY = 30.0  # seconds between two writes of last_used_at
 MAX_CACHED = 10_000
+"""Good keys that are cached, and separately unknown ones: of each kind the oldest goes first."""
 
+GUARD_EVERY = 2.0  # seconds between two looks at the keys of open streams
+
+IS_GOOD = text("SELECT access_key_is_good(:key_id)")
+NOT_GOOD = text("SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id WHERE NOT access_key_is_good(id)")
 NOTE_USED = text("SELECT access_note_used(CAST(:seen AS uuid[]))")
 FIND = "SELECT id, tenant_id, scopes, mode FROM access_find_key($1)"
+
+
+class Watch:
+    """The key of one open stream: `over` once the key is revoked or has expired."""
+
+    def __init__(self, end: Callable[[], None] | None = None) -> None:
+        self.over = False
+        self._end = end
+
+    def finish(self) -> None:
+        """End the stream."""
+        self.over = True
+        if self._end is not None:
+            self._end()
+
+
+def _keep(cache: dict[bytes, T], key: bytes, value: T) -> None:
+    """Store a value as the newest of at most MAX_CACHED."""
+    cache.pop(key, None)
+    while len(cache) >= MAX_CACHED:
+        del cache[next(iter(cache))]
+    cache[key] = value
 
 
 class Keyring:
     """The keys of every tenant, as one process sees them.
 
-    A key that is not whole is refused without a look. Answers, also "unknown", are kept for 4 seconds. `patience`
-    bounds a look, `silence` how long Postgres may say nothing in it (both in seconds).
+    A key that is not whole is refused without a look. Answers are kept for 4 seconds, those of unknown keys apart from
+    those of good ones: a stranger who tries keys evicts nobody's. `patience` bounds a look, `silence` how long Postgres
+    may say nothing in it (both in seconds).
     """
 
     def __init__(self, engine: AsyncEngine, patience: float = 2.0, silence: float = 1.0) -> None:
         self._engine = engine
         self._patience = patience
         self._silence = silence
-        self._cache: dict[bytes, tuple[float, Principal | None]] = {}
+        self._good: dict[bytes, tuple[float, Principal]] = {}
+        self._unknown: dict[bytes, float] = {}
+        self._watched: dict[UUID, set[Watch]] = {}
         self._looking: dict[bytes, asyncio.Task[Principal | None]] = {}
         self._used: set[UUID] = set()
 
     async def find(self, key: str) -> Principal | None:
         """Return the principal of `key`, or None. Raises what Postgres raises when it is away."""
-        hashed = digest(key)
-        cached = self._cache.get(hashed)
-        if cached is None or cached[0] < time.monotonic():
-            found = await self._look_once(hashed) if is_whole(key) else None
+        if not is_whole(key):
+            return None
+        hashed, now = digest(key), time.monotonic()
+        cached = self._good.get(hashed)
+        if cached is not None and cached[0] >= now:
+            found: Principal | None = cached[1]
+        elif self._unknown.get(hashed, 0.0) >= now:
+            return None
         else:
-            found = cached[1]
+            found = await self._look_once(hashed)
         if found is not None:
             self._used.add(found.key_id)
         return found
+
+    async def is_good(self, key_id: UUID) -> bool:
+        """Report whether a key is known, not revoked and not expired, by Postgres. Raises what Postgres raises."""
+        async with asyncio.timeout(self._patience), self._engine.connect() as connection:
+            return bool((await connection.execute(IS_GOOD, {"key_id": key_id})).scalar_one())
+
+    @contextmanager
+    def watch(self, key_id: UUID, end: Callable[[], None] | None = None) -> Iterator[Watch]:
+        """Watch the key of an open stream: soon after it is revoked or expires, `over` is set and `end` is called."""
+        watch = Watch(end)
+        self._watched.setdefault(key_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            self._watched[key_id].discard(watch)
+            if not self._watched[key_id]:
+                del self._watched[key_id]
+
+    async def guard(self) -> None:
+        """Forever: end the streams of keys that are revoked or expired; one statement, however many are open."""
+        while True:
+            await asyncio.sleep(GUARD_EVERY)
+            try:
+                await self._end_revoked()
+            except Exception as error:
+                log.warning("access_upkeep_failed", error=type(error).__name__, away=is_away(error))
+
+    async def _end_revoked(self) -> None:
+        if not self._watched:
+            return
+        async with asyncio.timeout(self._patience), self._engine.connect() as connection:
+            revoked = (await connection.execute(NOT_GOOD, {"ids": list(self._watched)})).scalars().all()
+        for key_id in revoked:
+            for watch in tuple(self._watched.get(key_id, ())):
+                watch.finish()
 
     async def _look_once(self, hashed: bytes) -> Principal | None:
         task = self._looking.get(hashed)
@@ -74,9 +146,11 @@ class Keyring:
                 await connection.invalidate()
                 raise
         found = _principal(row) if row else None
-        if len(self._cache) >= MAX_CACHED:
-            self._cache.clear()
-        self._cache[hashed] = (time.monotonic() + TTL, found)
+        until = time.monotonic() + TTL
+        if found is None:
+            _keep(self._unknown, hashed, until)
+        else:
+            _keep(self._good, hashed, (until, found))
         return found
 
     async def note_used(self) -> None:

@@ -148,7 +148,7 @@ async def form(request: Request) -> dict[str, list[str]]:
             "This form is of another session or tenant: go back, reload the page and try again.",
             code="bad-form",
         )
-    log.info("form_sent", path=request.scope["path"], key=request.user.key)
+    log.info("form_sent", route=request.scope["path_template"], key=request.user.key)
     return found
 
 

@@ -1,6 +1,7 @@
 """`/v1/jobs`: ask for work, look at it, follow it, cancel it, try it again."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -121,8 +122,15 @@ async def stream(request: Request, job_id: FromPath[str]) -> Stream:
     streams = Streams.of(runtime)
     streams.check(request.user.tenant_id)
     seen = plain_header(request, b"last-event-id")
-    content = follow(runtime, streams, request.user.tenant_id, look_again, seen)
-    return Stream(content, media_type="text/event-stream", headers=STREAM_HEADERS)
+
+    async def events() -> AsyncIterator[bytes]:
+        with request.app.state.keyring.watch(request.user.key_id) as watched:
+            found = follow(runtime, streams, request.user.tenant_id, look_again, seen, over=lambda: bool(watched.over))
+            async with aclosing(found):
+                async for event in found:
+                    yield event
+
+    return Stream(events(), media_type="text/event-stream", headers=STREAM_HEADERS)
 
 
 @post(

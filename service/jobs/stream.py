@@ -90,9 +90,16 @@ class Streams:
 
 
 async def follow(
-    runtime: Runtime, streams: Streams, tenant_id: UUID, look: Look, seen: str
+    runtime: Runtime,
+    streams: Streams,
+    tenant_id: UUID,
+    look: Look,
+    seen: str,
+    *,
+    over: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[bytes, None]:
     """Write an event for each change, until the job has ended; `seen` is the event the caller had last.
+    It ends too once `over` says so, which it is asked at each look.
 
     Each look is a connection taken and given back, and is finished though the caller leaves in the middle of it: a
     cancelled statement would cost the pool its connection. While Postgres is away, or has no connection to spare, the
@@ -108,7 +115,7 @@ async def follow(
             elif monotonic() - said >= QUIET:
                 said = monotonic()
                 yield b": nothing new\n\n"
-            if (job is not None and job.status.terminal) or await streams.pause(pause):
+            if (job is not None and job.status.terminal) or await streams.pause(pause) or over():
                 return
             pause = min(pause * 1.25, LATEST)
 

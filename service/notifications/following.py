@@ -20,7 +20,7 @@ PAGE = 20  # items read at once: what a reader that does not read keeps in memor
 BEHIND = 1_000  # items that may wait for somebody who had them all before
 QUIET = 15.0  # seconds after which an event without a name keeps the line open
 AGAIN = (0.2, 5.0)  # seconds until Postgres is asked again where it was away: the first time, and at most
-AGE = 3_600.0  # seconds after which a stream ends, so that a revoked key does not follow for ever
+AGE = 3_600.0  # seconds after which a stream ends and its caller comes back
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ async def follow(live: Live, seat: Seat, seq: int, *, age: float = AGE) -> Async
         return
     reader = _Reader(live, engine, seat, seq)
     until, said, pause = monotonic() + age, monotonic(), AGAIN[0]
-    while not (live.stopping or seat.gone) and monotonic() < until:
+    while not (live.stopping or seat.gone or seat.over) and monotonic() < until:
         seat.ready()
         try:
             events = await live.runtime.to_the_end(reader.read())

@@ -39,6 +39,7 @@ class Seat:
         self.no = no
         self.marked = False
         self.gone = False
+        self.over = False
         self._last_call = False
         self._bell = asyncio.Event()
 
@@ -50,6 +51,11 @@ class Seat:
     def leave(self) -> None:
         """The caller has gone."""
         self.gone = True
+        self.last_call()
+
+    def end(self) -> None:
+        """End the stream: its caller may read no more."""
+        self.over = True
         self.last_call()
 
     def last_call(self) -> None:

@@ -22,7 +22,7 @@ from service.notifications.following import as_sse, as_text, follow
 from service.notifications.live import Live, Seat
 from service.notifications.words import unknown_user
 from service.web import Request
-from service.web.principal import Principal, authorize, plain_header
+from service.web.principal import Keyring, Principal, authorize, plain_header
 from service.web.problems import problem, translate
 from workers.context import correlation
 
@@ -72,15 +72,15 @@ async def stream(request: Request, user_id: FromPath[str]) -> Response[bytes]:
     no, seq = await _begin(request, user_id)
     live = Live.of(request.app.state.runtime)
     live.check(request.user.key_id)
-    return EventStream(live, request.user, no, seq)
+    return EventStream(live, request.app.state.keyring, request.user, no, seq)
 
 
 class EventStream(Response[bytes]):
     """A feed as an HTTP response."""
 
-    def __init__(self, live: Live, caller: Principal, no: int, seq: int) -> None:
+    def __init__(self, live: Live, keyring: Keyring, caller: Principal, no: int, seq: int) -> None:
         super().__init__(b"", media_type="text/event-stream")
-        self._live, self._caller, self._no, self._seq = live, caller, no, seq
+        self._live, self._keyring, self._caller, self._no, self._seq = live, keyring, caller, no, seq
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
         """Make the ASGI application that sends it."""
@@ -88,7 +88,8 @@ class EventStream(Response[bytes]):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        with self._live.seat(self._caller.key_id, self._no) as seat:
+        key_id = self._caller.key_id
+        with self._live.seat(key_id, self._no) as seat, self._keyring.watch(key_id, seat.end):
             watching = asyncio.create_task(_until_gone(receive, seat))
             try:
                 await self._write(seat, send)
@@ -126,7 +127,8 @@ async def socket(socket: WebSocket[Any, Any, Any], user_id: FromPath[str]) -> No
     try:
         no, seq = await _begin(socket, user_id)
         live = Live.of(socket.app.state.runtime)
-        with live.seat(socket.user.key_id, no) as seat:
+        key_id, keyring = socket.user.key_id, socket.app.state.keyring
+        with live.seat(key_id, no) as seat, keyring.watch(key_id, seat.end):
             await _serve(socket, live, seat, seq)
     except (WebSocketDisconnect, ConnectionError):
         return
@@ -194,6 +196,8 @@ async def _admit(connection: Connection, user_id: str) -> Principal:
     grant = stream_tokens.read(connection.app.state.settings.secret_key, token, time.time())
     if grant is None or grant.user_id != user_id:
         raise Unauthenticated("The stream token is forged, over, or another user's: make a new one.", code="bad-token")
+    if not await connection.app.state.keyring.is_good(grant.key_id):
+        raise Unauthenticated("The key that made this stream token is revoked or expired.", code="bad-token")
     caller = Principal(grant.tenant_id, grant.key_id, frozenset({SCOPE}), grant.mode)
     connection.scope["user"] = caller
     correlation.set(msgspec.structs.replace(correlation.get(), tenant_id=caller.tenant_id))

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from service.errors import BadRequest, NotFound, ServiceError, Unauthenticated
-from service.logs import lean, redact
+from service.logs import lean
 from service.web import problems
 from service.web.metrics import HttpMetrics
 from service.web.principal import Principal
@@ -23,7 +23,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 PRINTABLE = re.compile(rb"[\x20-\x7e]{1,2048}")
 QUERY_KEY = re.compile(rb"cb(?:_|%5f)(?:live|test)(?:_|%5f)", re.IGNORECASE)
-MAX_PATH = 200  # characters of a path in the log
 
 
 class Edge:
@@ -87,7 +86,7 @@ class Edge:
         fields: dict[str, Any] = {
             "request_id": request_id,
             "method": scope["method"],
-            "path": path if "cb_" not in (path := scope["path"][:MAX_PATH]) else redact(path),
+            "route": route,
             "status": status,
             "ms": round(took * 1000, 2),
         }

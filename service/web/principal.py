@@ -1,6 +1,7 @@
 """Who calls, and what they may do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -50,11 +51,25 @@ class Principal(msgspec.Struct, frozen=True):
         return scope in self.scopes or "*" in self.scopes or f"{scope.partition(':')[0]}:*" in self.scopes
 
 
+class Watched(Protocol):
+    """A key that is watched while a stream is open."""
+
+    over: bool
+
+
 class Keyring(Protocol):
     """Finds the principal of a key; `app.state.keyring` is one."""
 
     async def find(self, key: str) -> Principal | None:
         """Return the key's principal, or None for a key that is unknown, expired or revoked."""
+        ...
+
+    async def is_good(self, key_id: UUID) -> bool:
+        """Report whether a key is neither revoked nor expired."""
+        ...
+
+    def watch(self, key_id: UUID, end: Callable[[], None] | None = None) -> AbstractContextManager[Watched]:
+        """Watch the key of an open stream: within seconds after it is revoked, `over` is set and `end` is called."""
         ...
 
 

@@ -134,6 +134,21 @@ async def test_a_key_in_the_address_is_refused_and_not_logged(
     assert key[8:] not in capsys.readouterr().out
 
 
+async def test_a_log_names_the_route_and_nothing_of_the_path(
+    client: httpx.AsyncClient, make_key: MakeKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headers, token = {"Authorization": f"Bearer {await make_key()}"}, "a-token-of-an-unsubscribe-link"
+    await client.get(f"/u/{token}")
+    await client.post(f"/u/{token}", data={"List-Unsubscribe": "One-Click"})
+    await client.get("/v1/users/ada@example.org", headers=headers)
+    await client.get("/no/such/path/of/ada@example.org", headers=headers)
+    logged = capsys.readouterr().out
+    assert "/u/{token}" in logged
+    assert "/v1/users/{user_id}" in logged
+    assert token not in logged
+    assert "ada@" not in logged
+
+
 class Holder(NamedTuple):
     """Whose key it is: a tenant and a mode."""
 

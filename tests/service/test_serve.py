@@ -97,7 +97,7 @@ async def test_it_serves_logs_json_and_stops_soon(server: Server, make_key: Make
     assert [line for line in lines if line["event"] == "api_listening"]
     assert [line for line in lines if line["event"] == "api_stopping"]
     done = next(line for line in lines if line.get("request_id") == "mine")
-    assert (done["event"], done["status"], done["path"]) == ("request_done", 404, "/v1/requests/none")
+    assert (done["event"], done["status"], done["route"]) == ("request_done", 404, "/v1/requests/{request_id}")
     assert key not in server.log.read_text()
 
 
