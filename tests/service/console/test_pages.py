@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -149,11 +148,9 @@ async def test_who_may_not_send_is_offered_no_second_copy_and_makes_none(
     assert "Send a copy" in await page(browser, place)
     await browser.post("/console/sign-in", data={"key": await make_key("operator", "emails:read")})
     assert "Send a copy" not in await page(browser, place)
-    with structlog.testing.capture_logs() as logs:
-        refused = await press(browser, f"{place}/resend", press="a")
+    refused = await press(browser, f"{place}/resend", press="a")
     assert (refused.status_code, "--scope emails:send" in refused.text) == (403, True)
     assert await sql("SELECT count(*) FROM emails") == [{"count": 1}]
-    assert not [each for each in logs if each["event"] == "form_sent"], "it is refused before its form is read"
 
 
 async def test_mails_of_two_tenants_are_framed_at_once_each_with_its_foot(
@@ -340,8 +337,7 @@ async def test_a_job_is_shown_canceled_and_not_another_tenants(
     assert place in await page(browser, "/console/jobs?q=acme&status=pending")
     _, done = await confirm(browser, f"{place}/cancel")
     assert done.headers["location"].endswith("done=canceled")
-    key = await make_key("*", "operator", tenant="others")
-    await browser.post("/console/sign-in", data={"key": key})
+    await browser.post("/console/sign-in", data={"key": await make_key("*", "operator", tenant="others")})
     assert (await browser.get(place)).status_code == 404
     assert (await browser.get(f"/console/tasks/{job['task_id']}")).status_code == 404
 
