@@ -1,8 +1,11 @@
 """Broadcasts: progress by the status of their emails; paused, resumed, canceled."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 from sqlalchemy import text
@@ -10,14 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
-from service.console.progress import ends, pace, progress
 from service.console.visiting import form
 from service.emails.bulk import changing, keeping, telling
 from service.emails.bulk.models import Bulk, BulkStatus, bulk_id, gate_name
+from service.emails.bulk.schemas import BulkOut
+from service.emails.bulk.telling import UNDER_WAY
 from service.errors import Conflict, NotFound
 from service.web import Request
 
 LIMIT = 50
+RECENT = timedelta(minutes=5)
 VERBS = {"pause": changing.pause, "resume": changing.resume}
 
 STOPPABLE = text("""
@@ -26,6 +31,27 @@ SELECT count(*) FILTER (WHERE state = 'queued') AS waiting, count(*) FILTER (WHE
     UNION ALL SELECT state FROM messages WHERE gate = :gate AND admitted AND state IN ('queued', 'running')
 ) AS unfinished
 """)
+ENDS = text("SELECT id, ended_at FROM bulks WHERE id = ANY(:ids)")
+PACE = text("""
+SELECT count(*) AS emails, min(updated_at) AS since, clock_timestamp() AS now FROM emails
+WHERE bulk_id = :id AND status NOT IN ('queued', 'sending')
+    AND updated_at > clock_timestamp() - CAST(:recent AS interval)
+""")
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`done` of `total` emails have ended; `rate` of them a minute lately; `left` is the time that the rest takes."""
+
+    done: int
+    total: int
+    ended_at: datetime | None
+    rate: float | None = None
+    left: timedelta | None = None
+
+    @property
+    def percent(self) -> int:
+        """The share that is done; 100 only when all are."""
+        return 100 * self.done // self.total if self.total else 0
 
 
 @get("/bulk")
@@ -79,6 +105,29 @@ async def act(request: Request, id: FromPath[str], verb: FromPath[str]) -> Respo
     async with request.app.state.engine.begin() as connection:
         await change(connection, await changing.locked(connection, _uuid(id), request.user.tenant_id))
     return to(f"/console/bulk/{id}?done=" + {"pause": "paused", "resume": "resumed"}[verb])
+
+
+async def ends(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
+    """Return when each of these broadcasts ended; None for one that has not."""
+    found = await connection.execute(ENDS, {"ids": list(ids)})
+    return {row.id: row.ended_at for row in found}
+
+
+def progress(broadcast: BulkOut, ended_at: datetime | None) -> Progress:
+    """How far a broadcast is."""
+    waiting = sum(broadcast.counts.get(word, 0) for word in UNDER_WAY)
+    return Progress(done=max(0, broadcast.total - waiting), total=broadcast.total, ended_at=ended_at)
+
+
+async def pace(connection: AsyncConnection, id: UUID, known: Progress) -> Progress:
+    """Add how many emails a minute ended lately, and how long the rest takes at this rate."""
+    row = (await connection.execute(PACE, {"id": id, "recent": RECENT})).one()
+    if not row.emails or row.since is None:
+        return known
+    seconds = max(1.0, (row.now.astimezone(UTC) - row.since.astimezone(UTC)).total_seconds())
+    rate = row.emails / seconds * 60
+    left = timedelta(seconds=(known.total - known.done) / rate * 60)
+    return msgspec.structs.replace(known, rate=round(rate, 1), left=left)
 
 
 def _uuid(id: str) -> UUID:

@@ -113,7 +113,7 @@ async def test_a_mail_is_seen_to_pass_previewed_and_sent_once_more(
             await expect(page.get_by_role("status")).to_contain_text("Sent as a new email", timeout=PATIENCE)
             assert len(await mailbox.wait(2, timeout=60)) == 2
             await press_on(page, page.get_by_role("link", name=re.compile("Switch")))
-            await press_on(page, page.get_by_role("row", name="shop").get_by_role("button"))
+            await press_on(page, page.get_by_role("row", name="shop").get_by_role("button", name="Switch"))
             await expect(page.locator(".tenant")).to_contain_text("shop", timeout=PATIENCE)
             await press_on(page, page.get_by_role("link", name="Emails", exact=True))
             await expect(page.get_by_text("No email yet.")).to_be_visible(timeout=PATIENCE)

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.console.pages import ago
+from service.console.sparkline import HEIGHT, WIDTH, area, line
 from tests.service.conftest import MakeKey
 from tests.service.console.conftest import confirm, press
 
@@ -247,3 +249,17 @@ async def test_an_unknown_page_is_a_page(browser: httpx.AsyncClient, path: str, 
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (404, "text/html")
     assert "To the overview" in answer.text
     assert ('aria-label="Sections"' in answer.text) is is_framed
+
+
+def test_a_curve_stays_in_its_frame() -> None:
+    assert line([]) == area([]) == ""
+    for values in ([0] * 60, [1], list(range(60)), [5, 0, 900]):
+        points = [tuple(map(float, each.strip("ML ").split())) for each in line(values).split(" L")]
+        assert len(points) == len(values)
+        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+
+
+def test_times_are_told_as_a_person_would() -> None:
+    now = datetime.now(UTC)
+    told = [ago(now - timedelta(seconds=5)), ago(now + timedelta(minutes=5, seconds=1)), ago(now), ago(None)]
+    assert told == ["5 s ago", "in 5 min 1 s", "now", "–"]

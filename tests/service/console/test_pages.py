@@ -11,8 +11,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.console.pages import ago
-from service.console.sparkline import HEIGHT, WIDTH, area, line
 from tests.service.conftest import MakeKey
 from tests.service.console.conftest import confirm, press
 
@@ -384,17 +382,3 @@ async def test_no_question_of_an_address_is_an_error(browser: httpx.AsyncClient)
             answer = await browser.get(f"/console/{name}?{fields}")
             assert answer.status_code in {200, 303, 400, 404}, (name, odd)
         assert (await browser.get(f"/console/find?q={odd}")).status_code in {200, 303, 400}
-
-
-def test_a_curve_stays_in_its_frame() -> None:
-    assert line([]) == area([]) == ""
-    for values in ([0] * 60, [1], list(range(60)), [5, 0, 900]):
-        points = [tuple(map(float, each.strip("ML ").split())) for each in line(values).split(" L")]
-        assert len(points) == len(values)
-        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
-
-
-def test_times_are_told_as_a_person_would() -> None:
-    now = datetime.now(UTC)
-    told = [ago(now - timedelta(seconds=5)), ago(now + timedelta(minutes=5, seconds=1)), ago(now), ago(None)]
-    assert told == ["5 s ago", "in 5 min 1 s", "now", "–"]
