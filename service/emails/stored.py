@@ -94,9 +94,9 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_at: datetime | None
     expires_at: datetime | None
     created_at: datetime
-    age: float
+    age: float = 0.0
     """Seconds since it was due first, by Postgres' clock."""
-    expires_in: float | None
+    expires_in: float | None = None
     """Seconds until it expires, by Postgres' clock."""
     bulk_status: str | None = None
     suppressed: dict[str, str] = {}
