@@ -39,6 +39,8 @@ MIN_FREE_BYTES = 64 * 1024 * 1024
 """Free space of the data folder below which writing is about to fail."""
 DEAD = "workers:dead"
 """The Redis list of `workers.celery.keys`; importing that would load Celery."""
+FORGED = "workers:forged"
+"""The Redis list of messages that no key of ours signed."""
 UNREADY = frozenset({"postgres", "schema", "postgres-full"})
 """Names of the findings with which no work can be accepted."""
 
@@ -252,7 +254,8 @@ async def _redis(redis: Redis, prefix: str) -> list[Finding]:
         pipe.info("memory")
         pipe.info("persistence")
         pipe.llen(f"{prefix}{DEAD}")
-        memory, persistence, dead = await pipe.execute()
+        pipe.llen(f"{prefix}{FORGED}")
+        memory, persistence, dead, forged = await pipe.execute()
     findings = []
     limit = int(memory.get("maxmemory") or 0)
     if limit and memory["used_memory"] >= limit and memory.get("maxmemory_policy") == "noeviction":
@@ -280,6 +283,15 @@ async def _redis(redis: Redis, prefix: str) -> list[Finding]:
                 f"{tasks} failed for good and wait in Redis.",
                 "`callboard dead` lists each with its reason; `callboard requeue ID` queues one again, and"
                 " `callboard resolve ID --as done` removes it.",
+            )
+        )
+    if forged:
+        findings.append(
+            _warning(
+                "messages-forged",
+                f"{forged} messages in Redis have no signature of TASK_SIGNING_KEYS and were refused.",
+                "Give the client that sent them the keys, or find who else writes to Redis: `celery -A service inspect"
+                " dead` lists them, `redis-cli DEL workers:forged` removes them.",
             )
         )
     return findings

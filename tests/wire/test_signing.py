@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from service.dev.stack import Stack
 from service.settings import Settings
 from tests.wire.process import ROOT, Worker, client, eventually, inspect
+from workers.celery.holdings import FORGED_KEPT
 from workers.envelope import DOORBELL_BODY, encode, encode_body
 from workers.message import Message
 from workers.signing import Signer
@@ -33,7 +34,7 @@ def worker(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
 @pytest.fixture
 def server(stack: Stack) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(stack.redis_url) as connection:
-        connection.delete("workers:dead")
+        connection.delete("workers:dead", "workers:forged")
         yield connection
 
 
@@ -103,7 +104,8 @@ def test_a_forgery_is_a_dead_letter_and_never_runs(
     envelope = signed(tag, key, delay=0.01)
     change(envelope)
     server.lpush("default", json.dumps(envelope))
-    eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
+    eventually(lambda: server.llen("workers:forged") == 1, "it is kept apart from the dead letters")
+    assert server.llen("workers:dead") == 0
     [letter] = inspect(client(stack.redis_url), worker)._request("dead")[worker.node]
     assert "TASK_SIGNING_KEYS" in letter["reason"]
     server.lpush("default", json.dumps(signed(f"after-{tag}")))
@@ -138,3 +140,14 @@ def test_the_setting_makes_the_signer_and_hides_the_keys() -> None:
     assert NEW not in repr(made) + repr(made.signer())
     assert Settings.from_env({}).signer() is None
     assert REGISTRY.get_sample_value("celery_messages_unsigned_total") is not None
+
+
+def test_forged_messages_push_no_dead_letter_out(worker: Worker, server: redis.Redis) -> None:
+    """Whatever cannot run and nobody signed goes to a list of its own: malformed, unknown, unsigned."""
+    server.lpush("default", json.dumps(signed("real", actor="demo.nobody")))
+    eventually(lambda: server.llen("workers:dead") == 1, "a signed message that nobody can run is a dead letter")
+    forgeries = [b"not a message", json.dumps(signed("x", None, actor="demo.nobody")), json.dumps(signed("y", OTHERS))]
+    for forged in forgeries * 400:
+        server.lpush("default", forged)
+    eventually(lambda: server.llen("default") == 0 and server.llen("workers:forged") == FORGED_KEPT, "all are refused")
+    assert server.llen("workers:dead") == 1

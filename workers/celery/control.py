@@ -68,10 +68,13 @@ Panel.data["terminate"] = terminate
 
 @inspect_command(args=[("limit", int)], signature="[N=20]", default_timeout=3.0)
 def dead(state: Any, limit: int = 20, **_: Any) -> Any:
-    """List the newest dead letters of messages without a row, with their reasons."""
+    """List the newest dead letters of messages without a row, with their reasons; then those that nobody signed."""
     if (front := _front(state)) is None:
         return []
-    letters: Any = front.redis.lrange(front.keys.dead, 0, min(int(limit), LISTED) - 1)
+    wanted, redis, keys = min(int(limit), LISTED), front.redis, front.keys
+    letters: Any = redis.lrange(keys.dead, 0, wanted - 1)
+    if len(letters) < wanted:
+        letters += redis.lrange(keys.forged, 0, wanted - len(letters) - 1)
     return [_letter(front, letter) for letter in letters]
 
 

@@ -90,20 +90,20 @@ class Desk:
             self._sort(parcel, received)
         except Poison as poison:
             self._reject(parcel)
-            self.bury(parcel, str(poison))
+            self.bury(parcel, str(poison), forged=not self._is_ours(received))
             if self.results is not None and received is not None and not received.headers.get("ignore_result"):
                 self.results.fail(received.id, str(poison))
         except Exception as error:
             log.exception("message_unreadable")
             self._reject(parcel)
-            self.bury(parcel, f"{type(error).__name__}: {error}")
+            self.bury(parcel, f"{type(error).__name__}: {error}", forged=not self._is_ours(received))
 
-    def bury(self, parcel: Parcel, reason: str) -> None:
-        """Puts a message with the dead letters, with its reason."""
+    def bury(self, parcel: Parcel, reason: str, *, forged: bool = False) -> None:
+        """Puts a message with the dead letters, with its reason; one that is `forged` apart from the others."""
         queue = parcel.key.partition(SEPARATOR)[0]
         log.error("message_buried", queue=queue, reason=reason[:500], hint="celery control requeue_dead puts it back")
         letter = {"reason": reason[:2000], "at": time.time(), "key": parcel.key, "envelope": parcel.envelope}
-        self.intake.holdings.bury(parcel, msgspec.msgpack.encode(letter))
+        self.intake.holdings.bury(parcel, msgspec.msgpack.encode(letter), forged=forged)
         self.intake.settled()
 
     def _reject(self, parcel: Parcel) -> None:
@@ -142,6 +142,17 @@ class Desk:
         if not self._signer.accepts(received.headers, body_bytes(received.payload, received.properties)):
             UNSIGNED.inc()
             raise Poison("it bears no signature of our keys (TASK_SIGNING_KEYS)")
+
+    def _is_ours(self, received: Received | None) -> bool:
+        """Whether a message that cannot run was signed with our keys; without keys, every message counts as ours."""
+        if self._signer is None:
+            return True
+        try:
+            return received is not None and self._signer.accepts(
+                received.headers, body_bytes(received.payload, received.properties)
+            )
+        except Exception:  # whatever is wrong with its body, nobody of ours signed it
+            return False
 
     def _wait(self, received: Received) -> float:
         """Seconds until the message is due, by Redis' clock; 0 when it is."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DEAD_KEPT = 10_000
 """Dead letters kept in Redis; the oldest give way."""
 
+FORGED_KEPT = 1_000
+"""Messages without a signature that are kept apart from them."""
+
 
 @dataclass(eq=False, slots=True)
 class Parcel:
@@ -97,9 +100,10 @@ class Holdings:
         arguments: list[str | int | bytes] = [envelope or parcel.envelope, int(delay * 1000)]
         self._move(PARK.call, parcel, [self.keys.delayed, parcel.key], arguments)
 
-    def bury(self, parcel: Parcel, letter: bytes) -> None:
-        """It may not, or cannot, run."""
-        self._move(BURY.call, parcel, [self.keys.dead], [letter, DEAD_KEPT])
+    def bury(self, parcel: Parcel, letter: bytes, *, forged: bool = False) -> None:
+        """It may not, or cannot, run; `forged`: it has no signature of our keys."""
+        place, kept = (self.keys.forged, FORGED_KEPT) if forged else (self.keys.dead, DEAD_KEPT)
+        self._move(BURY.call, parcel, [place], [letter, kept])
 
     def drop_all(self, owner: str) -> list[Parcel]:
         """Another worker has taken everything over: forget it and go on under a new name; returns what was in hand."""

@@ -43,6 +43,11 @@ class Keys:
         """What comes before a list's key where its tenants take turns: a list of them, and with `:tenant` theirs."""
         return f"{self.prefix}workers:turns:"
 
+    @property
+    def forged(self) -> str:
+        """List: messages that no key of ours signed, apart from `dead`, so that forging pushes none of those out."""
+        return f"{self.prefix}workers:forged"
+
     def unacked(self, owner: str) -> str:
         """Hash: what an owner holds; by tag: list key, newline, envelope."""
         return f"{self.prefix}workers:unacked:{owner}"
