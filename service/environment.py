@@ -5,7 +5,9 @@ working directory where there is one, or the one that `ENV_FILE` or `--env-file`
 """
 
 from collections.abc import Mapping, MutableMapping
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
@@ -23,6 +25,12 @@ FORMER_TLS = ("SMTP_USE_TLS", "EMAIL_SMTP_USE_TLS", "EMAIL_USE_TLS")
 FORMER_SENDER = ("EMAIL_FROM_ADDRESS", "SMTP_FROM_EMAIL", "SMTP_MAIL_FROM")
 FORMER_SENDER_NAME = ("EMAIL_FROM_NAME", "SMTP_FROM_NAME")
 IMPLICIT_TLS_PORT = "465"
+PUBLIC = ("development-only", "CHANGE-ME")
+"""Passwords of compose.yaml and of the example for systemd."""
+SECRETS = (
+    *("SECRET_KEY", "SECRET_KEYS_OLD", "ENCRYPTION_KEYS", "TASK_SIGNING_KEYS", "FLOWER_BASIC_AUTH"),
+    *("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "SMTP_PASSWORD"),
+)
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -67,7 +75,7 @@ def with_servers(environ: Mapping[str, str], data: Path, *, secret: bool = False
 def translate(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the environment with our names for settings that carry an earlier system's, and what is wrong with these.
 
-    A setting that has a value under our name keeps it.
+    A setting that has a value under our name keeps it. `public_defaults` are named among the faults.
     """
     found = {name: value for name, value in environ.items() if value.strip()}
     faults: list[str] = []
@@ -90,7 +98,29 @@ def translate(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         elif name:
             given = next(each for each in FORMER_SENDER_NAME if each in found)
             faults.append(f"{given}: a sender's address is missing: set MAIL_FROM to Name <address>")
-    return found, faults
+    return found, faults + public_defaults(found)
+
+
+def public_defaults(environ: Mapping[str, str]) -> list[str]:
+    """Name the secrets that hold a value which everybody can read in our examples, unless only this machine is served.
+
+    PUBLIC_URL says whether: containers listen on every address of theirs, so API_HOST does not.
+    """
+    host = urlsplit(environ.get("PUBLIC_URL", "").strip() or "http://localhost").hostname or ""
+    if host == "localhost" or host.endswith(".localhost") or _is_loopback(host):
+        return []
+    return [
+        f"{name}: holds a value of our examples, and PUBLIC_URL is not this machine's: set your own"
+        for name in SECRETS
+        if any(public in environ.get(name, "") for public in PUBLIC)
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _first(found: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -13,6 +13,11 @@ from tests.layout.repository import ROOT
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service.get("build")}
+NEEDED = {
+    "postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"},
+    "valkey": {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"},
+}
+"""Capabilities with which an image's entry point prepares its data folder before it gives up root."""
 SETTINGS = {name for item in fields(Settings) for name in item.metadata["names"]}
 
 
@@ -45,6 +50,17 @@ def test_our_processes_have_no_more_rights_than_they_need(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
     assert "user" not in service
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_has_more_rights_or_resources_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service.get("cap_add", [])) <= NEEDED.get(name, set())
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"] <= 512
+    assert service.get("read_only") is True or name == "load"
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "beat"])

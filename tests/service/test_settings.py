@@ -193,3 +193,20 @@ def test_a_former_name_that_cannot_be_understood_is_refused_by_name() -> None:
         Settings.from_env({"SMTP_USE_TLS": "perhaps", "SMTP_FROM_NAME": "Shop"})
     assert "SMTP_USE_TLS: " in str(refused.value)
     assert "SMTP_FROM_NAME: " in str(refused.value)
+
+
+EXAMPLE = {"SECRET_KEY": "development-only-development-only", "REDIS_URL": "redis://:CHANGE-ME@valkey:6379/0"}
+
+
+@pytest.mark.parametrize("url", ["https://mail.example.com", "http://10.0.0.7:8000", "https://localhost.example.com"])
+def test_a_public_default_is_refused_by_name_where_others_are_served(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({**EXAMPLE, "PUBLIC_URL": url, "FLOWER_BASIC_AUTH": "callboard:development-only"})
+    for name in ("SECRET_KEY", "REDIS_URL", "FLOWER_BASIC_AUTH"):
+        assert f"{name}: holds a value of our examples" in str(refused.value)
+    assert "DATABASE_URL" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"])
+def test_a_public_default_is_good_enough_for_this_machine(url: str) -> None:
+    assert Settings.from_env({**EXAMPLE, "PUBLIC_URL": url}).secret_key == EXAMPLE["SECRET_KEY"]
