@@ -143,11 +143,7 @@ class Settings:
         "SMTP_POOL_SIZE", doc="Connections of one worker to the mail server.", default=20, parse=count(1, 1000)
     )
     email_memory: int = setting(
-        "EMAIL_MEMORY",
-        doc="A worker's memory for large emails.",
-        default=1 << 28,
-        parse=count(1 << 20, 1 << 40),
-        unit="bytes",
+        "EMAIL_MEMORY", doc="Bytes a worker has for large emails.", default=1 << 28, parse=count(1 << 20, 1 << 40)
     )
     mail_from: str = setting(
         "MAIL_FROM", doc="The sender where a mail names none.", default="Callboard <callboard@localhost>", parse=sender
@@ -231,10 +227,7 @@ class Settings:
         parse=flag,
     )
     outbound_ports: tuple[int, ...] = setting(
-        "OUTBOUND_PORTS",
-        doc="Ports that webhooks may call, by commas.",
-        default=(80, 443, 8080, 8443),
-        parse=ports,
+        "OUTBOUND_PORTS", doc="Ports that webhooks may call, by commas.", default=(80, 443, 8080, 8443), parse=ports
     )
     secret_keys_old: tuple[str, ...] = setting(
         "SECRET_KEYS_OLD",
