@@ -1,6 +1,6 @@
 """A real browser for the tests of pages: Chromium, found on this machine or brought to it.
 
-`python -m tests.browser` says where it is, and fetches it first where there is none.
+`python -m tests.browser` says where it is; as root on Debian it installs the package first where there is none.
 """
 
 import os
@@ -14,20 +14,21 @@ from pathlib import Path
 from playwright.async_api import Browser, async_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PACKAGED = ("/usr/bin", "/usr/lib/chromium", "/snap/bin")  # where Debian and Ubuntu install it, whatever PATH says
 # a machine without a way out is not asked for one
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 DEBIAN = (("apt-get", "update", "-qq"), ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"))
-PRIVATELY = (sys.executable, "-m", "playwright", "install", "chromium")  # into the home of who runs the tests
 MISSING = """
-There is no Chromium here, and none could be fetched. Install one (Debian: apt-get install chromium), or name the
-program of one in CHROMIUM, and run the tests again.
+There is no Chromium here. Install one (Debian: apt-get install chromium; elsewhere: playwright install
+chromium), or name the program of one in CHROMIUM, and run the tests again.
 """
 
 
 def here() -> Path | None:
-    """The program of a Chromium on this machine: the one CHROMIUM names, one of PATH, one that playwright fetched."""
+    """The program of a Chromium on this machine: the one CHROMIUM names, one of PATH or where packages put it."""
     named = os.environ.get("CHROMIUM")
-    found = next(filter(None, (shutil.which(name) for name in ((named,) if named else NAMES))), None)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PACKAGED])
+    found = next(filter(None, (shutil.which(name, path=path) for name in ((named,) if named else NAMES))), None)
     return Path(found) if found else next(_fetched(), None)
 
 
@@ -50,9 +51,7 @@ async def opened() -> AsyncIterator[Browser]:
     """A headless browser, ended with the block."""
     sandbox = () if os.geteuid() else ("--no-sandbox",)  # Chromium refuses to run as root without it
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=chromium(PRIVATELY), args=[*QUIET, *sandbox], timeout=60_000
-        )
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=[*QUIET, *sandbox], timeout=60_000)
         try:
             yield browser
         finally:
@@ -68,4 +67,4 @@ def _fetched() -> Iterator[Path]:
 
 if __name__ == "__main__":
     may_install = os.geteuid() == 0 and shutil.which("apt-get")
-    print(chromium(*(DEBIAN if may_install else ()), PRIVATELY))
+    print(chromium(*(DEBIAN if may_install else ())))

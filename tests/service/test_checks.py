@@ -52,7 +52,10 @@ async def console(made: House, key: str) -> str:
     """The console's overview, in one line."""
     async with httpx.AsyncClient(base_url=made.url, timeout=60) as client:
         await client.post("/console/sign-in", data={"key": key, "next": "/console"})
-        return " ".join((await client.get("/console")).text.replace("&#39;", "'").split())
+        text = (await client.get("/console")).text
+    for shown, plain in (("&#39;", "'"), ("<code>", "`"), ("</code>", "`")):
+        text = text.replace(shown, plain)
+    return " ".join(text.split())
 
 
 def without_seconds(text: str) -> str:
