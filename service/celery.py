@@ -12,7 +12,8 @@ from celery import signals
 
 from service import db, environment, logs, slices
 from service.emails.house import house_of
-from service.settings import Settings
+from service.notifications.compatibility import check_tenant
+from service.settings import Settings, SettingsError
 from workers.actor import registry
 from workers.celery import App, WorkerOptions, create_celery
 from workers.middleware import defaults
@@ -34,6 +35,11 @@ def make_app(settings: Settings) -> App:
     async def open_runtime() -> Runtime:
         house_of(settings)
         engine = db.create_engine(settings, application="callboard-worker")
+        try:
+            await check_tenant(engine, settings.celery_tenant)
+        except SettingsError:
+            await engine.dispose()
+            raise
         publisher = Publisher(settings.redis_url, key_prefix=settings.redis_key_prefix, signer=settings.signer())
         runtime = Runtime(
             engine,

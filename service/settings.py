@@ -351,7 +351,7 @@ class Settings:
     )
     celery_tenant: str = setting(
         "CELERY_TENANT",
-        doc="The tenant, by name, that Celery clients act for by the compatible task names; empty: the only one.",
+        doc="The tenant, by name, that Celery clients act for by the compatible task names; empty: the oldest.",
         default="",
     )
     stream_limit: int = setting(

@@ -29,8 +29,11 @@ async def create(
     try:
         async with db.transaction(db.sessions(engine)) as session:
             row, text = await keys.create(session, tenant, scopes, name=name, mode=mode, expires_at=expires)
+            oldest = (await session.execute(select(Tenant.name).order_by(Tenant.id).limit(1))).scalar_one()
     finally:
         await engine.dispose()
+    if oldest != tenant and not settings.celery_tenant:
+        click.echo(f"Celery's old task names act for {oldest}; set CELERY_TENANT to choose another.", err=True)
     click.echo(f"{mode} key ak_{row.id.hex} of {tenant}: {', '.join(row.scopes)}. It is shown this once:", err=True)
     click.echo(text)
     return 0

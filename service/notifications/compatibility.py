@@ -1,18 +1,18 @@
 """The task names by which Celery clients knew the service before, served on Celery's default queue.
 
-A Celery client has no API key: it acts for the tenant of CELERY_TENANT, or for the only one there is. A task that is
+A Celery client has no API key: it acts for the tenant of CELERY_TENANT, or for the oldest one. A task that is
 delivered again, because its worker died before it said that it was done, tells nobody twice: its id is the key.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from service.db import is_away, is_older
 from service.emails import entry, letters
 from service.emails.models import email_id
 from service.emails.office import Office
@@ -24,7 +24,8 @@ from service.notifications.delivering import engine_of
 from service.notifications.delivering import message as delivery
 from service.notifications.models import notification_id, notifications
 from service.notifications.schemas import Channel, NotificationRequest, Recipients
-from service.settings import Settings
+from service.settings import Settings, SettingsError
+from service.tenancy import mode_of
 from workers.actor import actor
 from workers.context import current
 from workers.errors import Dead
@@ -35,7 +36,8 @@ STOCK = "celery"
 KEPT = 3_600.0  # seconds for which Celery's result backend keeps an answer
 WINDOW = 86_400.0  # seconds in which a task that is delivered again tells nobody twice
 
-_TENANTS = text("SELECT id FROM tenants WHERE :name = '' OR name = :name ORDER BY name LIMIT 2")
+_TENANT = text("SELECT id FROM tenants WHERE :name = '' OR name = :name ORDER BY id LIMIT 1")
+_MISSING = text("SELECT EXISTS (SELECT FROM tenants) AND NOT EXISTS (SELECT FROM tenants WHERE name = :name)")
 
 
 class Extra(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,7 +134,7 @@ async def _accept(asked: NotificationRequest) -> dict[str, str]:
     async with engine_of(Runtime.of_loop()).begin() as connection:
         tenant_id = await _tenant(connection)
         try:
-            made = order(asked, tenant_id=tenant_id, mode="live", request_id=current().request_id)
+            made = order(asked, tenant_id=tenant_id, mode=mode_of(tenant_id), request_id=current().request_id)
             if "email" in made.channels:
                 await letter.check(made.told(), Office.of_loop().desk(tenant_id))
         except ServiceError as error:
@@ -151,16 +153,32 @@ def refused(error: ServiceError) -> Dead:
 
 
 async def _tenant(connection: AsyncConnection) -> UUID:
-    """The tenant that a Celery client acts for. Raises Dead where it is not clear which."""
+    """The tenant that a Celery client acts for: one that is created later changes nothing. Raises Dead without one."""
     if (given := current().tenant_id) is not None:
         return given
     settings: Settings = Runtime.of_loop().state["settings"]
-    found: Sequence[UUID] = (await connection.execute(_TENANTS, {"name": settings.celery_tenant})).scalars().all()
-    if len(found) != 1:
-        what = (
-            f"there is no tenant {settings.celery_tenant!r}"
-            if settings.celery_tenant
-            else ("there are several tenants" if found else "there is no tenant yet")
+    found: UUID | None = (await connection.execute(_TENANT, {"name": settings.celery_tenant})).scalar_one_or_none()
+    if found is None:
+        what = f"there is no tenant {settings.celery_tenant!r}" if settings.celery_tenant else "there is no tenant yet"
+        raise Dead(f"{what}: `callboard keys create --tenant NAME` creates one", {"reason": "no_tenant"})
+    return found
+
+
+async def check_tenant(engine: AsyncEngine, name: str) -> None:
+    """Refuse a CELERY_TENANT that names no tenant, before its tasks fail one by one. Raises SettingsError.
+
+    Before the first tenant is created, and while Postgres does not respond, nothing is refused.
+    """
+    if not name:
+        return
+    try:
+        async with engine.connect() as connection:
+            missing = (await connection.execute(_MISSING, {"name": name})).scalar_one()
+    except Exception as error:
+        if not (is_away(error) or is_older(error)):
+            raise
+        return
+    if missing:
+        raise SettingsError(
+            [f"CELERY_TENANT: there is no tenant {name!r}; `callboard keys list` shows those there are"]
         )
-        raise Dead(f"{what}: set CELERY_TENANT to the name of the one that tasks act for", {"reason": "no_tenant"})
-    return found[0]

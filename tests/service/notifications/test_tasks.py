@@ -7,8 +7,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.db import create_engine
 from service.notifications.actors import forget_notifications
+from service.notifications.compatibility import check_tenant
 from service.notifications.delivering import ACTOR
+from service.settings import Settings, SettingsError
 from tests.service.conftest import MakeKey
 from tests.service.notifications.conftest import Desk, Sql, desk_of
 from workers.execution import Delivery, execute
@@ -83,15 +86,28 @@ async def test_what_is_wrong_is_said_and_final(desk: Desk) -> None:
         assert isinstance(outcome, DeadLetter), outcome
 
 
-async def test_it_has_to_be_clear_for_which_tenant(
+async def test_a_second_tenant_changes_nothing_unless_it_is_named(
     desk: Desk, engine: AsyncEngine, make_key: MakeKey, redis_url: str
 ) -> None:
-    await make_key(tenant="others")
-    outcome = await call(desk, "notifications.send_notification", "ada", "Hello")
-    assert isinstance(outcome, DeadLetter)
-    async with desk_of(desk.api, engine, CELERY_TENANT="tests", REDIS_URL=redis_url) as named:
-        assert isinstance(await call(named, "notifications.send_notification", "ada", "Hello"), Done)
+    other = {"Authorization": f"Bearer {await make_key(tenant='others')}"}
+    assert isinstance(await call(desk, "notifications.send_notification", "ada", "Hello"), Done)
     assert len((await desk.api.get("/v1/notifications")).json()["items"]) == 1
+    async with desk_of(desk.api, engine, CELERY_TENANT="others", REDIS_URL=redis_url) as named:
+        assert isinstance(await call(named, "notifications.send_notification", "ada", "Hello"), Done)
+    assert len((await desk.api.get("/v1/notifications", headers=other)).json()["items"]) == 1
+    async with desk_of(desk.api, engine, CELERY_TENANT="nobody", REDIS_URL=redis_url) as named:
+        assert isinstance(await call(named, "notifications.send_notification", "ada", "Hello"), DeadLetter)
+
+
+async def test_a_worker_refuses_to_start_where_its_tenant_is_missing(engine: AsyncEngine, make_key: MakeKey) -> None:
+    await check_tenant(engine, "shop")  # before there is any
+    await make_key(tenant="tests")
+    for name in ("", "tests"):
+        await check_tenant(engine, name)
+    with pytest.raises(SettingsError, match="CELERY_TENANT: there is no tenant 'shop'"):
+        await check_tenant(engine, "shop")
+    nowhere = create_engine(Settings.from_env({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}))
+    await check_tenant(nowhere, "shop")
 
 
 async def test_the_sweep_rings_for_what_waits(desk: Desk, sql: Sql) -> None:
