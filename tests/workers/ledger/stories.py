@@ -28,10 +28,10 @@ class Machine(Steps):
     def some_start(self, number: int) -> int:
         return self.among(number, lambda row: row.startable())
 
-    def start(self, at: int) -> tuple[int, Claim, list[bool]]:
+    def start(self, at: int, worker: str = "w6") -> tuple[int, Claim, list[bool]]:
         """A worker takes a message that waits."""
-        claim = self.run(self.real.claim(self.ids[at], "w6"))
-        assert self.model.rows[at].claim("w6")
+        claim = self.run(self.real.claim(self.ids[at], worker))
+        assert self.model.rows[at].claim(worker)
         self.claims.append((at, claim, [False]))
         return self.claims[-1]
 
@@ -116,6 +116,16 @@ class Machine(Steps):
             self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
             self.duty("doubtful" if fenced else "reclaimed")
         self.note(f"died until {row.state}")
+
+    @precondition(lambda self: sum(row.startable() for row in self.model.rows) > 1)
+    @rule(same=st.booleans())
+    def two_messages_lose_their_workers_at_once(self, *, same: bool) -> None:
+        for worker in ("w6", "w6" if same else "w7"):
+            at = self.some_start(0)
+            self.start(at, worker)
+            self.model.rows[at].lease = LONG_LAPSED
+            self.run(change(self.engine, self.ids[at], lease_until=LONG_AGO))
+        self.duty("reclaimed")
 
     @precondition(lambda self: any(row.startable() and row.crashes + 1 < row.max_crashes for row in self.model.rows))
     @rule(number=NUMBER, cancel=st.booleans(), again=AGAIN)
