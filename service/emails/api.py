@@ -27,7 +27,7 @@ from service.emails.senders import api as senders
 from service.emails.stored import content as stored_content
 from service.emails.suppressions import api as suppressions
 from service.emails.transports import api as transports
-from service.emails.trial import TrialEmailOut, read_trial, trial_letter
+from service.emails.trial import TrialEmailOut, default_recipient, read_trial, trial_letter
 from service.emails.unsubscribe import api as unsubscribe
 from service.emails.windows import release
 from service.errors import Conflict, NotFound
@@ -197,10 +197,12 @@ async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut
 async def send_test_email(request: Request, email_to: EmailTo = None) -> Response[TrialEmailOut]:
     """Queue a test email to `email_to`, or `to` of the body; return its task id at once.
 
-    Without either it goes to the service's own sender address.
+    Without either it goes to the service's own sender address; to `delivered@simulator.callboard.test` where that is
+    an address of this machine only and the mail server is the development mailbox.
     """
-    wanted = await read_trial(request, email_to)
-    letter = trial_letter(wanted.to or Office.of(request.app.state.runtime).house.sender.addr_spec)
+    wanted, state = await read_trial(request, email_to), request.app.state
+    default = default_recipient(Office.of(state.runtime).house.sender, mailbox=state.settings.smtp_mailbox)
+    letter = trial_letter(wanted.to or default)
     got = await _accept(request, letter, _test_answer)
     return got.answer.response(replayed=got.outcome is Outcome.REPLAYED)
 

@@ -3,7 +3,9 @@
 import msgspec
 
 from service.emails import letters
+from service.emails.addresses import Address, AddressRefused, parse_address
 from service.emails.schemas import EmailRequest
+from service.emails.simulator import DOMAIN
 from service.errors import Fault, Invalid
 from service.web import Request
 from service.web.decoding import decode
@@ -34,6 +36,20 @@ async def read_trial(request: Request, email_to: str | None) -> TrialEmailReques
     if found.to is not None:
         raise Invalid([Fault("/to", "`email_to` in the address says it already: give one of them.")])
     return TrialEmailRequest(to=email_to)
+
+
+def default_recipient(sender: Address, *, mailbox: bool) -> str:
+    """Return the address for a request that names none: the service's sender.
+
+    A sender that only this machine knows, as `callboard@localhost`, receives no email. Where the mail server is the
+    development mailbox, the simulator's `delivered@` replaces it.
+    """
+    if mailbox:
+        try:
+            parse_address(sender.addr_spec)
+        except AddressRefused:
+            return f"delivered@{DOMAIN}"
+    return sender.addr_spec
 
 
 def trial_letter(to: str) -> EmailRequest:

@@ -154,6 +154,14 @@ def test_a_mail_goes_all_the_way_to_the_mailbox(up: Up) -> None:
     up.until(lambda: 'mail_received subject="all the way"' in up.said, "told")
 
 
+def test_a_test_email_needs_no_recipient_and_no_sender(up: Up) -> None:
+    facts = up.facts()
+    key = {"Authorization": f"Bearer {facts['key']}"}
+    bare = httpx.post(f"{facts['api']}/send-test-email", headers=key, timeout=60)
+    assert bare.status_code == 202, bare.text
+    up.until(lambda: arrived(facts, "Test email"), "in the mailbox")
+
+
 def test_the_line_to_paste_works(up: Up) -> None:
     if shutil.which("curl") is None:
         lacking("there is no curl to paste the line into")

@@ -1,6 +1,7 @@
 """The emails API on real Postgres and Valkey."""
 
 import asyncio
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from service.settings import Settings
-from tests.service.conftest import MakeKey
+from tests.service.conftest import MakeKey, client_of
 from tests.service.emails.posting import HELLO, execute_sql, happened, look, mailing_to, post, work
 from workers.runtime import Runtime
 
@@ -284,6 +285,21 @@ async def test_send_test_email_answers_with_a_message_and_the_task_id(api: httpx
     task = await api.get(bare.headers["location"])
     assert (task.status_code, task.json()["status"]) == (200, "PENDING")
     assert (await api.post("/send-test-email", json={"to": "nobody"})).status_code == 422
+
+
+@pytest.mark.parametrize(("smtp_mailbox", "status"), [(True, 202), (False, 422)])
+async def test_a_bare_send_test_email_works_beside_the_development_mailbox_with_no_sender_set(
+    settings: Settings, make_key: MakeKey, mailbox: Any, smtp_mailbox: bool, status: int
+) -> None:
+    started = dataclasses.replace(settings, mail_from=Settings().mail_from, smtp_mailbox=smtp_mailbox)
+    async with client_of(started) as api:
+        api.headers["Authorization"] = f"Bearer {await make_key()}"
+        bare = await api.post("/send-test-email")
+        assert bare.status_code == status, bare.text
+        if status == 202:
+            await work(bare.json())
+            (mail,) = await mailbox.wait(1)
+            assert list(mail.recipients) == ["delivered@simulator.callboard.test"]
 
 
 async def test_send_test_email_goes_to_the_address_in_the_query(api: httpx.AsyncClient, mailbox: Any) -> None:
