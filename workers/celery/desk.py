@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +92,20 @@ class Desk:
         except Poison as poison:
             self._reject(parcel)
             self.bury(parcel, str(poison), forged=not self._is_ours(received))
-            if self.results is not None and received is not None and not received.headers.get("ignore_result"):
-                self.results.fail(received.id, str(poison))
+            self._store_failure(received, str(poison))
         except Exception as error:
             log.exception("message_unreadable")
             self._reject(parcel)
             self.bury(parcel, f"{type(error).__name__}: {error}", forged=not self._is_ours(received))
+
+    def fail(self, envelope: bytes, reason: str) -> None:
+        """Stores the failure of a message that is buried without another attempt: it has cost too many workers."""
+        with suppress(Poison):
+            self._store_failure(read(envelope), reason)
+
+    def _store_failure(self, received: Received | None, reason: str) -> None:
+        if self.results is not None and received is not None and not received.headers.get("ignore_result"):
+            self.results.fail(received.id, reason)
 
     def bury(self, parcel: Parcel, reason: str, *, forged: bool = False) -> None:
         """Puts a message with the dead letters, with its reason; one that is `forged` apart from the others."""

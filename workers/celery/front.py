@@ -44,6 +44,7 @@ class Front:
             lease=self.options.lease,
             max_crashes=self.desk.max_crashes,
             lost=self._mourn,
+            failed=self.desk.fail,
             queues=lambda: self.intake.queues,
         )
         self._started = False

@@ -58,6 +58,7 @@ class Watchdog:
         lease: float,
         max_crashes: Callable[[str], int],
         lost: Callable[[str, bytes], None],
+        failed: Callable[[bytes, str], None],
         queues: Callable[[], list[str]],
     ) -> None:
         self.lag = 0.0
@@ -68,6 +69,7 @@ class Watchdog:
         self._lease = lease
         self._max_crashes = max_crashes
         self._lost = lost
+        self._failed = failed
         self._queues = queues
         self._name = f"{owner().partition('#')[0]}#{os.getpid()}"
         timeout = max(0.5, lease / 4)
@@ -174,6 +176,8 @@ class Watchdog:
         else:
             reason = f"its worker died {following.crashes} times while it ran"
             log.error("message_buried", reason=reason)
+            with suppress(RuntimeError):  # the loop is closed; first, so that a lost answer of Redis loses no result
+                self._loop.call_soon(self._failed, following.envelope, reason)
             letter = {"reason": reason, "at": time.time(), "key": key.decode(), "envelope": following.envelope}
             self._call(BURY, [mine, self._keys.dead], [name, msgspec.msgpack.encode(letter), DEAD_KEPT])
 
