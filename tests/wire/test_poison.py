@@ -8,13 +8,17 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from service.dev.stack import Stack
 from tests.wire.process import ROOT, Worker, client, eventually, inspect
+from workers.celery.control import requeue_dead
+from workers.celery.keys import Keys
 from workers.envelope import encode, encode_body
 from workers.message import Message
 
@@ -144,3 +148,44 @@ def test_a_dead_letter_can_be_put_back(worker: Worker, stack: Stack, server: red
     )
     assert answer[worker.node] == {"ok": "1 put back"}
     eventually(lambda: server.llen("workers:dead") == 1, "it was tried again")
+
+
+def test_what_is_put_back_and_fails_again_meanwhile_is_counted_once(
+    worker: Worker, stack: Stack, server: redis.Redis
+) -> None:
+    server.lpush("default", *[header("task", f"demo.nobody{number}") for number in range(120)])
+    eventually(lambda: server.llen("workers:dead") == 120, "all are with the dead letters")
+    [answer] = client(stack.redis_url).control.broadcast(
+        "requeue_dead", arguments={"limit": 1000}, destination=[worker.node], reply=True, timeout=60, limit=1
+    )
+    assert answer[worker.node] == {"ok": "120 put back"}
+    eventually(lambda: server.llen("workers:dead") == 120, "each has failed again")
+
+
+class Interrupted(redis.Redis):
+    """A connection in whose midst somebody else puts back what is left, and all of it fails again."""
+
+    calls = 0
+
+    def lindex(self, name: Any, index: int) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            left: Any = self.lrange(name, 0, -1)
+            self.delete(name)
+            for number, entry in enumerate(left):
+                self.lpush(name, msgspec.msgpack.encode({**msgspec.msgpack.decode(entry), "at": 2.0 + number}))
+        return super().lindex(name, index)
+
+
+def test_what_somebody_else_put_back_meanwhile_is_not_put_back_twice(stack: Stack, server: redis.Redis) -> None:
+    letters = [
+        msgspec.msgpack.encode({"reason": "r", "at": 1.0, "key": "unserved", "envelope": header("id", f"i{number}")})
+        for number in range(7)
+    ]
+    server.lpush("workers:dead", *letters)
+    with Interrupted.from_url(stack.redis_url) as connection:
+        front = SimpleNamespace(redis=connection, keys=Keys(""))
+        state = SimpleNamespace(consumer=SimpleNamespace(pool=SimpleNamespace(front=front)))
+        assert requeue_dead(state) == {"ok": "2 put back"}
+    assert (server.llen("unserved"), server.llen("workers:dead")) == (2, 5)
+    server.delete("unserved", "workers:dead")

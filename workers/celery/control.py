@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from workers.celery.front import Front
     from workers.celery.reading import Received
 
+PAGE = 50
+"""Dead letters that are read in one round trip."""
 LISTED = 200
 """Entries a listing shows at most."""
 SHOWN = 64_000
@@ -84,13 +87,25 @@ def requeue_dead(state: Any, limit: int = 100, **_: Any) -> Any:
     if (front := _front(state)) is None:
         return ok("nothing to put back")
     redis: Any = front.redis
-    count = 0
-    for _n in range(min(int(limit), redis.llen(front.keys.dead))):  # what fails again meanwhile is not taken twice
-        if (letter := redis.lindex(front.keys.dead, -1)) is None:
-            break
+    wanted, count = _oldest(redis, front.keys.dead, int(limit)), 0
+    while wanted and (letter := redis.lindex(front.keys.dead, -1)) is not None:
+        if (digest := sha256(letter).digest()) not in wanted:
+            break  # it failed meanwhile, perhaps once more
+        wanted.discard(digest)
         found = msgspec.msgpack.decode(letter)
         count += redis.eval(REVIVE.text, 2, front.keys.dead, found["key"], letter, found["envelope"])
     return ok(f"{count} put back")
+
+
+def _oldest(redis: Any, dead: str, limit: int) -> set[bytes]:
+    """Digests of the letters that are there now, at most `limit`: what fails meanwhile is not put back with them."""
+    found: set[bytes] = set()
+    for start in range(0, limit, PAGE):
+        page = redis.lrange(dead, -min(start + PAGE, limit), -start - 1)
+        found.update(sha256(letter).digest() for letter in page)
+        if len(page) < PAGE:
+            break
+    return found
 
 
 def _delayed(front: Front, hostname: str, member: bytes, due: float) -> dict[str, Any]:
