@@ -7,16 +7,18 @@ It ends with 1 where a test passes on a product that is broken.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+TEARDOWN_SECONDS = 10.0
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".callboard")
 
 
@@ -139,15 +141,35 @@ def copied(mutant: Mutant | None) -> Iterator[Path]:
         yield place
 
 
-def passes(place: Path, test: str, log: Path) -> bool:
-    """Whether a test passes on the product in this place."""
+def passes(place: Path, test: str, log: Path, seconds: float | None = None) -> bool:
+    """Whether a test passes on the product in this place. Raises TimeoutError where it takes longer than `seconds`."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", test]
-    with log.open("wb") as output:
-        done = subprocess.run(command, cwd=place, env=environ, stdout=output, stderr=output, check=False)
-    if done.returncode not in {0, 1}:  # neither passed nor failed
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=place, env=environ, stdout=output, stderr=output, start_new_session=True
+        ) as running,
+    ):
+        try:
+            code = running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{test} takes longer than {seconds} s") from None
+        finally:
+            _end(running)
+    if code not in {0, 1}:  # neither passed nor failed
         raise RuntimeError(f"{test} could not be run; see {log}")
-    return done.returncode == 0
+    return code == 0
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    """Interrupt pytest, so that it stops its servers; kill it and its group where that takes longer than a while."""
+    if running.poll() is None:
+        running.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(TEARDOWN_SECONDS)
+    if running.returncode is None:
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def main(words: Sequence[str]) -> int:
