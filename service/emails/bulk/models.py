@@ -13,13 +13,71 @@ from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
+from service.db import Base
 from service.emails.schemas import TemplateRef
 from workers.message import Gate
 
 ACTOR = "emails.expand_bulk"
 AT_ONCE = 1_000
 """Mails of one bulk that are under way at once: others have their turn between them."""
+
+_NOW = func.clock_timestamp()
+_COUNTS = ("total", "duplicates", "refused", "expanded", "last_seq", "next_seq")
+
+bulks = Table(
+    "bulks",
+    Base.metadata,
+    Column("id", PgUUID, primary_key=True),
+    Column("tenant_id", PgUUID, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("name", Text),
+    Column("request_id", Text),
+    Column("request", JSONB, nullable=False),
+    Column("pace", Integer),
+    Column("period", Double),
+    Column("scheduled_at", DateTime(timezone=True)),
+    *(Column(name, Integer, nullable=False, server_default=text("0")) for name in _COUNTS),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("ended_at", DateTime(timezone=True), comment="when it was seen first that nothing of it waits any more"),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint("status IN ('open', 'running', 'paused', 'canceled')", name="status"),
+    Index("bulks_tenant_id", "tenant_id", "id"),
+    Index("bulks_running", "id", postgresql_where=text("ended_at IS NULL AND status = 'running'")),
+    postgresql_with={"fillfactor": 70},
+)
+
+bulk_recipients = Table(
+    "bulk_recipients",
+    Base.metadata,
+    Column("bulk_id", PgUUID, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("tenant_id", PgUUID, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("to_", Text, nullable=False),
+    Column("locale", Text),
+    Column("variables", JSONB, nullable=False, server_default=text("'{}'")),
+    UniqueConstraint("bulk_id", "address", name="uq_bulk_recipients_address"),
+    ForeignKeyConstraint(["bulk_id"], ["bulks.id"], name="fk_bulk_recipients_bulk_id_bulks", ondelete="CASCADE"),
+)
 
 
 class BulkStatus(StrEnum):
