@@ -77,7 +77,8 @@ async def test_the_status_shows_dependencies_and_queues(
     await store(engine)
     stream, console = screen()
     assert await status.run(settings, console) == 0
-    assert "ready" in stream.getvalue()
+    assert "degraded" in stream.getvalue()
+    assert "No worker runs" in stream.getvalue()
     assert "normal" in stream.getvalue()
 
 
