@@ -23,11 +23,12 @@ from service.emails.dead_addresses import suppress_dead
 from service.emails.draft import Draft
 from service.emails.faults import Refused
 from service.emails.followup import fence_detail
-from service.emails.inbound.simulated import hear
+from service.emails.inbound.simulated import take_in
 from service.emails.library.renderers import Busy
 from service.emails.mailer import SendingDisabled, Sent
 from service.emails.models import ACTOR, Lane, Status
 from service.emails.office import Office
+from service.emails.simulator import is_simulated, reports
 from service.emails.smtp import Backoff as Pause
 from service.emails.smtp import Kind, ServerReply, SmtpError
 from service.emails.stored import Stored
@@ -88,7 +89,8 @@ async def send_email(email_id: UUID) -> None:
         return
 
     async def before_dot(refused: Mapping[str, ServerReply]) -> None:
-        await context.fence(fence_detail(refused, partial(continuation, stored)))
+        later = simulated_reports(stored, refused) if is_simulated(stored.mode, stored.wanted) else None
+        await context.fence(fence_detail(refused, partial(continuation, stored), later))
 
     try:
         sent = await office.mailer.send(
@@ -109,8 +111,15 @@ async def send_email(email_id: UUID) -> None:
     except SendingDisabled as error:
         raise Dead("MAIL_SEND is false", {"reason": "sending_disabled"}) from error
     context.report(**told(sent), **({"suppressed": stored.suppressed} if stored.suppressed else {}))
-    await hear(stored, sent.reports)
     await suppress_dead(stored, sent.reply.refused)
+
+
+@actor(name="emails.report_simulated", queue="email", max_retries=50, time_limit=300)
+async def report_simulated(email_id: UUID, recipients: list[str]) -> None:
+    """Take in what simulated recipients report of an email; its message is put by the settling of that of the email."""
+    stored = await Office.of_loop().loader.load(email_id)
+    if stored is not None:
+        await take_in(stored, reports(recipients))
 
 
 @actor(
@@ -190,6 +199,15 @@ def continuation(stored: Stored, delay: float) -> Message:
         tenant_id=stored.tenant_id,
     )
     return how.message(id)
+
+
+def simulated_reports(stored: Stored, refused: Mapping[str, ServerReply]) -> Message | None:
+    """The message that takes in what simulated recipients report once the email is sent; None where none reports."""
+    reporting = [str(each.recipient) for each in reports(stored.wanted) if each.recipient not in refused]
+    if not reporting:
+        return None
+    how = report_simulated.options(priority=Lane(stored.lane).priority, tenant_id=stored.tenant_id)
+    return how.message(stored.id, reporting)
 
 
 def verdict(error: SmtpError, attempt: int, age: timedelta) -> Retry | Dead | Uncertain:

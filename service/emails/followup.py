@@ -20,18 +20,23 @@ Continue = Callable[[float], Message]
 """Makes the message that sends an email's continuation after so many seconds."""
 
 
-def fence_detail(refused: Mapping[str, ServerReply], continuation: Continue) -> dict[str, Any] | None:
-    """Return what the fence stores of recipients refused beside accepted ones; None where there are none.
+def fence_detail(
+    refused: Mapping[str, ServerReply], continuation: Continue, reports: Message | None = None
+) -> dict[str, Any] | None:
+    """Return what the fence stores of recipients refused beside accepted ones, and of a simulated email; None where
+    there is nothing.
 
+    `reports` is put once the email is sent (trigger `emails_put_reports`).
     `replies` holds one entry per refused recipient. `continuation`, where some are deferred, has their addresses and
     the message that sends them their email, as the trigger reads both.
     """
+    later = {} if reports is None else {"reports": spec(reports)}
     if not refused:
-        return None
+        return later or None
     verdicts = {address: _verdict(reply) for address, reply in refused.items()}
     deferred = [address for address, verdict in verdicts.items() if verdict.kind is Kind.TEMPORARY]
     message = continuation(_delay([verdicts[address] for address in deferred])) if deferred else None
-    found: dict[str, Any] = {
+    found: dict[str, Any] = later | {
         "replies": {
             address: {
                 "status": "deferred" if address in deferred else "refused",

@@ -11,7 +11,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.emails.inbound.report import Report
 from service.emails.inbound.tags import Tags
 from service.emails.large import Large
 from service.emails.mime import Mail, build
@@ -35,11 +34,10 @@ class SendingDisabled(Exception):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What became of a mail that was taken: the server's reply, and what simulated receivers report of it."""
+    """What became of a mail that was taken: the server's reply."""
 
     reply: Reply
     simulated: bool = False
-    reports: tuple[Report, ...] = ()
 
 
 class Mailer:
@@ -73,18 +71,17 @@ class Mailer:
         SmtpError, MimeRefused, SendingDisabled, and whatever `before_dot` raises.
         """
         data = await _build(mail) if isinstance(mail, Mail) else b""
-        simulated = mode != "live" or is_simulated(recipients)
-        answer = simulate(recipients, attempt) if simulated else None
+        answer = simulate(recipients, attempt) if is_simulated(mode, recipients) else None
         if answer is not None and not self._mailbox:
             if isinstance(mail, Large):
                 await self._try_out(mail)
-            await before_dot(answer.reply.refused)
-            return Sent(answer.reply, True, answer.reports)
+            await before_dot(answer.refused)
+            return Sent(answer, True)
         if not self._enabled:
             raise SendingDisabled
         taken = recipients
         if answer is not None:
-            taken, before_dot = answer.reply.accepted, _with(answer.reply.refused, before_dot)
+            taken, before_dot = answer.accepted, _with(answer.refused, before_dot)
         if way.signer is not None and data:
             data = await self._signers.sign(way.signer, data)
         transport = self.transport if answer is not None or way.relay is None else await self._relay(way.relay)
@@ -104,8 +101,7 @@ class Mailer:
             )
         if answer is None:
             return Sent(reply)
-        refused = {**answer.reply.refused, **reply.refused}
-        return Sent(msgspec.structs.replace(reply, refused=refused), reports=answer.reports)
+        return Sent(msgspec.structs.replace(reply, refused={**answer.refused, **reply.refused}))
 
     @staticmethod
     async def _try_out(mail: Large) -> None:

@@ -25,26 +25,19 @@ LATER = {
     ),
     "complained": Report(action="complained", key="", source="simulator", stated=True),
 }
-"""What receivers report of a mail they took, by the word; whoever takes it in names the mail and makes the key."""
+"""What receivers report of a mail they took, by the word; `inbound.simulated` names the mail and makes the key."""
 DEFERRALS = 2  # attempts that deferred@ turns away before it takes the mail
 
 _REFUSED = ServerReply(550, "5.1.1 simulated: no such user")
 _DEFERRED = ServerReply(451, "4.7.1 simulated: greylisted, try again")
 
 
-class Simulated(msgspec.Struct, frozen=True):
-    """A simulated yes; `reports` are what the receivers say of it later."""
-
-    reply: Reply
-    reports: tuple[Report, ...]
+def is_simulated(mode: str, recipients: Sequence[str]) -> bool:
+    """Whether an email of this mode to these recipients is simulated: one of a test key, or for the simulator only."""
+    return mode != "live" or all(recipient.endswith(f"@{DOMAIN}") for recipient in recipients)
 
 
-def is_simulated(recipients: Sequence[str]) -> bool:
-    """Whether every recipient is the simulator's."""
-    return all(recipient.endswith(f"@{DOMAIN}") for recipient in recipients)
-
-
-def simulate(recipients: Sequence[str], attempt: int) -> Simulated:
+def simulate(recipients: Sequence[str], attempt: int) -> Reply:
     """Answer for the server: any recipient's magic word counts, all others accept.
 
     Raises SmtpError: temporary for `deferred@` at its first two attempts, permanent when nobody but `refused@` is left.
@@ -56,10 +49,13 @@ def simulate(recipients: Sequence[str], attempt: int) -> Simulated:
     if len(refused) == len(words):
         raise refusal(Phase.RCPT, _REFUSED, DOMAIN, refused)
     accepted = tuple(recipient for recipient in recipients if recipient not in refused)
-    reply = Reply(code=250, text="2.0.0 simulated: accepted", host=DOMAIN, accepted=accepted, refused=refused)
-    later = ((recipient, LATER.get(words[recipient] or "")) for recipient in accepted)
-    reports = tuple(msgspec.structs.replace(report, recipient=recipient) for recipient, report in later if report)
-    return Simulated(reply, reports)
+    return Reply(code=250, text="2.0.0 simulated: accepted", host=DOMAIN, accepted=accepted, refused=refused)
+
+
+def reports(recipients: Sequence[str]) -> list[Report]:
+    """Return what these recipients report of an email after they accepted it; most report nothing."""
+    later = ((recipient, LATER.get(magic(recipient) or "")) for recipient in recipients)
+    return [msgspec.structs.replace(report, recipient=recipient) for recipient, report in later if report]
 
 
 def magic(recipient: str) -> str | None:

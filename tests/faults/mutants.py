@@ -35,7 +35,7 @@ MUTANTS = (
     Mutant(
         "the fence stores no reply to a recipient",
         "service/emails/actors.py",
-        (("fence_detail(refused, partial(continuation, stored))", "None"),),
+        (("fence_detail(refused, partial(continuation, stored), later)", "None"),),
         "tests/service/emails/test_recipients.py::test_a_definite_no_to_the_dot_tries_each_recipient_by_itself_once",
     ),
     Mutant(

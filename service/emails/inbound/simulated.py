@@ -1,4 +1,4 @@
-"""What simulated receivers report takes the way of every other report, in the attempt that sends the mail."""
+"""What simulated recipients report takes the way of every other report, after the email is sent."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,8 @@ from service.emails.stored import Stored
 from workers.runtime import Runtime
 
 
-async def hear(stored: Stored, reports: Sequence[Report]) -> None:
-    """Take in what is said of a mail that was just sent; a second attempt at the same mail says nothing new."""
-    if not reports:
-        return
+async def take_in(stored: Stored, reports: Sequence[Report]) -> None:
+    """Take in what is reported of an email that was sent; reports that were taken in before change nothing."""
     engine = Runtime.of_loop().engine
     async with AsyncSession(engine) as session, session.begin():
         for report in reports:

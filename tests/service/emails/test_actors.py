@@ -269,39 +269,6 @@ async def test_a_mail_that_expired_is_never_sent(post: Post) -> None:
     assert post.sink.mails == []
 
 
-@pytest.mark.parametrize(
-    ("to", "statuses"),
-    [
-        ("delivered@simulator.callboard.test", ["delivered"]),
-        ("bounced+7@simulator.callboard.test", ["bounced"]),
-        ("complained@simulator.callboard.test", ["complained"]),
-        ("refused+x@simulator.callboard.test", ["failed"]),
-        ("deferred@simulator.callboard.test", ["queued", "queued", "sent"]),
-        ("anybody@example.org", ["sent"]),
-    ],
-)
-async def test_mail_of_a_test_key_never_leaves_the_machine(post: Post, to: str, statuses: list[str]) -> None:
-    id = await post.enqueue(mode="test", to=to)
-    for status in statuses:
-        await post.work(id)
-        assert (await post.look(id)).status == status
-    assert post.sink.sessions == []
-    told = {event.event: event for event in await post.events(id)}
-    assert status in told
-    assert status == "failed" or told["sent"].detail["simulated"]
-    assert [row["address"] for row in await post.sql("SELECT address FROM suppressions WHERE mode = 'test'")] == (
-        [to] if status in {"bounced", "complained", "failed"} else []
-    )
-
-
-async def test_mail_of_a_test_key_reaches_the_development_mailbox_but_not_for_magic_refusals(post_to: MakePost) -> None:
-    async with Sink() as sink, post_to(sink, SMTP_MAILBOX="true") as post:
-        await post.work(await post.enqueue(mode="test"))
-        await post.work(await post.enqueue(mode="test", to="refused@simulator.callboard.test"))
-        await post.work(await post.enqueue(to=["delivered@simulator.callboard.test"]))
-        assert [mail.recipients for mail in sink.mails] == [["ada@example.org"], ["delivered@simulator.callboard.test"]]
-
-
 async def test_with_sending_off_a_mail_fails_says_why_and_can_be_requeued(post_to: MakePost) -> None:
     async with Sink() as sink, post_to(sink, MAIL_SEND="false") as post:
         id = await post.enqueue()

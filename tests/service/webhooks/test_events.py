@@ -1,5 +1,6 @@
 """Events are written where the records change: for whom it concerns, in one go, and at no cost where nobody listens."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.service.conftest import MakeKey
 from tests.service.jobs.bench import REQUEST
 from tests.service.webhooks.conftest import OpenDesk, Sql
 from tests.service.webhooks.standard import verified
+from workers.execution import Delivery, execute
 
 
 async def test_a_mail_that_was_sent_is_told_with_what_is_known_of_it(open_desk: OpenDesk) -> None:
@@ -47,6 +49,25 @@ async def test_who_subscribed_is_told_and_nobody_else(open_desk: OpenDesk, make_
         await desk.happen("sent", mode="test")
         await desk.work()
     assert [seen.path for seen in desk.server.seen] == ["/all"]
+
+
+async def test_a_simulated_email_is_sent_before_its_recipient_reports(
+    open_desk: OpenDesk, make_key: MakeKey, sql: Sql
+) -> None:
+    async with open_desk() as desk:
+        desk.api.headers["Authorization"] = f"Bearer {await make_key(mode='test')}"
+        await desk.endpoint()
+        email = {"to": "bounced@simulator.callboard.test", "subject": "Hello", "text": "Hi"}
+        assert (await desk.api.post("/v1/emails", json=email)).status_code == 202
+        for actor in ("emails.send_email", "emails.report_simulated"):
+            [message] = await sql("SELECT id FROM messages WHERE actor = :actor", actor=actor)
+            await execute(desk.runtime, Delivery(id=message["id"], actor=actor, durable=True))
+        await desk.work()
+        told = [json.loads(seen.body) for seen in desk.server.seen]
+    assert [(event["type"], event["data"]["status"]) for event in told] == [
+        ("email.sent", "sent"),
+        ("email.bounced", "bounced"),
+    ]
 
 
 async def test_a_batch_of_mails_is_one_set_of_events_in_the_same_transaction(open_desk: OpenDesk, sql: Sql) -> None:
