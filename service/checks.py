@@ -286,8 +286,8 @@ async def _redis(redis: Redis, prefix: str) -> list[Finding]:
             _warning(
                 "tasks-buried",
                 f"{tasks} failed for good and wait in Redis.",
-                "`callboard dead` lists each with its reason; `callboard requeue ID` queues one again, and"
-                " `callboard resolve ID --as done` removes it.",
+                "`callboard dead` and the console's dead letters list each with its reason; `callboard requeue ID`"
+                " queues one again, and `callboard resolve ID --as done` removes it.",
             )
         )
     if forged:

@@ -1,5 +1,6 @@
 """What every page shows besides its own: findings of the operational checks, and the counts in the navigation."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -7,13 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from service.checks import DEAD
 from service.console.reasons import BOUNCE
 
 FRESH_SECONDS = 3.0
 MAX_TENANTS = 1_000  # whose counts a process remembers
+REDIS_SECONDS = 0.5
 MOST = 999  # messages of a kind that are counted
 
 COUNTS = text(f"""
@@ -48,8 +53,8 @@ class Attention(msgspec.Struct, frozen=True):
 class Counter:
     """Counts for the navigation, at most once in a few seconds for each tenant."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: AsyncEngine, redis: Redis, prefix: str) -> None:
+        self._engine, self._redis, self._prefix = engine, redis, prefix
         self._known: OrderedDict[UUID, tuple[float, dict[str, Count]]] = OrderedDict()
 
     async def counts(self, tenant_id: UUID) -> Mapping[str, Count]:
@@ -58,20 +63,29 @@ class Counter:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         async with self._engine.connect() as connection:
-            found = await _count(connection, tenant_id)
+            found = await _count(connection, tenant_id, await self._buried())
         self._known[tenant_id] = time.monotonic() + FRESH_SECONDS, found
         self._known.move_to_end(tenant_id)
         while len(self._known) > MAX_TENANTS:
             self._known.popitem(last=False)
         return found
 
+    async def _buried(self) -> int:
+        """Count the failed tasks that only Redis keeps; none where it does not respond, which the findings report."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                waiting: Any = self._redis.llen(f"{self._prefix}{DEAD}")
+                return int(await waiting)
+        except (RedisError, OSError):  # a timeout is an OSError
+            return 0
 
-async def _count(connection: AsyncConnection, tenant_id: UUID) -> dict[str, Count]:
+
+async def _count(connection: AsyncConnection, tenant_id: UUID, buried: int) -> dict[str, Count]:
     values = {"tenant_id": tenant_id, "most": MOST + 1}
     row = (await connection.execute(COUNTS, values)).one()
     running = (await connection.execute(BROADCASTS, values)).scalar_one()
     found = {
-        "/console/dead-letters": Count(row.dead, "bad", "need attention"),
+        "/console/dead-letters": Count(row.dead + buried, "bad", "need attention"),
         "/console/webhooks": Count(row.failing, "bad", "failing"),
         "/console/bulk": Count(running, "busy", "not finished"),
     }
@@ -80,7 +94,8 @@ async def _count(connection: AsyncConnection, tenant_id: UUID) -> dict[str, Coun
 
 async def attention(state: Any, tenant_id: UUID) -> Attention:
     """Gather what the frame of a page shows."""
-    counter: Counter = state.runtime.state.setdefault("console.counter", Counter(state.engine))
+    prefix = state.settings.redis_key_prefix
+    counter: Counter = state.runtime.state.setdefault("console.counter", Counter(state.engine, state.redis, prefix))
     checks = state.get("checks")
     findings = [] if checks is None else await checks.findings()
     return Attention(findings, await counter.counts(tenant_id))

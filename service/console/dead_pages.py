@@ -9,12 +9,15 @@ from litestar.params import FromPath
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.console import buried_letters
+from service.console.buried_letters import BURIED
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.reasons import BOUNCE, REASON, plain_reason
 from service.console.visiting import form, question
 from service.emails.models import ACTOR
 from service.errors import NotFound
+from service.tasks.buried import Buried
 from service.web import Request
 from workers.ledger.schema import State
 
@@ -53,10 +56,18 @@ async def listing(request: Request) -> Response[str]:
     kind = "bounces" if asked.get("kind") == "bounces" else "attention"
     group = {name: asked.get(name, "") for name in ("state", "actor", "reason")}
     before = uuid_or_none(asked.get("before"))
+    kept = await buried_letters.kept(request)
     async with request.app.state.engine.connect() as connection:
-        counts = (await connection.execute(COUNTS, {"tenant_id": tenant, "most": MOST})).mappings().one()
-        groups = await _groups(connection, tenant, kind)
-        found = await _letters(connection, tenant, kind, group, before)
+        counts = dict((await connection.execute(COUNTS, {"tenant_id": tenant, "most": MOST})).mappings().one())
+        groups: list[Any] = list(await _groups(connection, tenant, kind))
+        found: list[Any] = []
+        if group["state"] != BURIED:
+            found += await _letters(connection, tenant, kind, group, before)
+    counts["attention"] += len(kept)
+    if kind == "attention":
+        groups += buried_letters.groups(kept)
+        found += buried_letters.letters(kept, group, before)
+        found.sort(key=lambda letter: letter["id"], reverse=True)
     more = str(found[LIMIT - 1]["id"]) if len(found) > LIMIT else None
     return page(
         request, "dead_letters.html", groups=groups, letters=found[:LIMIT], counts=counts, kind=kind, more=more,
@@ -67,23 +78,27 @@ async def listing(request: Request) -> Response[str]:
 
 @post("/dead-letters/{verb:str}", status_code=200)
 async def act(request: Request, verb: FromPath[str]) -> Response[Any]:
-    """Requeue, or mark as delivered or not, what was selected: single letters or a whole group, once confirmed."""
+    """Requeue, or mark as delivered, not delivered or done, what was selected, letters or a group, once confirmed."""
     asked, tenant = await form(request), request.user.tenant_id
     if verb not in VERBS:
         raise NotFound("There is nothing at this path.")
     async with request.app.state.engine.connect() as connection:
         chosen = await _chosen(connection, tenant, asked)
         rows = (await connection.execute(STATES, {"tenant_id": tenant, "ids": chosen})).mappings().all()
-    rows = [row for row in rows if verb == "requeue" or row["state"] != State.DEAD]
-    if not rows:
+    kept = await _kept(request, asked, chosen, len(rows)) if verb in FOR_REDIS else []
+    rows = [row for row in rows if verb == "requeue" or (verb != "done" and row["state"] != State.DEAD)]
+    number = len(rows) + len(kept)
+    if not number:
         return to("/console/dead-letters?done=nothing")
     if not confirmed(asked):
-        return ask(request, _question(verb, rows, asked))
+        return ask(request, _question(verb, rows, kept, asked))
     done = await _do(request, verb, [row["id"] for row in rows])
+    done += await buried_letters.move(request, kept, again=verb == "requeue")
     if verb != "requeue":
-        return to(f"/console/dead-letters?done={'settled' if done else 'nothing'}&n={done}")
-    word = "requeued" if done == len(rows) else "partly-requeued"
-    return to(f"/console/dead-letters?done={word}&n={done}&of={len(rows)}")
+        word = "nothing" if not done else "removed" if verb == "done" else "settled"
+        return to(f"/console/dead-letters?done={word}&n={done}")
+    word = "requeued" if done == number else "partly-requeued"
+    return to(f"/console/dead-letters?done={word}&n={done}&of={number}")
 
 
 async def latest(connection: AsyncConnection, tenant_id: UUID, limit: int) -> Sequence[RowMapping]:
@@ -118,9 +133,24 @@ async def _letters(
 async def _chosen(connection: AsyncConnection, tenant_id: UUID, asked: Mapping[str, list[str]]) -> list[UUID]:
     if "group" not in asked:
         return [found for each in asked.get("id", []) if (found := uuid_or_none(each)) is not None]
-    state, actor, reason = (*asked["group"][0].replace("\r\n", "\n").split("\n", 2), "", "")[:3]
-    values = {"tenant_id": tenant_id, "state": state, "actor": actor, "reason": reason, "most": MOST}
+    group = _group(asked)
+    if group["state"] == BURIED:
+        return []
+    values = {"tenant_id": tenant_id, **group, "most": MOST}
     return list((await connection.execute(OF_GROUP, values)).scalars())
+
+
+def _group(asked: Mapping[str, list[str]]) -> dict[str, str]:
+    state, actor, reason = (*asked["group"][0].replace("\r\n", "\n").split("\n", 2), "", "")[:3]
+    return {"state": state, "actor": actor, "reason": reason}
+
+
+async def _kept(request: Request, asked: Mapping[str, list[str]], ids: Sequence[UUID], rows: int) -> list[Buried]:
+    """Find what was selected and has no row; Redis is read only where that may be."""
+    group = _group(asked) if "group" in asked else {}
+    if group.get("state", BURIED) != BURIED or (not group and rows == len(ids)):
+        return []
+    return buried_letters.chosen(await buried_letters.kept(request), ids, group)
 
 
 async def _do(request: Request, verb: str, ids: Sequence[UUID]) -> int:
@@ -138,15 +168,21 @@ async def _do(request: Request, verb: str, ids: Sequence[UUID]) -> int:
     return done
 
 
-VERBS: dict[str, State | None] = {"requeue": None, "delivered": State.DONE, "not-delivered": State.DEAD}
+VERBS: dict[str, State | None] = {"requeue": None, "delivered": State.DONE, "not-delivered": State.DEAD, "done": None}
+FOR_REDIS = {"requeue", "done"}  # verbs for tasks that only Redis keeps
 
 
-def _question(verb: str, rows: Sequence[RowMapping], asked: Mapping[str, list[str]]) -> Question:
+def _question(
+    verb: str, rows: Sequence[RowMapping], kept: Sequence[Buried], asked: Mapping[str, list[str]]
+) -> Question:
     risky = sum(row["state"] != State.DEAD for row in rows)
     bounced = sum(row["bounced"] for row in rows)
-    what = many(len(rows), "task")
+    what = many(len(rows) + len(kept), "task")
     if verb == "requeue":
         title, label, words = f"Requeue {what}?", f"Requeue {what}", [f"{what} will run again."]
+    elif verb == "done":
+        title, label = f"Mark {what} as done?", "Mark as done"
+        words = [f"{what} of Celery clients will be removed from Redis and not run. This cannot be undone."]
     else:
         outcome = verb.replace("-", " ")
         title, label = f"Mark {what} as {outcome}?", f"Mark as {outcome}"
@@ -160,6 +196,7 @@ def _question(verb: str, rows: Sequence[RowMapping], asked: Mapping[str, list[st
         )
     if len(rows) == MOST:
         words.append(f"This changes {MOST:,} tasks, the most at a time. Repeat it for the rest.")
+    words += buried_letters.words(verb, kept)
     fields = [(name, value) for name in ("id", "group") for value in asked.get(name, [])]
     return Question(
         title=title, words=words, action=f"/console/dead-letters/{verb}", label=label, back="/console/dead-letters",

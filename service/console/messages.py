@@ -25,6 +25,7 @@ MESSAGES: dict[str, str | tuple[str, str]] = {
         "Requeued {n} of {of} tasks. The others had changed in the meantime.",
     ),
     "settled": ("Marked 1 email.", "Marked {n} emails."),
+    "removed": ("Marked 1 task as done.", "Marked {n} tasks as done."),
     "resent": "Sent as a new email. This page shows the copy, which has an id of its own.",
     "under-way": "No copy was sent: the email is still waiting or being sent.",
     "switched": "You are now acting for another tenant. Everything you do here applies to it.",

@@ -57,8 +57,33 @@ WORDS = {
     "BadArguments": "The task was called with arguments it does not accept",
     "BadResult": "The result cannot be stored",
     "TimeLimitExceeded": "It ran longer than its time limit",
+    "no_such_task": "No worker knows a task of this name",
+    "unsigned": "It has no valid signature (TASK_SIGNING_KEYS)",
+    "attempts_failed": "It failed at every attempt",
+    "put_off": "It was put off too often",
+    "rejected": "The task rejected its message",
+    "unreadable": "The message cannot be read",
     "unknown": "No reason was recorded",
 }
+
+BURIED = {
+    "no task is named": "no_such_task",
+    "its worker died": "Quarantined",
+    "broke ": "Quarantined",
+    "it bears no signature": "unsigned",
+    "arguments do not fit": "BadArguments",
+    "the result does not fit": "BadResult",
+    "the actor throws it": "Dead",
+    "gave up after": "attempts_failed",
+    "snoozed": "put_off",
+    "rejected": "rejected",
+}
+"""The code of a reason that a worker gives in Redis, by how the reason begins."""
+
+
+def buried_reason(text: str) -> str:
+    """Return the code of the reason of a task that only Redis keeps; any other reason is of an unreadable message."""
+    return next((code for beginning, code in BURIED.items() if text.startswith(beginning)), "unreadable")
 
 
 def plain_reason(code: Any) -> str:

@@ -1,6 +1,6 @@
 """Failed tasks of Celery clients that have no row: workers keep them in the Redis list `workers:dead`, newest first."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -41,25 +41,30 @@ async def read(redis: Redis, prefix: str = "") -> list[Buried]:
     return [_buried(entry, prefix) async for entry in _entries(redis, prefix)]
 
 
-async def requeue(redis: Redis, ids: Collection[UUID], prefix: str = "") -> set[UUID]:
-    """Put entries back on the queues they came from, each once; the ids of those that were there."""
-    return await _take(redis, ids, prefix, again=True)
+async def requeue(redis: Redis, ids: Collection[UUID], prefix: str = "") -> list[UUID]:
+    """Put entries back on the queues they came from, each once; the id of each that was there."""
+    return [id async for id in take(redis, await _of(redis, ids, prefix), prefix, again=True)]
 
 
-async def remove(redis: Redis, ids: Collection[UUID], prefix: str = "") -> set[UUID]:
-    """Delete entries; the ids of those that were there."""
-    return await _take(redis, ids, prefix, again=False)
+async def remove(redis: Redis, ids: Collection[UUID], prefix: str = "") -> list[UUID]:
+    """Delete entries; the id of each that was there."""
+    return [id async for id in take(redis, await _of(redis, ids, prefix), prefix, again=False)]
 
 
-async def _take(redis: Redis, ids: Collection[UUID], prefix: str, *, again: bool) -> set[UUID]:
-    moved = set()
-    for buried in await read(redis, prefix) if ids else ():
-        if buried.report.id in ids:
-            keys = [f"{prefix}{DEAD}", *([buried.key] if again else [])]
-            taken: Any = redis.eval(TAKE, len(keys), *keys, buried.entry, buried.envelope)
-            if await taken:
-                moved.add(buried.report.id)
-    return moved
+async def take(redis: Redis, entries: Iterable[Buried], prefix: str, *, again: bool) -> AsyncIterator[UUID]:
+    """Take entries from the list, `again` back to their queues; yield the id of each that was still there.
+
+    An entry that fails again is another entry: it is neither taken nor counted twice. Raises what Redis does.
+    """
+    for buried in entries:
+        keys = [f"{prefix}{DEAD}", *([buried.key] if again else [])]
+        taken: Any = redis.eval(TAKE, len(keys), *keys, buried.entry, buried.envelope)
+        if await taken:
+            yield buried.report.id
+
+
+async def _of(redis: Redis, ids: Collection[UUID], prefix: str) -> list[Buried]:
+    return [buried for buried in await read(redis, prefix) if buried.report.id in ids] if ids else []
 
 
 async def _entries(redis: Redis, prefix: str) -> AsyncIterator[bytes]:

@@ -91,7 +91,7 @@ async def requeue(
             await ledger.close()
         if left := [id for id in wanted if id not in moved]:
             async with _redis(settings) as client:
-                moved |= await buried.requeue(client, left, settings.redis_key_prefix)
+                moved.update(await buried.requeue(client, left, settings.redis_key_prefix))
         return await _tell(engine, wanted, moved, "queued again")
 
 
@@ -104,7 +104,7 @@ async def resolve(settings: Settings, ids: Sequence[str], *, state: str, reason:
             moved = set(await settle(connection, wanted, State(state), by=by, reason=reason or "command line"))
         if state == State.DONE and (left := [id for id in wanted if id not in moved]):
             async with _redis(settings) as client:
-                moved |= await buried.remove(client, left, settings.redis_key_prefix)
+                moved.update(await buried.remove(client, left, settings.redis_key_prefix))
         return await _tell(engine, wanted, moved, state)
 
 

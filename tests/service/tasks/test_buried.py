@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
 import redis
+import redis.asyncio
 from celery import Celery
 from celery.exceptions import TaskError
 
@@ -95,4 +98,26 @@ async def test_an_entry_is_queued_again_once(redis_url: str) -> None:
     both = await asyncio.gather(*(buried.requeue(client, [kept.report.id]) for _ in range(2)))
     assert sorted(map(len, both)) == [0, 1]
     assert await client.llen("celery") == 1  # type: ignore[misc]
+    await client.aclose()
+
+
+class Failing(redis.asyncio.Redis):
+    """A connection to a server where each task that is requeued fails again at once."""
+
+    async def eval(self, script: str, numkeys: int, *arguments: Any) -> Any:
+        done = await super().eval(script, numkeys, *arguments)  # type: ignore[misc]
+        envelope = await self.rpop("celery")  # type: ignore[misc]
+        again = {"reason": "broken", "at": 2.0, "key": "celery", "envelope": envelope}
+        await self.lpush(DEAD, msgspec.msgpack.encode(again))  # type: ignore[misc]
+        return done
+
+
+async def test_what_fails_again_while_others_are_requeued_is_requeued_and_counted_once(redis_url: str) -> None:
+    client = Failing.from_url(redis_url)
+    ids = [UUID(int=number) for number in range(1, 8)]
+    await client.lpush(DEAD, *(entry(str(id)) for id in ids), entry(str(ids[0]), "its twin"))  # type: ignore[misc]
+    moved = await buried.requeue(client, ids)
+    assert sorted(moved) == [ids[0], *ids], "an id that is there twice counts twice"
+    assert await client.llen(DEAD) == 8  # type: ignore[misc]
+    assert {each.report.created_at.timestamp() for each in await buried.read(client)} == {2.0}
     await client.aclose()
