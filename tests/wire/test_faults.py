@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import redis
 from celery import Celery
-from celery.exceptions import TaskError
 
 from service.dev.stack import Stack
 from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
@@ -319,27 +318,6 @@ def test_an_actor_says_how_often_workers_may_die_of_it_and_middleware_is_told_of
         eventually(lambda: server.llen("workers:dead") == 1, "it is with the dead letters")
         eventually(lambda: worker.notes()[f"lost demo.fragile default {sent.id}"] == 2, "each death is told")
     assert worker.notes()["start f"] == 2
-
-
-def test_the_result_of_a_message_that_killed_its_workers_is_a_failure(redis_url: str, tmp_path: Path) -> None:
-    caller = client(redis_url, backend=redis_url)
-    sent = caller.send_task("demo.fragile", args=["f"], queue="default")
-    silent = caller.send_task("demo.fragile", args=["s"], queue="default", ignore_result=True)
-    deaths = 0
-    with (
-        redis.Redis.from_url(redis_url) as server,
-        Worker(redis_url, tmp_path, RESULTS=redis_url).start(until_ready=False) as worker,
-    ):
-        while server.llen("workers:dead") < 2:
-            eventually(lambda: not worker.alive or server.llen("workers:dead") == 2, "it dies of them, or is rid")
-            if not worker.alive:
-                deaths += 1
-                assert deaths <= 8
-                worker.start(until_ready=False)
-        with pytest.raises(TaskError, match="its worker died 2 times while it ran"):
-            sent.get(timeout=60)
-        assert sent.state == "FAILURE"
-        assert not server.exists(f"celery-task-meta-{silent.id}")
 
 
 def test_a_crash_counts_only_against_what_had_begun(

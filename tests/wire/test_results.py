@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
 from celery import Celery, chord, group
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskError, TaskRevokedError
 
 from service.dev.stack import Stack
 from tests.wire.process import Worker, client, eventually
@@ -178,3 +179,26 @@ def test_a_stored_error_keeps_its_class_and_no_argument_reaches_the_log(
     log = worker.log.read_text()
     assert "OutOfStock" in log
     assert "4111" not in log
+
+
+def test_the_result_of_a_message_that_killed_its_workers_is_a_failure(
+    stack: Stack, stock: Celery, store: redis.Redis, backend: str, tmp_path: Path
+) -> None:
+    fragile = Worker(stack.redis_url, tmp_path, "-Q", "fragile", name="w2", RESULTS=backend)
+    with redis.Redis.from_url(stack.redis_url) as server:
+        server.delete("workers:dead")
+        sent = stock.send_task("demo.fragile", args=["f"], queue="fragile")
+        silent = stock.send_task("demo.fragile", args=["s"], queue="fragile", ignore_result=True)
+        deaths = 0
+        with fragile.start(until_ready=False):
+            while server.llen("workers:dead") < 2:
+                eventually(lambda: not fragile.alive or server.llen("workers:dead") == 2, "it dies of them, or is rid")
+                if not fragile.alive:
+                    deaths += 1
+                    assert deaths <= 8
+                    fragile.start(until_ready=False)
+            with pytest.raises(TaskError, match="its worker died 2 times while it ran"):
+                sent.get(timeout=60)
+        assert sent.state == "FAILURE"
+        assert not store.exists(key(silent.id))
+        server.delete("workers:dead")
