@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.context import Context, enter
+from workers.context import Context, enter, running
 from workers.errors import Overloaded
 from workers.fair import FairLimiter, FairQueue, Turn, current_turn
 from workers.threads import Threads
@@ -132,8 +132,12 @@ def test_the_turn_is_that_of_the_running_attempt() -> None:
     assert current_turn() == Turn()
     id: Any = "an id"
     tenant = "7f1b5c1e-5d5a-4c0e-9d53-c7d1f3c4a001"
-    enter(Context(id=id, actor=None, queue="email", priority=CRITICAL, headers={"tenant_id": tenant}))
-    assert (current_turn().priority, str(current_turn().tenant)) == (CRITICAL, tenant)
+    entered = enter(Context(id=id, actor=None, queue="email", priority=CRITICAL, headers={"tenant_id": tenant}))
+    try:
+        assert (current_turn().priority, str(current_turn().tenant)) == (CRITICAL, tenant)
+    finally:
+        running.reset(entered)
+    assert current_turn() == Turn()
 
 
 async def settle() -> None:
