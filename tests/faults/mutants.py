@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "a message without a row is acknowledged when it is fetched",
         "workers/celery/scripts.py",
-        (("    redis.call('HSET', KEYS[1], unpack(fields))\n", ""),),
+        (("    if #got > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end\n", ""),),
         "tests/wire/test_faults.py::test_a_killed_workers_messages_run_elsewhere_and_only_those_in_flight_run_twice",
     ),
     Mutant(
