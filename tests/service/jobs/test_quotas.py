@@ -61,10 +61,19 @@ async def test_a_job_that_kills_its_workers_is_given_up_and_pays_nothing(
 ) -> None:
     job = await ask(api)
     async with bench_of() as bench:
+        ledger = bench.runtime.ledger
+        assert await ledger.claim(_uuid(job), "shared", 30) is not None
+        await sql(LAPSE)
+        await ledger.sweep(lambda _: None)
+        assert ((await read(api, job))["status"], await quota(api)) == ("pending", (0, 1)), (
+            "it was not known to be alone"
+        )
         for _ in range(3):
-            assert await bench.runtime.ledger.claim(_uuid(job), "doomed", 30) is not None
+            claim = await ledger.claim(_uuid(job), "doomed", 30)
+            assert claim is not None
+            await ledger.begin([claim], 1)
             await sql(LAPSE)
-            await bench.runtime.ledger.sweep(lambda _: None)
+            await ledger.sweep(lambda _: None)
     failed = await read(api, job)
     assert (failed["status"], failed["error"]["code"]) == ("failed", "Quarantined")
     assert await quota(api) == (0, 0)
