@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from service import db, migrate
 from service.dev.databases import Databases
+from service.dev.postgres import SERVICE
 from service.emails.bulk import keeping
 from service.settings import Settings
 from service.tenancy import API, WORKER, acting_for
@@ -59,10 +60,18 @@ async def test_every_table_of_tenants_forces_its_policies(engine: AsyncEngine) -
 
 
 async def test_neither_role_may_pass_row_level_security_or_owns_anything(engine: AsyncEngine) -> None:
-    for role in await rows(engine, "SELECT * FROM pg_roles WHERE rolname LIKE 'callboard\\_%'"):
+    acting = await rows(engine, "SELECT * FROM pg_roles WHERE rolname IN (:api, :worker)", api=API, worker=WORKER)
+    assert {role.rolname for role in acting} == {API, WORKER}
+    for role in acting:
         assert not any((role.rolsuper, role.rolbypassrls, role.rolcreaterole, role.rolcreatedb)), role
     owned = "SELECT relname FROM pg_class WHERE pg_get_userbyid(relowner) IN ('callboard_api', 'callboard_worker')"
     assert not await rows(engine, owned)
+
+
+async def test_the_user_of_a_server_of_our_own_may_create_roles_and_nothing_more(engine: AsyncEngine) -> None:
+    (user,) = await rows(engine, "SELECT * FROM pg_roles WHERE rolname = :name", name=SERVICE)
+    assert (user.rolcanlogin, user.rolcreaterole) == (True, True), "it migrates, which creates the roles it acts as"
+    assert not any((user.rolsuper, user.rolbypassrls, user.rolcreatedb, user.rolreplication)), user
 
 
 async def store(engine: AsyncEngine, tenant: UUID) -> UUID:
