@@ -76,8 +76,12 @@ class Row:
     def owned(self, epoch: int) -> bool:
         return self.state is R and self.epoch == epoch
 
+    def may_pass(self, epoch: int) -> bool:
+        """Whether this claim may pass its fence."""
+        return self.owned(epoch) and not self.cancel and self.lease == FRESH
+
     def fence(self, epoch: int) -> bool:
-        if not self.owned(epoch) or self.cancel or self.lease != FRESH:
+        if not self.may_pass(epoch):
             return False
         self.intent = True
         return True

@@ -97,6 +97,24 @@ class Steps(RuleBasedStateMachine):
         held = [each for each in self.claims if self.model.rows[each[0]].owned(each[1].epoch)]
         return held[number % len(held)] if held and number % 3 != 1 else self.claims[number % len(self.claims)]
 
+    def some_start(self, number: int) -> int:
+        return self.among(number, lambda row: row.startable())
+
+    def start(self, at: int, worker: str = "w6") -> tuple[int, Claim, list[bool]]:
+        """A worker takes a message that waits."""
+        claim = self.run(self.real.claim(self.ids[at], worker))
+        assert self.model.rows[at].claim(worker)
+        self.claims.append((at, claim, [False]))
+        return self.claims[-1]
+
+    def claim_before_its_fence(self, number: int) -> tuple[int, Claim, list[bool]]:
+        """Return a claim whose fence is open, from a new start if there is none; every other time, any claim."""
+        before = [each for each in self.claims if self.model.rows[each[0]].may_pass(each[1].epoch)]
+        waits = any(row.startable() for row in self.model.rows)
+        if self.claims and (number % 2 or not (before or waits)):
+            return self.any_claim(number)
+        return before[number % len(before)] if before else self.start(self.some_start(number))
+
     @initialize()
     def begin(self) -> None:
         for resends in (False, True, True):
@@ -154,11 +172,11 @@ class Steps(RuleBasedStateMachine):
         self.note("claim race")
         self.claims += [(at, claim, [False]) for claim in claims]
 
-    @precondition(lambda self: self.claims)
+    @precondition(lambda self: self.claims or any(row.startable() for row in self.model.rows))
     @rule(number=NUMBER, at_its_end=st.sampled_from([True, False, False, False]), heard=st.booleans())
     def fence(self, number: int, *, at_its_end: bool, heard: bool) -> None:
         """`heard`: the answer reaches the worker; who does not hear it has not passed its fence."""
-        at, claim, fenced = self.any_claim(number)
+        at, claim, fenced = self.claim_before_its_fence(number)
         row = self.model.rows[at]
         ending = at_its_end and row.state is State.RUNNING and row.lease == FRESH
         if ending:
@@ -231,9 +249,12 @@ class Steps(RuleBasedStateMachine):
         assert given is self.model.rows[at].release(claim.epoch, only_canceled=only_canceled)
         self.note("release" if given else "release refused")
 
-    @precondition(lambda self: any(row.state is State.RUNNING and not row.cancel for row in self.model.rows))
+    @precondition(lambda self: any(row.state is State.RUNNING or row.startable() for row in self.model.rows))
     @rule(number=NUMBER)
     def cancel(self, number: int) -> None:
+        running = any(row.state is State.RUNNING and not row.cancel for row in self.model.rows)
+        if not running and any(row.startable() for row in self.model.rows):
+            self.start(self.some_start(number))
         running = number % 4 != 1
         at = self.among(number, lambda row: row.state is State.RUNNING) if running else self.any_row(number)
         answer = self.run(self.real.cancel(self.ids[at]))

@@ -25,16 +25,6 @@ LONG_AGO = sa.text("clock_timestamp() - interval '2 hours'")
 class Machine(Steps):
     """Steps and stories, in any order."""
 
-    def some_start(self, number: int) -> int:
-        return self.among(number, lambda row: row.startable())
-
-    def start(self, at: int, worker: str = "w6") -> tuple[int, Claim, list[bool]]:
-        """A worker takes a message that waits."""
-        claim = self.run(self.real.claim(self.ids[at], worker))
-        assert self.model.rows[at].claim(worker)
-        self.claims.append((at, claim, [False]))
-        return self.claims[-1]
-
     def attempt(self, at: int, before: str, name: str) -> tuple[int, Claim, list[bool]]:
         """One attempt, from its claim to its end."""
         _, claim, fenced = held = self.start(at)
