@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -66,20 +69,39 @@ def spin(seconds: float) -> str:
     return "done"
 
 
+@pytest.fixture
+def short_turns() -> Iterator[None]:
+    """Threads that take turns often, rather than every 5 ms, so that they meet at many places."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.00001)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("short_turns")
 def test_an_exception_for_a_thread_arrives_in_its_function_or_not_at_all() -> None:
+    """It is raised while the function runs, after the function has returned, and at a moment between."""
     ends: list[str] = []
     outside: list[BaseException] = []
     interrupts = Interrupts()
     begin = threading.Barrier(2)
+    # Unlike those of an event, a simple queue's methods cannot be interrupted halfway.
+    inside: SimpleQueue[None] = SimpleQueue()
+    over: SimpleQueue[None] = SimpleQueue()
+
+    def function(seconds: float) -> str:
+        inside.put(None)
+        return spin(seconds)
 
     def run() -> None:
         try:
-            for _ in range(300):
+            for n in range(300):
                 begin.wait()
                 try:
-                    ends.append(interrupts.call(spin, 0.0005))
+                    ends.append(interrupts.call(function, (60, 0, 0.0005)[n % 3]))
                 except Limit:
                     ends.append("interrupted")
+                over.put(None)
                 begin.wait()
                 spin(0.0002)
         except BaseException as error:
@@ -88,16 +110,23 @@ def test_an_exception_for_a_thread_arrives_in_its_function_or_not_at_all() -> No
 
     thread = threading.Thread(target=run)
     thread.start()
-    for n in range(300):
-        interrupts = Interrupts()
-        begin.wait()
-        spin(0.00001 * (n % 100))
-        interrupts.interrupt(Limit)
-        begin.wait()
+    with contextlib.suppress(threading.BrokenBarrierError):  # `outside` then says why
+        for n in range(300):
+            interrupts = Interrupts()
+            inside, over = SimpleQueue(), SimpleQueue()
+            begin.wait()
+            if n % 3 == 2:
+                spin(0.00001 * (n % 100))
+            else:
+                (over if n % 3 else inside).get(timeout=60)
+            interrupts.interrupt(Limit)
+            begin.wait()
     thread.join()
     assert outside == []
-    assert set(ends) == {"done", "interrupted"}
     assert len(ends) == 300
+    assert set(ends[0::3]) == {"interrupted"}
+    assert set(ends[1::3]) == {"done"}
+    assert set(ends[2::3]) <= {"done", "interrupted"}
 
 
 def test_an_exception_for_a_thread_that_has_not_begun_waits_for_it() -> None:
