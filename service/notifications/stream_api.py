@@ -147,6 +147,8 @@ async def _serve(socket: WebSocket[Any, Any, Any], live: Live, seat: Seat, seq: 
                         await socket.send_text(as_text(event))
                     lagged = event.name == "lagged"
         if not seat.gone:
+            watching.cancel()  # the server sends no close frame while somebody waits to receive
+            await asyncio.gather(watching, return_exceptions=True)
             async with patience(1):
                 await socket.close(TRY_AGAIN if lagged else RESTART, "come back for the rest")
     except Stalled:
