@@ -34,9 +34,13 @@ FROM (SELECT * FROM messages WHERE actor = '{ACTOR}') m FULL JOIN emails e USING
 """  # noqa: S608 (our own constant)
 
 # What the passing of time does: whatever waits for its moment is due.
+# Rows that a worker holds are left for the next call: waiting for them in another order would be a deadlock.
 DUE = f"""
-UPDATE messages SET due_at = least(due_at, clock_timestamp()), ring_at = clock_timestamp()
-WHERE state = 'queued' AND actor = '{ACTOR}'
+WITH waiting AS (
+    SELECT id FROM messages WHERE state = 'queued' AND actor = '{ACTOR}' FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE messages m SET due_at = least(m.due_at, clock_timestamp()), ring_at = clock_timestamp()
+FROM waiting w WHERE m.id = w.id
 """  # noqa: S608 (our own constant)
 
 QUARANTINED = "SELECT id FROM messages WHERE state = 'dead' AND error ->> 'type' = 'Quarantined'"
