@@ -33,7 +33,7 @@ def test_slow(server):
 def test_a_test_that_takes_too_long_is_cut_off_and_stops_its_servers(tmp_path: Path) -> None:
     (tmp_path / "test_slow.py").write_text(SLOW)
     with pytest.raises(TimeoutError, match=r"test_slow\.py takes longer than"):
-        passes(tmp_path, "test_slow.py", tmp_path / "log", 15.0)
+        passes(tmp_path, "test_slow.py", tmp_path / "log", 40.0)
     assert (tmp_path / "stopped").exists(), "its fixtures have ended"
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 

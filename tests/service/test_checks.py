@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import redis
+from redis.asyncio import from_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service import checks, db, heartbeats, migrate
+from service.heartbeats import HEARTBEATS
 from service.settings import Settings
 from tests.journeys.house import ROOT, House, house
 from tests.service.conftest import MakeKey, client_of
@@ -32,6 +34,13 @@ async def findings(made: House, *names: str) -> list[dict[str, str]]:
         return all_of_them if set(names) <= {each["name"] for each in all_of_them} else None
 
     return await made.eventually(found, f"the API reports {names}", 90)
+
+
+async def reported(redis_url: str) -> None:
+    """Wait until a worker has reported itself in Redis."""
+    async with asyncio.timeout(30), from_url(redis_url) as redis:
+        while not await redis.hlen(HEARTBEATS):  # noqa: ASYNC110 - the worker is another process
+            await asyncio.sleep(0.05)
 
 
 async def command(made: House, *words: str) -> str:
@@ -84,6 +93,7 @@ async def test_a_stopped_worker_is_reported_everywhere_and_forgotten_once_it_run
         pid = made.processes["worker"].pid
         async with httpx.AsyncClient(timeout=30) as client:
             assert (await client.get(f"{made.url}/health/ready")).json()["findings"] == []
+        await reported(redis_url)
         os.kill(pid, signal.SIGSTOP)
         try:
             found = await findings(made, "worker-silent", "workers-missing")

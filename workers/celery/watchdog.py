@@ -97,7 +97,8 @@ class Watchdog:
         self._redis.close()
 
     def _run(self) -> None:
-        next_round = next_report = 0.0
+        self._report()  # at once: a process that is stopped right after its start is reported as silent, too
+        next_round, next_report = 0.0, time.monotonic() + HEARTBEAT_SECONDS
         while not self._over.wait(0.25):
             self._look_at_loop()
             if time.monotonic() >= next_report:
