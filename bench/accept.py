@@ -18,8 +18,8 @@ from bench.options import Options
 from bench.progress import say
 from bench.report import Column, Figures, Report, Target
 from bench.servers import Servers
-from service import db
 from service.access import keys
+from service.db import engine as db
 from service.dev.ports import free_port
 from service.settings import Settings
 

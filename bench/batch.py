@@ -17,7 +17,7 @@ from bench.options import Options
 from bench.progress import say
 from bench.report import Column, Figures, Report, Target
 from bench.servers import Servers
-from service.emails.bulk import keeping
+from service.broadcasts import repository
 from service.settings import Settings
 
 BATCH = "callboard, 1,000 in a call"
@@ -107,10 +107,10 @@ async def counting(database: str, size: int, times: int) -> list[float]:
     )
     found = []
     async with engine.connect() as connection:
-        await keeping.counts(connection, [BULK])
+        await repository.counts(connection, [BULK])
         for _ in range(times):
             begun = time.perf_counter()
-            await keeping.counts(connection, [BULK])
+            await repository.counts(connection, [BULK])
             found.append((time.perf_counter() - begun) * 1e3)
     await engine.dispose()
     return found

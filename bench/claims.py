@@ -12,10 +12,10 @@ from bench.options import Options
 from bench.progress import say
 from bench.report import Column, Figures, Report, Target
 from bench.servers import Servers
-from service import db
+from callboard_workers.ledger import Ledger
+from callboard_workers.policy import Done
+from service.db import engine as db
 from service.settings import Settings
-from workers.ledger import Ledger
-from workers.policy import Done
 
 FEW, MANY, QUICK_MANY = 1_000, 1_000_000, 100_000
 PICKED = 800

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from service import db
+from service.db import engine as db
 from service.emails.schemas import EmailRequest
 from service.settings import Settings
 

@@ -15,13 +15,13 @@ from bench.options import Options
 from bench.progress import say
 from bench.report import Column, Figures, Report, Target
 from bench.servers import Servers
-from service import db
-from service.emails.office import Office
+from callboard_workers.testing import workbench
+from service.db import engine as db
+from service.emails.resources import Office
 from service.notifications import fanout
-from service.notifications.chunk import CHUNK, Letter
-from service.notifications.letter import Told, letter
+from service.notifications.email import Told, letter
+from service.notifications.fanout_sql import CHUNK, Letter
 from service.settings import Settings
-from workers.testing import workbench
 
 FOLLOWERS, QUICK_FOLLOWERS = 100_000, 20_000
 TENANT = UUID(int=1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import UUID
 
 from bench.peers import kit
-from service import db
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 from service.access import keys
-from service.emails import entry
+from service.db import engine
+from service.emails import in_process
 from service.emails.schemas import EmailRequest
 from service.settings import Settings
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 TEXT = ("x" * 70 + "\n") * 14
 LETTER = EmailRequest(to="to@bench.example.org", subject="bench", text=TEXT)
@@ -21,7 +21,7 @@ CHUNK = 50
 async def start() -> None:
     """Open the runtime that the accept path has."""
     settings = Settings.from_env()
-    runtime = Runtime(db.create_engine(settings), Publisher(settings.redis_url))
+    runtime = Runtime(engine.create_engine(settings), Publisher(settings.redis_url))
     runtime.state["settings"] = settings
     await runtime.start()
 
@@ -38,14 +38,14 @@ async def send_many(_name: str, count: int) -> None:
     """Store mails and ring for them."""
     runtime = Runtime.of_loop()
     assert runtime.engine is not None
-    maker = db.sessions(runtime.engine)
-    async with db.transaction(maker) as session:
+    maker = engine.sessions(runtime.engine)
+    async with engine.transaction(maker) as session:
         key, _ = await keys.create(session, "bench", ["*"])
         tenant: UUID = key.tenant_id
     for start in range(0, count, CHUNK):
-        async with db.transaction(maker) as session:
+        async with engine.transaction(maker) as session:
             for _ in range(min(CHUNK, count - start)):
-                await entry.enqueue(
+                await in_process.enqueue(
                     session, EmailRequest(to="to@bench.example.org", subject="bench", text=TEXT), tenant_id=tenant
                 )
 

@@ -10,7 +10,7 @@ def main() -> None:
 
     lean.load()
     from bench.ours import app  # noqa: PLC0415
-    from workers.celery.command import run  # noqa: PLC0415
+    from callboard_workers.celery.command import run  # noqa: PLC0415
 
     run(app, "worker", sys.argv[1:], quiet=True)
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bench.peers import kit
-from workers.actor import Actor, actor, registry
-from workers.celery import WorkerOptions, create_celery
-from workers.context import current
-from workers.publisher import Publisher
-from workers.runtime import Runtime
+from callboard_workers.actors.actor import Actor, actor, registry
+from callboard_workers.celery import WorkerOptions, create_celery
+from callboard_workers.context import current
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from service.emails.smtp import ServerReply, Transport
+    from service.smtp import ServerReply, Transport
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -83,8 +83,8 @@ ACTORS: dict[str, Actor[..., Any]] = {"noop": noop, "kept": kept, "wait": wait, 
 
 def transport() -> Transport:
     """The service's; a worker without mail does not load it."""
-    from service.emails.smtp import Transport  # noqa: PLC0415
-    from service.emails.smtp.pool import Bounds  # noqa: PLC0415
+    from service.smtp import Transport  # noqa: PLC0415
+    from service.smtp.pool import Bounds  # noqa: PLC0415
 
     return Transport("127.0.0.1", SMTP_PORT, bounds=Bounds(size=kit.CONCURRENT))
 
@@ -93,7 +93,7 @@ def engine() -> AsyncEngine | None:
     """The engine of this process, where there is a database."""
     if not DATABASE:
         return None
-    from service import db  # noqa: PLC0415
+    from service.db import engine as db  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
     return db.create_engine(Settings.from_env({"DATABASE_URL": DATABASE}))

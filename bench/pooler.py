@@ -27,13 +27,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from bench import running
 from bench.progress import hush, say
 from bench.servers import Servers, servers
-from service.db import address
+from callboard_workers.ledger.sweeper import sweep
+from service.db.engine import address
 from service.dev.chaos.fleet import Fleet, by_hand
 from service.dev.chaos.sink import Sink
 from service.dev.identity import identity
 from service.dev.ports import free_port
 from service.dev.server import Server, launched
-from workers.ledger.sweeper import sweep
 
 POOL = 8
 """Connections to Postgres for each of the two users: fewer than the processes have to PgBouncer."""

@@ -82,8 +82,8 @@ def frozen_process(pid: int) -> Iterator[None]:
 async def frozen(servers: Servers) -> str:
     """Publish to a Redis that stands still: how long callers wait, how long the loop did, and how it goes on after."""
     from bench import ours  # noqa: PLC0415 - imports the whole library: only where it is measured
-    from workers.errors import BrokerUnavailable  # noqa: PLC0415
-    from workers.publisher import Publisher  # noqa: PLC0415
+    from callboard_workers.errors import BrokerUnavailable  # noqa: PLC0415
+    from callboard_workers.redis.publisher import Publisher  # noqa: PLC0415
 
     publisher = Publisher(servers.redis_url, deadline=DEADLINE)
     await publisher.start()

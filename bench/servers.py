@@ -14,7 +14,8 @@ import redis
 
 from bench.progress import say
 from bench.venvs import cache
-from service import db, migrate
+from service.db import engine as db
+from service.db import migrate
 from service.dev.databases import Databases
 from service.dev.stack import THROWAWAY_PREFIX, Stack, sweep
 from service.settings import Settings

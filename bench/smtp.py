@@ -19,8 +19,8 @@ from bench.peers import kit
 from bench.progress import say
 from bench.report import Column, Report, Target
 from bench.servers import Servers
-from service.emails.smtp import ServerReply, Transport
-from service.emails.smtp.pool import Bounds
+from service.smtp import ServerReply, Transport
+from service.smtp.pool import Bounds
 
 DATA = b"Message-ID: <1@bench.test>\r\nSubject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 14
 SENDER, RECIPIENT = "from@bench.test", "to@bench.test"

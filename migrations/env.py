@@ -1,6 +1,6 @@
 """How Alembic reaches the database: one at a time, in one transaction, over asyncpg.
 
-The URL comes from `config.attributes["url"]` (set by service.migrate), `-x url=…` or DATABASE_URL; an open connection
+The URL comes from `config.attributes["url"]` (set by service.db.migrate), `-x url=…` or DATABASE_URL; an open connection
 may be handed in as `config.attributes["connection"]`.
 """
 
@@ -14,7 +14,7 @@ from alembic import context
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service.db import address
+from service.db.engine import address
 
 LOCK = 0x43414C4C424F4152  # any constant: two migrations at once wait for each other
 

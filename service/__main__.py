@@ -1,6 +1,6 @@
 """`callboard` and `python -m service`."""
 
-from service.cli import callboard
+from service.cli.main import callboard
 
 
 def main() -> None:

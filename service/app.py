@@ -16,32 +16,35 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from service import db, logs, migrate, slices
+from callboard_workers.middleware import defaults
+from callboard_workers.redis import address
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
+from service import slices
 from service.access.keys import Keyring
-from service.checks import Checks
 from service.console.api import show_error
-from service.emails.house import house_of
+from service.core import logging
+from service.db import engine as db
+from service.db import migrate
+from service.db.tenancy import API
+from service.emails.sender_policy import house_of
+from service.health.checks import Checks
 from service.settings import Settings
-from service.tenancy import API
-from service.web import health, openapi, pages, problems
-from service.web.edge import Edge
-from service.web.express import Express
+from service.web import health, landing, openapi, problem_details
+from service.web.auth import Doorman, admit
+from service.web.fast_path import Express
 from service.web.limits import Limiter
 from service.web.metrics import FindingMetrics, HttpMetrics, LedgerMetrics
-from service.web.principal import Doorman, admit
+from service.web.middleware import Edge
+from service.web.otel import Traced
 from service.web.request import Request
-from service.web.traced import Traced
-from workers import address
-from workers.middleware import defaults
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 log = structlog.get_logger("service.app")
 
 
 def respond(request: LitestarRequest[Any, Any, Any], error: Exception) -> Response[Any]:
     """Answer an error that no router caught: below `/console` as a page, elsewhere as a problem."""
-    answer = show_error if request.scope["path"].startswith("/console/") else problems.respond
+    answer = show_error if request.scope["path"].startswith("/console/") else problem_details.respond
     return answer(request, error)
 
 
@@ -54,7 +57,7 @@ SILENCE = 0.1  # seconds without a word of Postgres, then a connection is asked 
 def serve() -> ASGIApp:
     """Make the application of a server process: settings from the environment, logs set up. For granian's factory."""
     settings = Settings.from_env()
-    logs.configure(settings, "api")
+    logging.configure(settings, "api")
     return create_app(settings, settle=True)
 
 
@@ -77,7 +80,7 @@ def create_app(settings: Settings, routers: Sequence[Router] | None = None, *, s
         }
     )
     app = Litestar(
-        route_handlers=[pages.router, health.router, *(slices.api_routers() if routers is None else routers)],
+        route_handlers=[landing.router, health.router, *(slices.api_routers() if routers is None else routers)],
         request_class=Request,
         request_max_body_size=None,  # Request.body counts as it reads
         exception_handlers=HANDLERS,
@@ -143,7 +146,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         log.info("api_started")
         yield
         log.info("api_stopping")
-    logs.flush()
+    logging.flush()
 
 
 async def _close_intakes(state: State) -> None:

@@ -10,15 +10,17 @@ from typing import Any
 import click
 from celery import signals
 
-from service import db, environment, logs, slices
-from service.emails.house import house_of
+from callboard_workers.actors.actor import registry
+from callboard_workers.celery import App, WorkerOptions, create_celery
+from callboard_workers.middleware import defaults
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
+from service import environment, slices
+from service.core import logging as logs
+from service.db import engine as db
+from service.emails.sender_policy import house_of
 from service.notifications.compatibility import check_tenant
 from service.settings import Settings, SettingsError
-from workers.actor import registry
-from workers.celery import App, WorkerOptions, create_celery
-from workers.middleware import defaults
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 CHATTY = ("celery.app.trace", "celery.worker.strategy", "kombu", "amqp")
 """Loggers that say again what the one line of an attempt says."""

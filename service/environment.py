@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 
-from service.nearby import is_mail, running
+from service.local_stack import is_mail, running
 
 DEFAULT_FILE = ".env"
 FORMER = {

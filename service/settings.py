@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
+from callboard_workers.redis.signing import Signer
 from service.environment import translate
-from service.spellings import (
+from service.setting_parsers import (
     MadeUp,
     broker,
     count,
@@ -24,7 +25,6 @@ from service.spellings import (
     url,
     words,
 )
-from workers.signing import Signer
 
 LogFormat = Literal["auto", "json", "pretty"]
 SmtpTls = Literal["none", "starttls", "tls"]

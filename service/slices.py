@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import service
-from service.story import Story
+from service.core.timeline import Story
 
 if TYPE_CHECKING:
     from litestar import Router

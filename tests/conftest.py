@@ -18,15 +18,15 @@ import redis
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-import service.migrate
-from service.db import create_engine
+import service.db.migrate
+from service.db.engine import create_engine
 from service.dev.databases import Databases
 from service.dev.mailbox.sink import Received, Sink
 from service.dev.stack import Stack, throwaway_stack
 from service.settings import Settings
 
 os.environ["ENV_FILE"] = ""  # a developer's .env decides no test
-pytest_plugins = ["workers.testing.plugin"]
+pytest_plugins = ["callboard_workers.testing.plugin"]
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL")
 """Another server for the databases of tests, as its superuser: postgresql://user:password@host:port/postgres."""
@@ -84,7 +84,7 @@ def migrate(url: str) -> None:
 
     async def upgrade() -> None:
         engine = create_engine(Settings.from_env({"DATABASE_URL": url}), role=None)
-        await service.migrate.upgrade(engine)
+        await service.db.migrate.upgrade(engine)
         await engine.dispose()
 
     with ThreadPoolExecutor(1) as other:  # a loop may run in this thread

@@ -6,7 +6,7 @@ Revises: 20261122_told
 
 from alembic import op
 
-from service.isolation import sees_all
+from service.db.row_security import sees_all
 
 revision = "20261122_admins"
 down_revision = "20261122_told"

@@ -6,7 +6,7 @@ Revises: 20261122_letters
 
 from alembic import op
 
-from service.isolation import as_worker
+from service.db.row_security import as_worker
 
 revision = "20261122_endings"
 down_revision = "20261122_letters"

@@ -9,7 +9,7 @@ Revises: 20261122_admins
 
 from alembic import op
 
-from service.isolation import isolate
+from service.db.row_security import isolate
 
 revision = "20261122_files"
 down_revision = "20261122_admins"

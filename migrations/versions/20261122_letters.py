@@ -6,7 +6,7 @@ Revises: 20261122_files
 
 from alembic import op
 
-from service.isolation import sees_all
+from service.db.row_security import sees_all
 
 revision = "20261122_letters"
 down_revision = "20261122_files"

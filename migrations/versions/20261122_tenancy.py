@@ -8,7 +8,7 @@ Revises: 20261122_webhooks
 
 from alembic import op
 
-from service.isolation import grant, isolate, isolate_below, make_roles, sees_all
+from service.db.row_security import grant, isolate, isolate_below, make_roles, sees_all
 
 revision = "20261122_tenancy"
 down_revision = "20261122_webhooks"

@@ -13,8 +13,8 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import text
 
-from service.isolation import as_worker, grant, isolate, replace_seeing_all, sees_all
-from service.tenancy import API, WORKER
+from service.db.row_security import as_worker, grant, isolate, replace_seeing_all, sees_all
+from service.db.tenancy import API, WORKER
 
 revision = "20261129_modes"
 down_revision = "20261129_suspects"

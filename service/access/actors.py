@@ -2,9 +2,9 @@
 
 from sqlalchemy import text
 
-from service.forgetting import forget
-from workers.actor import actor
-from workers.cron import Cron
+from callboard_workers.actors.actor import actor
+from callboard_workers.cron import Cron
+from service.db.retention import forget
 
 OVER = text("""
 DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(

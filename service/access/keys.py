@@ -15,11 +15,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
 
+from callboard_workers.context import of_nobody
 from service.access.models import ApiKey, Tenant
 from service.access.secrets import Mode, digest, is_whole, new_key, prefix
-from service.db import is_away
-from service.web.principal import Principal
-from workers.context import of_nobody
+from service.db.engine import is_away
+from service.web.auth import Principal
 
 log = structlog.get_logger("service.access")
 

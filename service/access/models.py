@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.db import Base
+from service.db.engine import Base
 
 Moment = sa.TIMESTAMP(timezone=True)
 NOW = sa.text("clock_timestamp()")

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.tenancy import id_in_test_mode
+from service.db.tenancy import id_in_test_mode
 
 MOST = 1_000
 """Messages of one tenant that are counted at most: a page says `1,000+`."""

@@ -26,9 +26,9 @@ from service.console import (
     webhook_pages,
 )
 from service.console.visiting import OtherTenant, SignInFirst, signed_in
-from service.errors import NotFound
+from service.core.errors import NotFound
 from service.web import Request
-from service.web.problems import note, translate
+from service.web.problem_details import note, translate
 
 TYPES = {"console.css": "text/css", "console.js": "text/javascript", "htmx.min.js": "text/javascript"}
 

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.checks import DEAD
 from service.console.reasons import BOUNCE
+from service.health.checks import DEAD
 
 FRESH_SECONDS = 3.0
 MAX_TENANTS = 1_000  # whose counts a process remembers

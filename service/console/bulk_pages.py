@@ -11,19 +11,19 @@ from litestar.params import FromPath
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.broadcasts import commands, repository, serializers
+from service.broadcasts.models import Bulk, BulkStatus, bulk_id, gate_name
+from service.broadcasts.schemas import BulkOut
+from service.broadcasts.serializers import UNDER_WAY
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form
-from service.emails.bulk import changing, keeping, telling
-from service.emails.bulk.models import Bulk, BulkStatus, bulk_id, gate_name
-from service.emails.bulk.schemas import BulkOut
-from service.emails.bulk.telling import UNDER_WAY
-from service.errors import Conflict, NotFound
+from service.core.errors import Conflict, NotFound
 from service.web import Request
 
 LIMIT = 50
 RECENT = timedelta(minutes=5)
-VERBS = {"pause": changing.pause, "resume": changing.resume}
+VERBS = {"pause": commands.pause, "resume": commands.resume}
 
 STOPPABLE = text("""
 SELECT count(*) FILTER (WHERE state = 'queued') AS waiting, count(*) FILTER (WHERE state = 'running') AS running FROM (
@@ -59,8 +59,8 @@ async def listing(request: Request) -> Response[str]:
     """List broadcasts, newest first, each with its counts."""
     before = uuid_or_none(request.query_params.get("before"))
     async with request.app.state.engine.connect() as connection:
-        found = await keeping.page(connection, request.user.tenant_id, before, LIMIT + 1)
-        told = await telling.told(connection, found[:LIMIT])
+        found = await repository.page(connection, request.user.tenant_id, before, LIMIT + 1)
+        told = await serializers.told(connection, found[:LIMIT])
         ended = await ends(connection, [bulk.id for bulk in found[:LIMIT]])
     more = str(found[LIMIT - 1].id) if len(found) > LIMIT else None
     shown = [(each, progress(each, ended.get(bulk.id))) for each, bulk in zip(told, found, strict=False)]
@@ -73,7 +73,7 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
     broadcast = _uuid(id)
     async with request.app.state.engine.connect() as connection:
         bulk = await _find(connection, broadcast, request.user.tenant_id)
-        (told,) = await telling.told(connection, [bulk])
+        (told,) = await serializers.told(connection, [bulk])
         known = progress(told, (await ends(connection, [broadcast])).get(broadcast))
         if told.status == BulkStatus.RUNNING:
             known = await pace(connection, broadcast, known)
@@ -86,12 +86,12 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
     asked, broadcast = await form(request), _uuid(id)
     async with request.app.state.engine.begin() as connection:
         bulk = await _find(connection, broadcast, request.user.tenant_id, lock=confirmed(asked))
-        if bulk.status not in {*changing.FROM[BulkStatus.CANCELED], BulkStatus.CANCELED}:
+        if bulk.status not in {*commands.FROM[BulkStatus.CANCELED], BulkStatus.CANCELED}:
             raise Conflict(f"The broadcast is {bulk.status}: there is nothing left to cancel.", code="not-canceled")
         waiting, running = await _stoppable(connection, bulk)
         if not confirmed(asked):
             return ask(request, _question(bulk, waiting, running))
-        await changing.cancel(connection, bulk)
+        await commands.cancel(connection, bulk)
     return to(f"/console/bulk/{bulk_id(broadcast)}?done=broadcast-canceled&n={waiting}")
 
 
@@ -103,7 +103,7 @@ async def act(request: Request, id: FromPath[str], verb: FromPath[str]) -> Respo
     if change is None:
         raise NotFound("There is nothing at this path.")
     async with request.app.state.engine.begin() as connection:
-        await change(connection, await changing.locked(connection, _uuid(id), request.user.tenant_id))
+        await change(connection, await commands.locked(connection, _uuid(id), request.user.tenant_id))
     return to(f"/console/bulk/{id}?done=" + {"pause": "paused", "resume": "resumed"}[verb])
 
 
@@ -138,7 +138,7 @@ def _uuid(id: str) -> UUID:
 
 
 async def _find(connection: AsyncConnection, id: UUID, tenant_id: UUID, *, lock: bool = False) -> Bulk:
-    bulk = await keeping.find(connection, id, tenant_id, lock=lock)
+    bulk = await repository.find(connection, id, tenant_id, lock=lock)
     if bulk is None:
         raise NotFound("There is no broadcast with this id: it may belong to another tenant, or be deleted by now.")
     return bulk

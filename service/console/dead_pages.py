@@ -9,17 +9,17 @@ from litestar.params import FromPath
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from callboard_workers.ledger.schema import State
 from service.console import buried_letters
 from service.console.buried_letters import BURIED
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.reasons import BOUNCE, REASON, plain_reason
 from service.console.visiting import form, question
+from service.core.errors import NotFound
 from service.emails.models import ACTOR
-from service.errors import NotFound
 from service.tasks.buried import Buried
 from service.web import Request
-from workers.ledger.schema import State
 
 LIMIT = 50
 AT_ONCE = 1_000  # tasks that one statement changes

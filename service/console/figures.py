@@ -12,11 +12,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.checks import Check, Report, probe
+from callboard_workers.ledger.pruning import first_id
 from service.console.reasons import BOUNCE
-from service.heartbeats import Process, list_workers
+from service.health.checks import Check, Report, probe
+from service.health.heartbeats import Process, list_workers
 from service.settings import Settings
-from workers.ledger.pruning import first_id
 
 MINUTES = 60
 SLOW = 15.0  # seconds between two looks at the mail server

@@ -8,11 +8,11 @@ from litestar.params import FromPath
 from service.console.messages import CANCELED, Question, confirmed
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form, question
-from service.db import transaction
-from service.jobs import views
+from service.db.engine import transaction
+from service.jobs import serializers
 from service.jobs.models import Status
-from service.jobs.parameters import unknown_job, uuid_of
-from service.jobs.retrying import retry as retry_in
+from service.jobs.params import unknown_job, uuid_of
+from service.jobs.retry import retry as retry_in
 from service.web import Request
 
 LIMIT = 50
@@ -29,7 +29,7 @@ async def listing(request: Request) -> Response[Any]:
     before = uuid_or_none(asked.get("before"))
     filters = {"status": status if status in STATUSES else None, "organization_id": q or None, "before": before}
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, limit=LIMIT + 1, **filters)
+        found = await serializers.page(connection, request.user.tenant_id, limit=LIMIT + 1, **filters)
     more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
     return page(
         request, "jobs.html", jobs=found[:LIMIT], q=q, status=status, statuses=STATUSES, more=more, before=before
@@ -40,7 +40,7 @@ async def listing(request: Request) -> Response[Any]:
 async def look(request: Request, id: FromPath[str]) -> Response[str]:
     """Show a job."""
     async with request.app.state.engine.connect() as connection:
-        job = await views.one(connection, request.user.tenant_id, uuid_of(f"jb_{id.removeprefix('jb_')}"))
+        job = await serializers.one(connection, request.user.tenant_id, uuid_of(f"jb_{id.removeprefix('jb_')}"))
     if job is None:
         raise unknown_job()
     return page(request, "job.html", job=job, key=job.id.removeprefix("jb_"))
@@ -52,7 +52,7 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
     asked, wanted, place = await form(request), uuid_of(f"jb_{id}"), f"/console/jobs/{id}"
     if not confirmed(asked):
         async with request.app.state.engine.connect() as connection:
-            job = await views.one(connection, request.user.tenant_id, wanted)
+            job = await serializers.one(connection, request.user.tenant_id, wanted)
         if job is None:
             raise unknown_job()
         words = [f"{job.type} for {job.organization_id or 'no organization'}", "It ends without a result."]

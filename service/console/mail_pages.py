@@ -13,22 +13,23 @@ from litestar.params import FromPath
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from callboard_workers.ledger.schema import State
 from service.console.messages import CANCELED, Question, confirmed
 from service.console.pages import FRAME, ask, day, page, to, uuid_or_none
 from service.console.visiting import form, question
-from service.emails import parameters, render, views
-from service.emails.addresses import AddressRefused, parse_address
-from service.emails.changes import send_once_more
+from service.core.errors import Conflict, NotFound
+from service.emails import params, serializers
 from service.emails.events import events
-from service.emails.library import keeping
+from service.emails.load import content as stored_content
 from service.emails.models import Status
-from service.emails.office import Office
-from service.emails.stored import content as stored_content
-from service.emails.suppressions.matching import TOPIC
-from service.errors import Conflict, NotFound
+from service.emails.reschedule import send_once_more
+from service.emails.resources import Office
+from service.mail.addresses import AddressRefused, parse_address
+from service.suppressions.matching import TOPIC
+from service.templates import render
+from service.templates.tenant import repository
 from service.web import Answer, Request
 from service.web.idempotency import Once, once_by
-from workers.ledger.schema import State
 
 LIMIT = 50
 GONE = "There is no such email: it may belong to another tenant, or be deleted by now."
@@ -51,11 +52,13 @@ async def listing(request: Request) -> Response[Any]:
     given = question(request)
     asked = {name: given.get(name, "") for name in FILTERS}
     if asked["q"].startswith("em_"):
-        return to(f"/console/emails/{parameters.uuid_of(asked['q']).hex}")
+        return to(f"/console/emails/{params.uuid_of(asked['q']).hex}")
     before = uuid_or_none(given.get("before"))
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, _filters(asked), before=before, limit=LIMIT + 1)
-        own = [row["key"] for row in await keeping.shown(connection, request.user.tenant_id)]
+        found = await serializers.page(
+            connection, request.user.tenant_id, _filters(asked), before=before, limit=LIMIT + 1
+        )
+        own = [row["key"] for row in await repository.shown(connection, request.user.tenant_id)]
     return page(
         request, "emails.html", mails=found[:LIMIT], asked=asked, statuses=STATUSES, before=before,
         query=[(name, value) for name, value in asked.items() if value],
@@ -64,10 +67,10 @@ async def listing(request: Request) -> Response[Any]:
     )  # fmt: skip
 
 
-def _filters(asked: Mapping[str, str]) -> views.Filters:
+def _filters(asked: Mapping[str, str]) -> serializers.Filters:
     """Read the filters of a list; one that cannot be read matches nothing, or is left open where it is a choice."""
     q, status, until = asked["q"], asked["status"], day(asked["until"])
-    return views.Filters(
+    return serializers.Filters(
         status=Status(status) if status in STATUSES else None,
         to=_address(q) if "@" in q else None,
         request_id=q if q and "@" not in q else None,
@@ -89,9 +92,9 @@ def _address(text: str) -> str:
 @get("/emails/{id:str}")
 async def look(request: Request, id: FromPath[str]) -> Response[str]:
     """Show an email, its timeline and what it looks like."""
-    mail_id, tenant = parameters.uuid_of(f"em_{id.removeprefix('em_')}"), request.user.tenant_id
+    mail_id, tenant = params.uuid_of(f"em_{id.removeprefix('em_')}"), request.user.tenant_id
     async with request.app.state.engine.connect() as connection:
-        mail = await views.one(connection, tenant, mail_id)
+        mail = await serializers.one(connection, tenant, mail_id)
         happened = await events(connection, tenant, mail_id)
         where = {"id": mail_id, "tenant_id": tenant}
         reads = request.user.may("suppressions:read")
@@ -107,9 +110,9 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
 @get("/emails/{id:str}/frame")
 async def frame(request: Request, id: FromPath[str]) -> Response[str]:
     """Answer the HTML of an email, or its text, for a frame in which nothing runs and nothing is loaded."""
-    mail_id = parameters.uuid_of(f"em_{id}")
+    mail_id = params.uuid_of(f"em_{id}")
     async with request.app.state.engine.connect() as connection:
-        if await views.one(connection, request.user.tenant_id, mail_id) is None:
+        if await serializers.one(connection, request.user.tenant_id, mail_id) is None:
             raise NotFound(GONE)
     office = Office.of(request.app.state.runtime)
     stored = await office.loader.read(mail_id)
@@ -124,7 +127,7 @@ async def frame(request: Request, id: FromPath[str]) -> Response[str]:
 @post("/emails/{id:str}/cancel", status_code=200)
 async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
     """Cancel an email that waits, once confirmed."""
-    asked, mail_id = await form(request), parameters.uuid_of(f"em_{id}")
+    asked, mail_id = await form(request), params.uuid_of(f"em_{id}")
     if not confirmed(asked):
         words, label = "It will not be sent. This cannot be undone.", "Cancel the email"
         return await _ask(request, mail_id, "cancel", title="Cancel this email?", words=words, label=label)
@@ -135,7 +138,7 @@ async def cancel(request: Request, id: FromPath[str]) -> Response[Any]:
 @post("/emails/{id:str}/requeue", status_code=200)
 async def requeue(request: Request, id: FromPath[str]) -> Response[Any]:
     """Requeue an email that failed, or, once confirmed, one whose outcome is unknown: a second copy may arrive."""
-    asked, mail_id, user = await form(request), parameters.uuid_of(f"em_{id}"), request.user
+    asked, mail_id, user = await form(request), params.uuid_of(f"em_{id}"), request.user
     if not confirmed(asked) and await _status(request, mail_id) is Status.UNCERTAIN:
         words = "Nobody knows whether the first copy arrived: recipients may get the email twice."
         title, label = "Send this email again?", "Send again"
@@ -150,14 +153,14 @@ async def requeue(request: Request, id: FromPath[str]) -> Response[Any]:
 async def resend(request: Request, id: FromPath[str]) -> Response[Any]:
     """Send a copy of an email, as a new one; a button that is pressed twice does it once."""
     asked = await form(request)
-    original = parameters.uuid_of(f"em_{id}")
+    original = params.uuid_of(f"em_{id}")
 
     async def work(session: AsyncSession) -> Answer:
         try:
             made = (await send_once_more(request, session, original)).id
         except Conflict:
             return Answer(303, f"{id}?done=under-way")
-        return Answer(303, f"{parameters.uuid_of(made).hex}?done=resent")
+        return Answer(303, f"{params.uuid_of(made).hex}?done=resent")
 
     # a key of the API has no line break, so the two never meet
     key = "console\n" + asked.get("press", [""])[0][:64]
@@ -173,7 +176,7 @@ async def resend(request: Request, id: FromPath[str]) -> Response[Any]:
 async def resolve(request: Request, id: FromPath[str]) -> Response[Any]:
     """Record whether an email whose outcome is unknown was delivered, once confirmed."""
     asked = await form(request)
-    mail_id, user, state = parameters.uuid_of(f"em_{id}"), request.user, request.app.state
+    mail_id, user, state = params.uuid_of(f"em_{id}"), request.user, request.app.state
     delivered = asked.get("as") == ["sent"]
     if not confirmed(asked):
         outcome = "delivered" if delivered else "not delivered"
@@ -194,7 +197,7 @@ async def _ask(
 ) -> Response[str]:
     """Ask for the confirmation of a step on one email, which is named. Raises NotFound."""
     async with request.app.state.engine.connect() as connection:
-        mail = await views.one(connection, request.user.tenant_id, id)
+        mail = await serializers.one(connection, request.user.tenant_id, id)
     if mail is None:
         raise NotFound(GONE)
     place, name = f"/console/emails/{id.hex}", mail.subject or (mail.template.key if mail.template else "Email")
@@ -206,7 +209,7 @@ async def _ask(
 
 async def _status(request: Request, id: UUID) -> Status | None:
     async with request.app.state.engine.connect() as connection:
-        mail = await views.one(connection, request.user.tenant_id, id)
+        mail = await serializers.one(connection, request.user.tenant_id, id)
     return None if mail is None else Status(mail.status)
 
 

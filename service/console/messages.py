@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from workers.ledger.operators import Canceling
+from callboard_workers.ledger.operations import Canceling
 
 CONFIRMED = "confirmed"
 """The field that a question page adds to a form."""

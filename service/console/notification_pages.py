@@ -6,9 +6,9 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from service.console.pages import page, uuid_or_none
-from service.notifications import views
-from service.notifications.notification_api import unknown_notification, uuid_of
-from service.notifications.views import MailStates
+from service.notifications import serializers
+from service.notifications.api import unknown_notification, uuid_of
+from service.notifications.serializers import MailStates
 from service.web import Request
 
 LIMIT = 50
@@ -20,7 +20,9 @@ async def listing(request: Request) -> Response[Any]:
     """List notifications, newest first."""
     before = uuid_or_none(request.query_params.get("before"))
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, request.user.mode, limit=LIMIT + 1, before=before)
+        found = await serializers.page(
+            connection, request.user.tenant_id, request.user.mode, limit=LIMIT + 1, before=before
+        )
     more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
     return page(request, "notifications.html", notifications=found[:LIMIT], more=more, before=before)
 
@@ -31,7 +33,7 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
     states: MailStates = request.app.state.runtime.state.setdefault(STATES, MailStates())
     wanted = uuid_of(id)
     async with request.app.state.engine.connect() as connection:
-        found = await views.one(connection, request.user.tenant_id, request.user.mode, wanted, states)
+        found = await serializers.one(connection, request.user.tenant_id, request.user.mode, wanted, states)
     if found is None:
         raise unknown_notification()
     return page(request, "notification.html", told=found)

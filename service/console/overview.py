@@ -6,7 +6,7 @@ from litestar import Response, get
 
 from service.console import dead_pages, figures
 from service.console.pages import page
-from service.tasks.queues import QueueReport, Queues
+from service.tasks.queue_stats import QueueReport, Queues
 from service.web import Request
 
 SERVERS = "console.servers"

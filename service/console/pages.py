@@ -17,7 +17,7 @@ from service.console import scopes, sparkline, wording
 from service.console.messages import Question, message
 from service.console.reasons import plain_reason
 from service.console.visiting import token_of, visit_of
-from service.timeline import flat, humane, plain
+from service.timeline.text import flat, humane, plain
 from service.web import Request
 from service.web.openapi import as_code
 

@@ -8,12 +8,12 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.access.models import ApiKey
-from service.audience import reading
 from service.console.pages import page, uuid_or_none
 from service.console.visiting import question
-from service.emails.suppressions import book
-from service.emails.suppressions.matching import canonical
-from service.errors import NotFound
+from service.core.errors import NotFound
+from service.suppressions import repository
+from service.suppressions.matching import canonical
+from service.users import lookup
 from service.web import Request
 
 LIMIT = 50
@@ -58,7 +58,7 @@ async def get_user(request: Request, id: FromPath[str]) -> Response[str]:
     """Show a user: address, suppressions, topics, organizations and preferences."""
     tenant, mode = request.user.tenant_id, request.user.mode
     async with request.app.state.engine.connect() as connection:
-        person = await reading.find(connection, tenant, mode, id.removeprefix("/"))
+        person = await lookup.find(connection, tenant, mode, id.removeprefix("/"))
         if person is None:
             raise NotFound("There is no user with this id: it may belong to another tenant, or be deleted by now.")
         where = {"no": person.no, "tenant_id": tenant, "most": RELATED}
@@ -77,7 +77,7 @@ async def _suppressions(connection: AsyncConnection, request: Request, address: 
         return []
     where = {"address": canonical(address)}
     return list(
-        await book.page(connection, request.user.tenant_id, request.user.mode, where, before=None, limit=RELATED)
+        await repository.page(connection, request.user.tenant_id, request.user.mode, where, before=None, limit=RELATED)
     )
 
 

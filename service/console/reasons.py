@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.emails.dead_addresses import DEAD
+from service.emails.hard_bounces import DEAD
 from service.emails.models import ACTOR
 
 REASON = "coalesce(m.outcome ->> 'reason', m.error ->> 'type', 'unknown')"

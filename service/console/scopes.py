@@ -6,7 +6,7 @@ decided. `tests/service/console/test_scopes.py` compares each entry with its API
 
 from typing import NamedTuple
 
-from service.errors import Forbidden
+from service.core.errors import Forbidden
 from service.web import Principal
 
 

@@ -9,13 +9,13 @@ from sqlalchemy import select, text
 from service.console.messages import Question, confirmed
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form, question
-from service.db import transaction
-from service.emails.senders import book as domains
-from service.emails.suppressions import book, reading
-from service.emails.suppressions.matching import canonical
-from service.emails.suppressions.models import Reason
-from service.emails.transports.models import transports
-from service.errors import NotFound
+from service.core.errors import NotFound
+from service.db.engine import transaction
+from service.domains import repository as domains
+from service.suppressions import parse, repository
+from service.suppressions.matching import canonical
+from service.suppressions.models import Reason
+from service.transports.models import transports
 from service.web import Request
 
 LIMIT = 50
@@ -45,10 +45,12 @@ async def suppressions(request: Request) -> Response[str]:
         filters["address"] = canonical(q)
     async with request.app.state.engine.connect() as connection:
         if id is not None:
-            one = await book.one(connection, user.tenant_id, user.mode, id)
+            one = await repository.one(connection, user.tenant_id, user.mode, id)
             found = [one] if one else []
         else:
-            found = await book.page(connection, user.tenant_id, user.mode, filters, before=before, limit=LIMIT + 1)
+            found = await repository.page(
+                connection, user.tenant_id, user.mode, filters, before=before, limit=LIMIT + 1
+            )
     more = found[LIMIT - 1].id[3:] if len(found) > LIMIT else None
     return page(
         request, "suppressions.html", suppressions=found[:LIMIT], q=q, reason=reason, reasons=WORDS, more=more,
@@ -59,16 +61,16 @@ async def suppressions(request: Request) -> Response[str]:
 @post("/suppressions/{id:str}/remove", status_code=200)
 async def remove(request: Request, id: FromPath[str]) -> Response[Any]:
     """Remove a suppression, once confirmed: new emails to the address are sent again."""
-    asked, user, wanted = await form(request), request.user, reading.uuid_of(id)
+    asked, user, wanted = await form(request), request.user, parse.uuid_of(id)
     async with transaction(request.app.state.sessions) as session:
-        found = await book.one(session, user.tenant_id, user.mode, wanted)
+        found = await repository.one(session, user.tenant_id, user.mode, wanted)
         if found is None:
             raise NotFound("There is no suppression with this id: it may be removed already.")
         if not confirmed(asked):
             values = {"tenant_id": user.tenant_id, "mode": user.mode, "address": found.address}
             kept = (await session.execute(KEPT, values)).scalar_one()
             return ask(request, _question(found, kept))
-        await book.strike(session, user.tenant_id, user.mode, wanted)
+        await repository.strike(session, user.tenant_id, user.mode, wanted)
     return to("/console/suppressions?done=unsuppressed")
 
 

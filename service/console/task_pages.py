@@ -9,16 +9,16 @@ import sqlalchemy as sa
 from litestar import Response, get, post
 from litestar.params import FromPath
 
+from callboard_workers.ledger.schema import State, messages
 from service.console import scopes
 from service.console.messages import CANCELED, Question, confirmed
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form, question
-from service.errors import NotFound
-from service.tasks.finding import Match, find
-from service.tasks.reading import TaskReport, task, unknown_task, uuid_of
-from service.tasks.story import tell
+from service.core.errors import NotFound
+from service.tasks.repository import TaskReport, task, unknown_task, uuid_of
+from service.timeline.find import Match, find
+from service.timeline.timeline import tell
 from service.web import Principal, Request
-from workers.ledger.schema import State, messages
 
 LIMIT = 50
 STATES = [state.value for state in State]

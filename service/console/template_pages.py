@@ -7,15 +7,15 @@ from litestar.params import FromPath
 
 from service.console.pages import FRAME, page
 from service.console.visiting import question
-from service.emails import render
-from service.emails.faults import Refused
-from service.emails.library import keeping, telling
-from service.emails.library.library import Pinned
-from service.emails.library.renderers import Busy
-from service.emails.library.schemas import TemplateDetail
-from service.emails.library.shelf import Version, read, read_contents
-from service.emails.office import Office
-from service.errors import NotFound
+from service.core.errors import NotFound
+from service.emails.resources import Office
+from service.mail.faults import Refused
+from service.templates import render, serializers
+from service.templates.schemas import TemplateDetail
+from service.templates.tenant import repository
+from service.templates.tenant.cache import Version, read, read_contents
+from service.templates.tenant.lookup import Pinned
+from service.templates.tenant.sandbox_pool import Busy
 from service.web import Request
 
 NONE = "There is no template with this key, or no such version of it."
@@ -25,10 +25,10 @@ NONE = "There is no template with this key, or no such version of it."
 async def list_templates(request: Request) -> Response[str]:
     """List every template: the tenant's first, then those that are built in."""
     async with request.app.state.engine.connect() as connection:
-        own = await keeping.shown(connection, request.user.tenant_id)
+        own = await repository.shown(connection, request.user.tenant_id)
     replaced = {row["key"] for row in own}
-    rest = [telling.overview(info) for info in render.templates() if info.key not in replaced]
-    return page(request, "templates.html", templates=[*map(telling.own_overview, own), *rest])
+    rest = [serializers.overview(info) for info in render.templates() if info.key not in replaced]
+    return page(request, "templates.html", templates=[*map(serializers.own_overview, own), *rest])
 
 
 @get("/templates/{key:str}")
@@ -40,7 +40,7 @@ async def get_template(request: Request, key: FromPath[str]) -> Response[str]:
     if version is not None:
         words = detail.contents.get(version.default_locale) or next(iter(detail.contents.values()))
         subject = words.subject
-    elif (info := telling.built_in(key)) is not None:
+    elif (info := serializers.built_in(key)) is not None:
         subject = info.subject
     return page(request, "template.html", template=detail, subject=subject)
 
@@ -66,18 +66,18 @@ async def _detail(request: Request, key: str, number: int | None) -> tuple[Templ
     """Read a template as the API returns it, and its version where the tenant wrote it. Raises NotFound."""
     tenant = request.user.tenant_id
     async with request.app.state.engine.connect() as connection:
-        row = await keeping.find(connection, tenant, key)
+        row = await repository.find(connection, tenant, key)
         if row is None:
-            info = telling.built_in(key) if number is None else None
+            info = serializers.built_in(key) if number is None else None
             if info is None:
                 raise NotFound(NONE)
-            return telling.detail(info), None
+            return serializers.detail(info), None
         version = await read(connection, tenant, key, number or row["published"] or row["newest"])
         if version is None:
             raise NotFound(NONE)
         contents = await read_contents(connection, version)
-        versions = await keeping.versions(connection, tenant, key)
-        return telling.own_detail(version, contents, row, versions), version
+        versions = await repository.versions(connection, tenant, key)
+        return serializers.own_detail(version, contents, row, versions), version
 
 
 def _number(text: str) -> int | None:

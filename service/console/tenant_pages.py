@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from service.access.tenants import MOST, is_tenant, tenants
 from service.console.pages import page, to, uuid_or_none
 from service.console.visiting import carry, form, question, visit_of
-from service.errors import Forbidden, NotFound
+from service.core.errors import Forbidden, NotFound
 from service.web import Request
 
 LIMIT = 50

@@ -11,13 +11,13 @@ from litestar.handlers import BaseRouteHandler
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.context import correlation
 from service.console import scopes
 from service.console.attention import Attention, attention
 from service.console.sessions import COOKIE, Session, cookie, form_token, is_form_token, seal, unseal
-from service.errors import BadRequest, Forbidden, ServiceError
-from service.tenancy import acting_for, mode_of
+from service.core.errors import BadRequest, Forbidden, ServiceError
+from service.db.tenancy import acting_for, mode_of
 from service.web import Principal, Request
-from workers.context import correlation
 
 FORM_LIMIT = 64 * 1024  # bytes, then 413
 FORM_FIELDS = 2_000

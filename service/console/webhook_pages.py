@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form
-from service.db import transaction
+from service.db.engine import transaction
 from service.web import Request
-from service.webhooks import endpoints, parameters, redelivering, views
+from service.webhooks import params, repository, serializers
+from service.webhooks import redeliver as redelivering
 from service.webhooks.models import Status, endpoint_id, gate
 from service.webhooks.schemas import EndpointOut
 
@@ -59,7 +60,7 @@ class Health(msgspec.Struct, frozen=True):
 async def listing(request: Request) -> Response[str]:
     """List endpoints, each with its success rate and last response."""
     async with request.app.state.engine.connect() as connection:
-        found = await endpoints.page(connection, request.user.tenant_id, limit=2 * endpoints.MOST)
+        found = await repository.page(connection, request.user.tenant_id, limit=2 * repository.MOST)
         health = await _health(connection, request.user.tenant_id)
     shown = [(each, health.get(each.id, Health())) for each in found]
     return page(request, "webhooks.html", endpoints=shown, recent=RECENT)
@@ -84,12 +85,12 @@ def _response(row: Row[Any]) -> str:
 @get("/webhooks/{id:str}")
 async def look(request: Request, id: FromPath[str]) -> Response[str]:
     """Show an endpoint and its deliveries, newest first."""
-    endpoint, status = parameters.endpoint(id), request.query_params.get("status", "")
+    endpoint, status = params.endpoint(id), request.query_params.get("status", "")
     before, tenant = uuid_or_none(request.query_params.get("before")), request.user.tenant_id
     filters = {"endpoint_id": endpoint, "status": status if status in STATUSES else None, "before": before}
     async with request.app.state.engine.connect() as connection:
-        told = await endpoints.one(connection, tenant, endpoint)
-        found = await views.page(connection, tenant, limit=LIMIT + 1, **filters)
+        told = await repository.one(connection, tenant, endpoint)
+        found = await serializers.page(connection, tenant, limit=LIMIT + 1, **filters)
         health = (await _health(connection, tenant, endpoint)).get(told.id, Health())
     more = found[LIMIT - 1].task_id if len(found) > LIMIT else None
     return page(
@@ -102,8 +103,8 @@ async def look(request: Request, id: FromPath[str]) -> Response[str]:
 async def look_at_delivery(request: Request, id: FromPath[str], delivery: FromPath[str]) -> Response[str]:
     """Show a delivery: what is sent, and every attempt."""
     async with request.app.state.engine.connect() as connection:
-        found = await views.one(
-            connection, request.user.tenant_id, parameters.endpoint(id), parameters.delivery(delivery)
+        found = await serializers.one(
+            connection, request.user.tenant_id, params.endpoint(id), params.delivery(delivery)
         )
     return page(request, "delivery.html", delivery=found)
 
@@ -111,14 +112,14 @@ async def look_at_delivery(request: Request, id: FromPath[str], delivery: FromPa
 @post("/webhooks/{id:str}/enabled", status_code=200)
 async def enable(request: Request, id: FromPath[str]) -> Response[Any]:
     """Enable an endpoint, or disable it once the number of deliveries that this cancels is confirmed."""
-    asked, endpoint, tenant = await form(request), parameters.endpoint(id), request.user.tenant_id
+    asked, endpoint, tenant = await form(request), params.endpoint(id), request.user.tenant_id
     wanted = asked.get("enabled") == ["yes"]
     async with transaction(request.app.state.sessions) as session:
-        found = await endpoints.one(session, tenant, endpoint)
+        found = await repository.one(session, tenant, endpoint)
         waiting = 0 if wanted else (await session.execute(WAITING, {"gate": gate(endpoint)})).scalar_one()
         if not wanted and not confirmed(asked):
             return ask(request, _question(found, waiting))
-        await endpoints.change(session, tenant, endpoint, {"enabled": wanted})
+        await repository.change(session, tenant, endpoint, {"enabled": wanted})
     return to(f"/console/webhooks/{id}?done={'enabled' if wanted else f'disabled&n={waiting}'}")
 
 
@@ -144,7 +145,7 @@ async def try_out(request: Request, id: FromPath[str]) -> Response[Any]:
     await form(request)
     tenant = request.user.tenant_id
     async with transaction(request.app.state.sessions) as session:
-        found = await endpoints.one(session, tenant, parameters.endpoint(id))
+        found = await repository.one(session, tenant, params.endpoint(id))
         await redelivering.try_out(session, tenant, found, request.request_id)
     return to(f"/console/webhooks/{id}?done=tested")
 
@@ -153,10 +154,10 @@ async def try_out(request: Request, id: FromPath[str]) -> Response[Any]:
 async def redeliver(request: Request, id: FromPath[str], delivery: FromPath[str]) -> Response[Any]:
     """Deliver an event again."""
     await form(request)
-    endpoint, old, user = parameters.endpoint(id), parameters.delivery(delivery), request.user
+    endpoint, old, user = params.endpoint(id), params.delivery(delivery), request.user
     runtime = request.app.state.runtime
     async with transaction(request.app.state.sessions) as session:
-        found = await views.one(await session.connection(), user.tenant_id, endpoint, old)
+        found = await serializers.one(await session.connection(), user.tenant_id, endpoint, old)
         made = await redelivering.again(session, user.tenant_id, found, old, endpoint)
     if made is None:
         await runtime.ledger.requeue([old], by=user.key, tenant_id=user.tenant_id, reason="console")

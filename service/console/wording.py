@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from service.console.reasons import WORDS, plain_reason
-from service.errors import ErrorOut
-from service.timeline import flat, plain
+from service.core.errors import ErrorOut
+from service.timeline.text import flat, plain
 
 TITLES = {
     "accepted": "Accepted",

@@ -8,10 +8,10 @@ import asyncpg
 
 from service.access.secrets import digest
 from service.console.sessions import PASS_LASTS, Session, seal
+from service.db.tenancy import WORKER
 from service.dev.postgres import write_private
 from service.dev.schema import plain
 from service.settings import Settings
-from service.tenancy import WORKER
 
 TENANT = "demo"
 SCOPES = ["*", "operator", "admin"]
@@ -57,8 +57,8 @@ async def connect(url: str, timeout: float = 10) -> "asyncpg.Connection[asyncpg.
 
 
 async def make(url: str) -> Keys:
-    from service import db  # noqa: PLC0415 - a second only the first run pays
     from service.access.keys import create  # noqa: PLC0415
+    from service.db import engine as db  # noqa: PLC0415 - a second only the first run pays
 
     engine = db.create_engine(Settings.from_env({"DATABASE_URL": url}))
     try:

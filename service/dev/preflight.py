@@ -23,7 +23,7 @@ class CannotStart(RuntimeError):
 
 def check_settings(environ: Mapping[str, str], workers: int) -> Settings:
     """Read the settings that every process will have. Raises CannotStart, in one line that names every wrong one."""
-    from service.emails.house import house_of  # noqa: PLC0415 - only a start needs it
+    from service.emails.sender_policy import house_of  # noqa: PLC0415 - only a start needs it
 
     try:
         settings = Settings.from_env(environ)
@@ -87,7 +87,7 @@ async def check_redis(environ: Mapping[str, str]) -> None:
 async def _ping(name: str, url: str) -> None:
     from redis.exceptions import RedisError  # noqa: PLC0415 - only where the environment names a server
 
-    from workers import address  # noqa: PLC0415
+    from callboard_workers.redis import address  # noqa: PLC0415
 
     client = address.async_client(url, socket_timeout=RESPONSE_SECONDS, socket_connect_timeout=RESPONSE_SECONDS)
     try:

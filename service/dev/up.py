@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from callboard_workers.redis import address
 from service.dev import ports
 from service.dev.binaries import MissingServer
 from service.dev.child import Child, Hopeless
@@ -33,7 +34,6 @@ from service.dev.terminal import Terminal, has_colour, worth_reading_postgres, w
 from service.dev.valkey import Valkey
 from service.environment import translate
 from service.settings import Settings
-from workers import address
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -193,7 +193,7 @@ class Up:
     async def _start(self) -> None:
         database, redis = self._start_servers()
         mail_ports = None if self.external.smtp else (self.ports.take("smtp"), self.ports.take("mailbox"))
-        loading = asyncio.to_thread(importlib.import_module, "service.heartbeats")
+        loading = asyncio.to_thread(importlib.import_module, "service.health.heartbeats")
         await asyncio.gather(loading, *(server.until_ready(START_TIMEOUT) for server in self.servers))
         env = self._environment(database(), redis, mail_ports[0] if mail_ports else None)
         self.redis = address.async_client(redis, socket_timeout=2, socket_connect_timeout=2)
@@ -303,7 +303,7 @@ class Up:
 
     async def _worker_reports(self, name: str, pid: int) -> bool:
         """Whether the worker has reported to Redis which queues it serves: it takes work then, whatever it logs."""
-        from service.heartbeats import list_workers  # noqa: PLC0415 - loaded while the servers start
+        from service.health.heartbeats import list_workers  # noqa: PLC0415 - loaded while the servers start
 
         try:
             found = await list_workers(self.redis, self.settings.redis_key_prefix) if self.redis else []

@@ -14,32 +14,33 @@ import msgspec
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from service.emails import files, render
-from service.emails.bulk.expanding import PAUSED, expand
-from service.emails.bulk.keeping import ended
-from service.emails.bulk.models import ACTOR as EXPAND_BULK
-from service.emails.bulk.models import BulkStatus
-from service.emails.dead_addresses import suppress_dead
-from service.emails.draft import Draft
-from service.emails.faults import Refused
-from service.emails.followup import fence_detail
-from service.emails.inbound.simulated import take_in
-from service.emails.library.renderers import Busy
-from service.emails.mailer import SendingDisabled, Sent
+from callboard_workers.actors.actor import actor
+from callboard_workers.context import current
+from callboard_workers.cron import Cron
+from callboard_workers.errors import Dead, Retry, Snooze, Uncertain
+from callboard_workers.message import Message
+from callboard_workers.policy import Backoff
+from callboard_workers.runtime import Runtime
+from service.broadcasts.dispatch import PAUSED, expand
+from service.broadcasts.models import ACTOR as EXPAND_BULK
+from service.broadcasts.models import BulkStatus
+from service.broadcasts.repository import ended
+from service.db.retention import forget, forget_records, oldest
+from service.emails import attachment_store
+from service.emails.deferred_recipients import fence_detail
+from service.emails.delivery import SendingDisabled, Sent
+from service.emails.hard_bounces import suppress_dead
+from service.emails.load import Stored
 from service.emails.models import ACTOR, Lane, Status
-from service.emails.office import Office
+from service.emails.prepare import Draft
+from service.emails.reports.simulate import take_in
+from service.emails.resources import Office
 from service.emails.simulator import is_simulated, reports
-from service.emails.smtp import Backoff as Pause
-from service.emails.smtp import Kind, ServerReply, SmtpError
-from service.emails.stored import Stored
-from service.forgetting import forget, forget_records, oldest
-from workers.actor import actor
-from workers.context import current
-from workers.cron import Cron
-from workers.errors import Dead, Retry, Snooze, Uncertain
-from workers.message import Message
-from workers.policy import Backoff
-from workers.runtime import Runtime
+from service.mail.faults import Refused
+from service.smtp import Backoff as Pause
+from service.smtp import Kind, ServerReply, SmtpError
+from service.templates import render
+from service.templates.tenant.sandbox_pool import Busy
 
 GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 CROWDED = 5.0  # seconds until a template is filled in that found no process to do it
@@ -146,8 +147,8 @@ async def forget_files() -> None:
     """Delete files that no mail names and that nobody asked for within RECORD_RETENTION."""
     retention: float = Runtime.of_loop().state["settings"].record_retention
     if retention:
-        kept = max(retention, files.DAY)
-        await forget(files.FORGET, seconds=kept + files.DAY, before=await oldest(kept))
+        kept = max(retention, attachment_store.DAY)
+        await forget(attachment_store.FORGET, seconds=kept + attachment_store.DAY, before=await oldest(kept))
 
 
 def message(made: Draft, tenant_id: UUID) -> Message:
@@ -233,7 +234,7 @@ def age(stored: Stored) -> timedelta:
 
 
 def wait(error: SmtpError, attempt: int) -> float | None:
-    """Seconds until the next attempt, by the class of the error (service.emails.smtp.classify); None for the actor's
+    """Seconds until the next attempt, by the class of the error (service.smtp.reply_rules); None for the actor's
     own backoff.
 
     While the server cannot be reached there is nothing to be polite to: the email is tried soon after it is back.

@@ -8,29 +8,31 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from callboard_workers.ledger.operations import Canceling
+from service.broadcasts.api import bulk_router
+from service.core.errors import Conflict, NotFound
+from service.domains import api as senders
 from service.emails import examples as show
-from service.emails import parameters, render, views
+from service.emails import params, serializers
 from service.emails.actors import message
+from service.emails.attachment_store import PATIENCE, keep
 from service.emails.batch.routes import send_batch
-from service.emails.bulk.routes import bulk_router
-from service.emails.changes import reschedule, resend
+from service.emails.content_response import framed
+from service.emails.dedup_window import release
 from service.emails.events import events, story
-from service.emails.files import PATIENCE, keep
-from service.emails.framing import framed
-from service.emails.inbound import api as inbound
-from service.emails.library.routes import templates_router
+from service.emails.insert_columns import COLUMNS, row
+from service.emails.load import content as stored_content
 from service.emails.models import Status
-from service.emails.office import Office
-from service.emails.rows import COLUMNS, row
+from service.emails.reports import api as inbound
+from service.emails.reschedule import reschedule, resend
+from service.emails.resources import Office
 from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
-from service.emails.senders import api as senders
-from service.emails.stored import content as stored_content
-from service.emails.suppressions import api as suppressions
-from service.emails.transports import api as transports
-from service.emails.trial import TrialEmailOut, default_recipient, read_trial, trial_letter
-from service.emails.unsubscribe import api as unsubscribe
-from service.emails.windows import release
-from service.errors import Conflict, NotFound
+from service.emails.test_email import TrialEmailOut, default_recipient, read_trial, trial_letter
+from service.suppressions import api as suppressions
+from service.suppressions.unsubscribe import api as unsubscribe
+from service.templates import render
+from service.templates.api import templates_router
+from service.transports import api as transports
 from service.web import (
     Accepted,
     Answer,
@@ -48,7 +50,6 @@ from service.web import (
     require,
     wait_for,
 )
-from workers.ledger.operators import Canceling
 
 __all__ = ["routers", "story", "warm"]
 
@@ -108,7 +109,7 @@ async def listing(
     created_before: Time = None,
 ) -> EmailPage:
     """List this tenant's mails. `created_after` is inclusive, `created_before` is not."""
-    filters = parameters.filters(
+    filters = params.filters(
         status=status,
         to=to,
         tag=tag,
@@ -121,7 +122,7 @@ async def listing(
     pager = Pager(request, limit, cursor, filters=filters.given())
     before = UUID(pager.after[0]) if pager.after else None
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, filters, before=before, limit=pager.fetch)
+        found = await serializers.page(connection, request.user.tenant_id, filters, before=before, limit=pager.fetch)
     page = pager.cut(found, key=lambda mail: [mail.task_id])
     return EmailPage(items=page.items, next_cursor=page.next_cursor)
 
@@ -134,7 +135,7 @@ async def listing(
 )
 async def look(request: Request, email_id: FromPath[str]) -> EmailOut:
     """Return a mail with its status, as of now."""
-    return await _found(request, email_id, views.one)
+    return await _found(request, email_id, serializers.one)
 
 
 @get(
@@ -156,9 +157,9 @@ async def happened(request: Request, email_id: FromPath[str]) -> EventList:
 )
 async def content(request: Request, email_id: FromPath[str]) -> Response[Content]:
     """Return the subject, HTML and text of a mail; with `Accept: text/html` its HTML alone, for a sandboxed frame."""
-    await _found(request, email_id, views.one)
+    await _found(request, email_id, serializers.one)
     office = Office.of(request.app.state.runtime)
-    stored = await office.loader.read(parameters.uuid_of(email_id))
+    stored = await office.loader.read(params.uuid_of(email_id))
     if stored is None:
         raise _unknown()
     return framed(request, await stored_content(stored, office.library, office.links.link(stored)))
@@ -176,11 +177,11 @@ async def cancel(request: Request, email_id: FromPath[str]) -> Response[EmailOut
 
     Canceling again is harmless. 202: a worker took the mail up just now; it will stop before it is sent.
     """
-    mail = await _found(request, email_id, views.one)
+    mail = await _found(request, email_id, serializers.one)
     done = Canceling.CANCELED if mail.status == Status.CANCELED else Canceling.REFUSED
     if mail.status in {Status.SCHEDULED, Status.QUEUED}:
-        done = await request.app.state.runtime.ledger.cancel(parameters.uuid_of(email_id), request.user.tenant_id)
-        mail = await _found(request, email_id, views.one)
+        done = await request.app.state.runtime.ledger.cancel(params.uuid_of(email_id), request.user.tenant_id)
+        mail = await _found(request, email_id, serializers.one)
     if done in {Canceling.REFUSED, Canceling.UNKNOWN}:
         raise Conflict(f"The mail is {mail.status}; only one that waits can be canceled.", code="not-cancelable")
     return Response(mail, status_code=200 if done is Canceling.CANCELED else 202)
@@ -216,7 +217,7 @@ async def _accept(request: Request, data: EmailRequest, answer: Callable[[EmailO
     submission = Submission(
         records=[row(made, principal.tenant_id, principal.mode, request.request_id)],
         messages=[(made.id, message(made, principal.tenant_id))],
-        answer=answer(views.accepted(made, principal.mode, request.request_id)),
+        answer=answer(serializers.accepted(made, principal.mode, request.request_id)),
         may_conflict=made.dedup_key is not None,
     )
     return await accept(request, TABLE, submission)
@@ -235,7 +236,7 @@ async def _earlier(request: Request, dedup_key: str) -> Response[EmailOut] | Non
     """Answer with the mail that bears the key; None where nobody does, or nobody does any more."""
     async with request.app.state.engine.begin() as connection:
         await release(connection, request.user.tenant_id, [dedup_key])
-        mail = await views.deduplicated(connection, request.user.tenant_id, dedup_key)
+        mail = await serializers.deduplicated(connection, request.user.tenant_id, dedup_key)
     if mail is None:
         return None
     return Response(mail, status_code=200, headers={"Location": f"/v1/emails/{mail.id}", "Deduplicated": "true"})
@@ -243,7 +244,7 @@ async def _earlier(request: Request, dedup_key: str) -> Response[EmailOut] | Non
 
 async def _waited(request: Request, got: Accepted, seconds: float) -> Response[EmailOut]:
     email_id = got.answer.headers["Location"].rpartition("/")[2]
-    mail, done = await wait_for(lambda: _found(request, email_id, views.one), _is_over, seconds)
+    mail, done = await wait_for(lambda: _found(request, email_id, serializers.one), _is_over, seconds)
     headers = {**got.answer.headers, **({"Idempotency-Replayed": "true"} if got.outcome is Outcome.REPLAYED else {})}
     return Response(mail, status_code=200 if done else 202, headers=headers)
 
@@ -253,7 +254,7 @@ def _is_over(mail: EmailOut) -> bool:
 
 
 async def _found(request: Request, email_id: str, read: Read[T]) -> T:
-    uuid = parameters.uuid_of(email_id)
+    uuid = params.uuid_of(email_id)
     async with request.app.state.engine.connect() as connection:
         found = await read(connection, request.user.tenant_id, uuid)
     if found is None:

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service import story as stories
-from service.emails.inbound.telling import heard
+from service.core import timeline as stories
 from service.emails.models import email_id
+from service.emails.reports.serializers import heard
 from service.emails.schemas import Event
 
 MAIL = text("""

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from service.emails.mime import Mail
-from service.emails.smtp import Backoff, Kind, Phase, SmtpError
-from workers.errors import Overloaded
-from workers.fair import FairLimiter, Turn, current_turn
+from callboard_workers.common.fair import FairLimiter, Turn, current_turn
+from callboard_workers.errors import Overloaded
+from service.mail.message import Mail
+from service.smtp import Backoff, Kind, Phase, SmtpError
 
 FACTOR = 4
 """Bytes of memory for each stored byte while an email is loaded, encoded, signed and sent: four copies at the peak."""

@@ -32,12 +32,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
-from service.db import Base
-from service.emails.inbound.models import email_events
-from service.emails.senders.models import senders
-from service.emails.suppressions.models import suppressions
-from service.emails.transports.models import transports
-from workers.message import Priority
+from callboard_workers.message import Priority
+from service.db.engine import Base
+from service.domains.models import senders
+from service.emails.reports.models import email_events
+from service.suppressions.models import suppressions
+from service.transports.models import transports
 
 __all__ = ["ACTOR", "Lane", "Status", "email_events", "email_id", "emails", "senders", "suppressions", "transports"]
 

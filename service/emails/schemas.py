@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.errors import ErrorOut
+from service.core.errors import ErrorOut
 
 Addresses = str | list[str]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.emails.inbound.report import Report
-from service.emails.smtp import Phase, Reply, ServerReply
-from service.emails.smtp.classify import refusal
+from service.emails.reports.report import Report
+from service.smtp import Phase, Reply, ServerReply
+from service.smtp.reply_rules import refusal
 
 DOMAIN = "simulator.callboard.test"
 LATER = {

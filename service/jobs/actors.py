@@ -4,20 +4,21 @@ from typing import Any
 
 from sqlalchemy import text
 
-from service.errors import NotFound
-from service.forgetting import forget_records
-from service.jobs import offline, prompt, views
-from service.jobs.activities import COUNT, Activities, ActivitiesInput
-from service.jobs.parameters import uuid_of
+from callboard_workers.actors.actor import actor
+from callboard_workers.context import current
+from callboard_workers.cron import Cron
+from callboard_workers.errors import Dead, NoRuntime
+from callboard_workers.policy import Backoff
+from callboard_workers.runtime import Runtime
+from service.activities import offline, prompt
+from service.activities.resources import Workshop
+from service.activities.schemas import COUNT, Activities, ActivitiesInput
+from service.core.errors import NotFound
+from service.db.retention import forget_records
+from service.jobs import serializers
+from service.jobs.params import uuid_of
 from service.jobs.quotas import turn_month
 from service.jobs.types import job
-from service.jobs.workshop import Workshop
-from workers.actor import actor
-from workers.context import current
-from workers.cron import Cron
-from workers.errors import Dead, NoRuntime
-from workers.policy import Backoff
-from workers.runtime import Runtime
 
 OLD = text("""
 DELETE FROM jobs WHERE id = ANY (ARRAY(
@@ -90,7 +91,7 @@ async def generate_custom_activities(
         raise NoRuntime("jobs are in Postgres: this Runtime was made without an engine")
     async with runtime.engine.connect() as connection:
         try:
-            found = await views.doorbell(connection, uuid_of(job_id))
+            found = await serializers.doorbell(connection, uuid_of(job_id))
         except NotFound:
             found = None
     if found is None:

@@ -11,16 +11,18 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.errors import Conflict
-from service.jobs import compatibility, organizations, views
+from callboard_workers.ledger.operations import Canceling
+from service.activities import compatibility
+from service.core.errors import Conflict
 from service.jobs import examples as show
-from service.jobs.accepting import accept, order
+from service.jobs import organizations, serializers
 from service.jobs.models import Status
-from service.jobs.parameters import unknown_job, uuid_of
-from service.jobs.retrying import retry as retry_in
+from service.jobs.params import unknown_job, uuid_of
+from service.jobs.prepare import accept, order
+from service.jobs.retry import retry as retry_in
 from service.jobs.schemas import JobOut, JobPage, JobRequest
-from service.jobs.story import story
 from service.jobs.stream import STREAM_HEADERS, Streams, follow
+from service.jobs.timeline import story
 from service.web import (
     Answer,
     Cursor,
@@ -33,8 +35,7 @@ from service.web import (
     require,
     wait_for,
 )
-from service.web.principal import plain_header
-from workers.ledger.operators import Canceling
+from service.web.auth import plain_header
 
 __all__ = ["routers", "story"]
 
@@ -82,7 +83,7 @@ async def listing(
     pager = Pager(request, limit, cursor, filters=filters)
     before = UUID(pager.after[0]) if pager.after else None
     async with request.app.state.engine.connect() as connection:
-        found = await views.page(connection, request.user.tenant_id, limit=pager.fetch, before=before, **filters)
+        found = await serializers.page(connection, request.user.tenant_id, limit=pager.fetch, before=before, **filters)
     page = pager.cut(found, key=lambda job: [job.task_id])
     return JobPage(items=page.items, next_cursor=page.next_cursor)
 
@@ -99,7 +100,7 @@ async def look(request: Request, job_id: FromPath[str]) -> Response[JobOut | Non
         return job.status.terminal or (bool(known) and not _matches(known, job))
 
     job, _ = await wait_for(_look(request, job_id), over, preferred_wait(request))
-    headers = {"ETag": views.etag(job), "Cache-Control": "private, no-cache"}
+    headers = {"ETag": serializers.etag(job), "Cache-Control": "private, no-cache"}
     if _matches(known, job):
         return Response(None, status_code=304, headers=headers)
     return Response(job, headers=headers)
@@ -178,7 +179,7 @@ def _look(request: Request, job_id: str) -> Callable[[], Awaitable[JobOut]]:
 
     async def look_again() -> JobOut:
         async with request.app.state.engine.connect() as connection:
-            found = await views.one(connection, request.user.tenant_id, id)
+            found = await serializers.one(connection, request.user.tenant_id, id)
         if found is None:
             raise unknown_job()
         return found
@@ -206,7 +207,7 @@ def _tags(header: str) -> set[str]:
 
 
 def _matches(known: set[str], job: JobOut) -> bool:
-    return "*" in known or views.etag(job).removeprefix("W/") in known
+    return "*" in known or serializers.etag(job).removeprefix("W/") in known
 
 
 routers = [

@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
-from service.db import Base
-from workers.message import Priority
+from callboard_workers.message import Priority
+from service.db.engine import Base
 
 QUEUE = "jobs"
 """The queue of every job; the trigger knows jobs by it."""

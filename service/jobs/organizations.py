@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.errors import Fault, Invalid, NotFound
+from service.core.errors import Fault, Invalid, NotFound
 from service.jobs import examples as show
 from service.jobs.models import organizations, plans
-from service.jobs.parameters import organization_id as read_id
+from service.jobs.params import organization_id as read_id
 from service.jobs.quotas import standing
 from service.jobs.schemas import OrganizationOut, OrganizationRequest, QuotaOut
 from service.web import Request, examples, require, transaction

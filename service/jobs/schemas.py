@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.errors import ErrorOut
-from service.jobs.activities import ActivitiesInput
+from service.activities.schemas import ActivitiesInput
+from service.core.errors import ErrorOut
 from service.jobs.models import Status, Urgency
 
 

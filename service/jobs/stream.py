@@ -9,13 +9,13 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from service.db import is_away
-from service.errors import TooManyRequests
+from callboard_workers.runtime import Runtime
+from service.core.errors import TooManyRequests
+from service.core.logging import Seldom
+from service.db.engine import is_away
 from service.jobs.schemas import JobOut
-from service.jobs.views import etag
-from service.logs import Seldom
-from service.web.stopping import when_stopping
-from workers.runtime import Runtime
+from service.jobs.serializers import etag
+from service.web.shutdown import when_stopping
 
 log = structlog.get_logger("service.jobs")
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.faults import MAX_FAULTS, faults, step
+from callboard_workers.actors.actor import Actor, actor
+from callboard_workers.errors import BadResult, DeclarationError
+from service.core.validation import MAX_FAULTS, faults, step
 from service.jobs.models import QUEUE
-from workers.actor import Actor, actor
-from workers.errors import BadResult, DeclarationError
 
 I = TypeVar("I", bound=msgspec.Struct)  # noqa: E741
 R = TypeVar("R", bound="Result")

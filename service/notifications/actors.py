@@ -5,7 +5,10 @@ And the names by which Celery clients knew it.
 
 from sqlalchemy import text
 
-from service.forgetting import forget, oldest
+from callboard_workers.actors.actor import actor
+from callboard_workers.cron import Cron
+from callboard_workers.runtime import Runtime
+from service.db.retention import forget, oldest
 from service.notifications import digest
 from service.notifications.compatibility import (
     broadcast_notification,
@@ -14,11 +17,8 @@ from service.notifications.compatibility import (
     send_email,
     send_notification,
 )
-from service.notifications.delivering import engine_of, fan_out
+from service.notifications.deliver import engine_of, fan_out
 from service.notifications.models import QUEUE
-from workers.actor import actor
-from workers.cron import Cron
-from workers.runtime import Runtime
 
 __all__ = [
     "broadcast_notification",

@@ -12,24 +12,24 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.db import is_away, is_older
-from service.emails import entry, letters
+from callboard_workers.actors.actor import actor
+from callboard_workers.context import current
+from callboard_workers.errors import Dead
+from callboard_workers.runtime import Runtime
+from service.core.errors import Invalid, ServiceError
+from service.db.engine import is_away, is_older
+from service.db.tenancy import mode_of
+from service.emails import builtin_emails, in_process
 from service.emails.models import email_id
-from service.emails.office import Office
+from service.emails.resources import Office
 from service.emails.schemas import EmailRequest
-from service.errors import Invalid, ServiceError
-from service.notifications import letter
-from service.notifications.accepting import COLUMNS, order
-from service.notifications.delivering import engine_of
-from service.notifications.delivering import message as delivery
+from service.notifications import email
+from service.notifications.deliver import engine_of
+from service.notifications.deliver import message as delivery
 from service.notifications.models import notification_id, notifications
+from service.notifications.prepare import COLUMNS, order
 from service.notifications.schemas import Channel, NotificationRequest, Recipients
 from service.settings import Settings, SettingsError
-from service.tenancy import mode_of
-from workers.actor import actor
-from workers.context import current
-from workers.errors import Dead
-from workers.runtime import Runtime
 
 STOCK = "celery"
 """Where a Celery client sends that was told of no queue."""
@@ -91,14 +91,14 @@ async def send_email(
         raise Dead(f"notifications.send_email needs {lacking}", {"reason": "invalid"})
     key = f"celery:{current().id}"
     if html is None:
-        wanted = letters.custom(to, subject=subject, message=message)
+        wanted = builtin_emails.custom(to, subject=subject, message=message)
         request = EmailRequest(to=to, template=wanted.template, dedup_key=key)
     else:
         request = EmailRequest(to=to, subject=subject, text=message, html=html, dedup_key=key)
     async with engine_of(Runtime.of_loop()).begin() as connection:
         tenant_id = await _tenant(connection)
         try:
-            id = await entry.enqueue(connection, request, tenant_id=tenant_id)
+            id = await in_process.enqueue(connection, request, tenant_id=tenant_id)
         except ServiceError as error:
             raise refused(error) from error
     return {"email_id": email_id(id), "task_id": str(id)}
@@ -136,7 +136,7 @@ async def _accept(asked: NotificationRequest) -> dict[str, str]:
         try:
             made = order(asked, tenant_id=tenant_id, mode=mode_of(tenant_id), request_id=current().request_id)
             if "email" in made.channels:
-                await letter.check(made.told(), Office.of_loop().desk(tenant_id))
+                await email.check(made.told(), Office.of_loop().desk(tenant_id))
         except ServiceError as error:
             raise refused(error) from error
         values = dict(zip((name for name, _ in COLUMNS), made.row(), strict=True))

@@ -16,16 +16,16 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.types import BigInteger, Text
 
+from callboard_workers.message import Message
+from callboard_workers.runtime import Runtime
+from service.core.errors import ServiceError
 from service.emails.actors import message as mail_message
-from service.emails.draft import Draft
-from service.emails.office import Office
+from service.emails.insert import Mail, store
+from service.emails.prepare import Draft
+from service.emails.resources import Office
 from service.emails.schemas import EmailRequest, TemplateRef
-from service.emails.storing import Mail, store
-from service.errors import ServiceError
-from service.notifications.letter import one_line, words
+from service.notifications.email import one_line, words
 from service.settings import Settings
-from workers.message import Message
-from workers.runtime import Runtime
 
 log = structlog.get_logger("service.notifications")
 

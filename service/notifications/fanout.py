@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.db import cause
-from service.notifications import chunk
-from service.notifications.chunk import Letter, Target
+from service.db.engine import cause
+from service.notifications import fanout_sql
+from service.notifications.fanout_sql import Letter, Target
 from service.notifications.models import COUNTS
 
 # ruff: noqa: S608 (names come from the code, values are always parameters)
@@ -70,7 +70,7 @@ async def begin(engine: AsyncEngine, id: UUID) -> int:
     return total or 0
 
 
-async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int = chunk.CHUNK) -> Served | None:
+async def serve(engine: AsyncEngine, id: UUID, letter: Letter | None, size: int = fanout_sql.CHUNK) -> Served | None:
     """Serve the next chunk and move the mark, in one transaction; None where there is nothing left to do."""
     try:
         return await _serve(engine, id, letter, size)
@@ -84,12 +84,12 @@ async def _serve(
     engine: AsyncEngine, id: UUID, letter: Letter | None, size: int, *, again: bool = False
 ) -> Served | None:
     async with engine.begin() as connection:
-        await connection.exec_driver_sql(chunk.PLANNING)
+        await connection.exec_driver_sql(fanout_sql.PLANNING)
         row = (await connection.execute(_LOCK, {"id": id})).one_or_none()
         if row is None or row.finished:
             return None
         target = Target(**{name: row._mapping[name] for name in Target.__struct_fields__})
-        sql, values = chunk.statement(target, letter, size, again=again)
+        sql, values = fanout_sql.statement(target, letter, size, again=again)
         found = dict((await connection.exec_driver_sql(sql, tuple(values))).mappings().one())
         over = found["reached"] < size
         last_no = found["last_no"] or target.after_no

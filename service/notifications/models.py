@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
-from service.db import Base
+from service.db.engine import Base
 
 ACTOR = "notifications.fan_out"
 QUEUE = "notifications"

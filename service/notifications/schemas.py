@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from service.core.errors import ErrorOut
 from service.emails.schemas import TemplateRef
-from service.errors import ErrorOut
 
 Channel = Literal["inbox", "email"]
 

@@ -7,12 +7,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath
 
-from service.errors import NotFound
+from service.core.errors import NotFound
 from service.tasks.examples import QUEUE, STORY, TASK
 from service.tasks.operations import cancel, list_dead_letters, requeue, resolve
-from service.tasks.queues import QueueReport, Queues
-from service.tasks.reading import TaskReport, task, unknown_task, uuid_of
-from service.tasks.story import RequestStory, tell
+from service.tasks.queue_stats import QueueReport, Queues
+from service.tasks.repository import TaskReport, task, unknown_task, uuid_of
+from service.timeline.timeline import RequestStory, tell
 from service.web import Request, examples, require
 
 

@@ -8,10 +8,10 @@ from uuid import UUID, uuid5
 import msgspec
 from redis.asyncio import Redis
 
-from service.checks import DEAD
-from service.tasks.reading import TaskReport
-from workers.envelope import SEPARATOR
-from workers.message import Priority
+from callboard_workers.message import Priority
+from callboard_workers.redis.protocol import SEPARATOR
+from service.health.checks import DEAD
+from service.tasks.repository import TaskReport
 
 MAX_READ = 1000
 """Entries of the list that are read, the newest."""

@@ -11,14 +11,14 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from service.errors import Conflict, Fault, Invalid
+from callboard_workers.ledger import Ledger
+from callboard_workers.ledger.operations import Canceling
+from callboard_workers.ledger.schema import State, messages
+from service.core.errors import Conflict, Fault, Invalid
 from service.tasks import buried
 from service.tasks.examples import TASK
-from service.tasks.reading import TaskReport, dead_letters, unknown_task, uuid_of
+from service.tasks.repository import TaskReport, dead_letters, unknown_task, uuid_of
 from service.web import Answer, Body, Cursor, Limit, Page, Pager, Request, examples, once, require
-from workers.ledger import Ledger
-from workers.ledger.operators import Canceling
-from workers.ledger.schema import State, messages
 
 MAX_IDS = 1000
 DeadState = Literal["dead", "uncertain", "held"]

@@ -4,14 +4,14 @@ What a slice needs is importable from here.
 """
 
 from service.web.accept import Accepted, Outcome, Submission, accept
-from service.web.decoding import Body
+from service.web.accept_sql import Table
+from service.web.auth import Principal, require
 from service.web.idempotency import Answer, once
+from service.web.json_body import Body
 from service.web.openapi import accepts, answers, examples
-from service.web.paging import Cursor, Limit, Page, Pager
-from service.web.principal import Principal, require
+from service.web.pagination import Cursor, Limit, Page, Pager
+from service.web.prefer_wait import preferred_wait, wait_for
 from service.web.request import Request, large_body, transaction
-from service.web.statements import Table
-from service.web.waiting import preferred_wait, wait_for
 
 __all__ = [
     "Accepted",

@@ -14,14 +14,14 @@ import asyncpg
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.tenancy import array
-from service.web import statements
+from callboard_workers.common.batcher import Batcher
+from callboard_workers.ledger import rows
+from callboard_workers.message import Message
+from service.db.tenancy import array
+from service.web import accept_sql
+from service.web.accept_sql import Table
 from service.web.idempotency import Answer, Once, idempotency, in_progress, replay
 from service.web.request import Request
-from service.web.statements import Table
-from workers.ledger import rows
-from workers.ledger.batcher import Batcher
-from workers.message import Message
 
 HEAD_START = 0.05
 """Seconds that a batch waits for the one before it, unless it is full: each costs a statement, a COMMIT, a bell."""
@@ -158,14 +158,14 @@ class Intake:
     async def _store(self, connection: AsyncConnection, items: list[_Item]) -> "_Stored":
         raw = cast("asyncpg.Connection", (await connection.get_raw_connection()).driver_connection)
         keyed = sorted((item for item in items if item.once), key=_place)
-        sql = statements.accept(self._table, keyed=bool(keyed))
+        sql = accept_sql.accept(self._table, keyed=bool(keyed))
         acting = array(item.tenant_id for item in items)
         values = [*([_keys(keyed)] if keyed else []), self._records(items), _messages(items), acting]
         if not any(item.submission.may_conflict for item in keyed):
             found = await raw.fetch(sql, *values, timeout=self._timeout)
             return await self._missing(raw, keyed, _Stored.read(found), acting)
         async with raw.transaction():
-            await raw.execute(statements.ACT, acting, timeout=self._timeout)
+            await raw.execute(accept_sql.ACT, acting, timeout=self._timeout)
             stored = _Stored.read(await raw.fetch(sql, *values, timeout=self._timeout))
             stored = await self._missing(raw, keyed, stored, acting)
             await self._forget(raw, keyed, stored)
@@ -177,8 +177,8 @@ class Intake:
         if lost:
             tenants, keys = [once.tenant_id for once in lost], [once.key for once in lost]
             async with raw.transaction():
-                await raw.execute(statements.ACT, acting, timeout=self._timeout)
-                for row in await raw.fetch(statements.FIND_KEYS, tenants, keys, timeout=self._timeout):
+                await raw.execute(accept_sql.ACT, acting, timeout=self._timeout)
+                for row in await raw.fetch(accept_sql.FIND_KEYS, tenants, keys, timeout=self._timeout):
                     stored.answers[row["tenant_id"], row["key"]] = row
         return stored
 
@@ -186,11 +186,11 @@ class Intake:
         """Give back the keys of the requests whose record was there already, before the commit."""
         lost = [item.once for item in keyed if item.once and stored.took_key(item) and not stored.has_records(item)]
         if lost:
-            await raw.execute(statements.FORGET_KEYS, [once.tenant_id for once in lost], [once.key for once in lost])
+            await raw.execute(accept_sql.FORGET_KEYS, [once.tenant_id for once in lost], [once.key for once in lost])
 
     def _records(self, items: list[_Item]) -> str:
         """The records as a JSON array, each with the marks of its request's key."""
-        shape, width, found = statements.record_shape(self._table), len(self._table.columns), []
+        shape, width, found = accept_sql.record_shape(self._table), len(self._table.columns), []
         for item in items:
             marks = (item.once.tenant_id, item.once.key) if item.once else (None, None)
             for record in item.submission.records:
@@ -284,14 +284,14 @@ def _keys(keyed: list[_Item]) -> str:
     for item in keyed:
         once, answer = cast("Once", item.once), item.submission.answer
         values = (once.tenant_id, once.key, once.fingerprint, answer.status, answer.body, answer.headers, once.ttl)
-        found.append(statements.KEY_SHAPE(*values))
+        found.append(accept_sql.KEY_SHAPE(*values))
     return _json(found)
 
 
 def _messages(items: list[_Item]) -> str:
     return _json(
         [
-            statements.MESSAGE_SHAPE(owner, *rows.row(message))
+            accept_sql.MESSAGE_SHAPE(owner, *rows.row(message))
             for item in items
             for owner, message in item.submission.messages
         ]

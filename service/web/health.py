@@ -9,7 +9,7 @@ from litestar import Response, Router, get
 from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.checks import UNREADY, Check, Finding, Report
+from service.health.checks import UNREADY, Check, Finding, Report
 from service.web.metrics import LedgerMetrics
 from service.web.openapi import examples
 

@@ -16,10 +16,10 @@ from litestar import Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import db
-from service.errors import BadRequest, Conflict, Invalid, ServiceError
-from service.web.problems import problem
-from service.web.quick import Quick
+from service.core.errors import BadRequest, Conflict, Invalid, ServiceError
+from service.db import engine
+from service.web.json_response import Quick
+from service.web.problem_details import problem
 from service.web.request import Request
 
 KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -79,7 +79,7 @@ async def once(request: Request, work: Callable[[AsyncSession], Awaitable[Answer
     """
     mark = await idempotency(request)
     if mark is None:
-        async with db.transaction(request.app.state.sessions) as session:
+        async with engine.transaction(request.app.state.sessions) as session:
             return (await work(session)).response()
     answer, replayed = await once_by(request, mark, work)
     return answer.response(replayed)
@@ -89,7 +89,7 @@ async def once_by(
     request: Request, mark: Once, work: Callable[[AsyncSession], Awaitable[Answer]]
 ) -> tuple[Answer, bool]:
     """Run `work` as `once` does, at most once per `mark`; its answer, and whether that is an earlier one."""
-    async with db.transaction(request.app.state.sessions) as session:
+    async with engine.transaction(request.app.state.sessions) as session:
         if (earlier := await _begin(session, mark)) is not None:
             return earlier, True
         answer = await _attempt(request, session, work)

@@ -23,9 +23,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from callboard_workers.common.batcher import Batcher
+from callboard_workers.redis import address
 from service.settings import Settings
-from workers import address
-from workers.ledger.batcher import Batcher
 
 log = structlog.get_logger("service.web")
 

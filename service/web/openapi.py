@@ -18,9 +18,9 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.routes import HTTPRoute
 
-from service.web.links import link
-from service.web.principal import SCOPES
-from service.web.problems import Problem
+from service.web.auth import SCOPES
+from service.web.openapi_links import link
+from service.web.problem_details import Problem
 
 VERSION = "1"
 EXAMPLES = "examples"

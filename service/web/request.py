@@ -12,10 +12,10 @@ from litestar import Request as LitestarRequest
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service import db
-from service.errors import BadRequest, ServiceError, TooLarge, Unavailable, UnsupportedMedia
-from service.web.decoding import decode, read
-from service.web.principal import Principal, plain_header
+from service.core.errors import BadRequest, ServiceError, TooLarge, Unavailable, UnsupportedMedia
+from service.db import engine
+from service.web.auth import Principal, plain_header
+from service.web.json_body import decode, read
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ DECODER = Decoder()
 class Request(LitestarRequest[Principal, Any, State]):
     """A request; `request.user` is the Principal on routes guarded by `require(...)`.
 
-    A handler that declares `data: SomeStruct` gets it decoded by `service.web.decoding`; `await request.body()` gives
+    A handler that declares `data: SomeStruct` gets it decoded by `service.web.json_body`; `await request.body()` gives
     the bytes as they came.
     """
 
@@ -183,8 +183,8 @@ def _too_large(limit: int) -> TooLarge:
 
 def transaction(request: LitestarRequest[Any, Any, Any]) -> AbstractAsyncContextManager[AsyncSession]:
     """Open the one transaction of this request: ``async with transaction(request) as session``. Nobody else commits."""
-    maker: db.Sessions = request.app.state.sessions
-    return db.transaction(maker)
+    maker: engine.Sessions = request.app.state.sessions
+    return engine.transaction(maker)
 
 
 def integer(name: str, value: str, low: int, high: int) -> int:

@@ -6,18 +6,18 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.actors.actor import actor
+from callboard_workers.context import current
+from callboard_workers.cron import Cron
+from callboard_workers.errors import Dead, NoRuntime, Retry, Snooze
+from callboard_workers.ledger.pruning import oldest
+from callboard_workers.limits import Concurrency
+from callboard_workers.runtime import Runtime
 from service.webhooks import health
-from service.webhooks.delivering import Parcel, load, send
+from service.webhooks.deliver import Parcel, load, send
 from service.webhooks.models import ACTOR, QUEUE, SLOTS, endpoint_id
-from service.webhooks.postroom import Postroom
+from service.webhooks.resources import Postroom
 from service.webhooks.schedule import PAUSES, Fault, pause
-from workers.actor import actor
-from workers.context import current
-from workers.cron import Cron
-from workers.errors import Dead, NoRuntime, Retry, Snooze
-from workers.ledger.pruning import oldest
-from workers.limits import Concurrency
-from workers.runtime import Runtime
 
 BATCH = 5_000
 MOST = 1_000_000  # rows of one night

@@ -11,7 +11,7 @@ from litestar import Response, Router, delete, get, patch, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.errors import Fault, Invalid
+from service.core.errors import Fault, Invalid
 from service.web import (
     Answer,
     Cursor,
@@ -26,12 +26,13 @@ from service.web import (
     transaction,
     wait_for,
 )
-from service.web.decoding import decode
-from service.webhooks import endpoints, parameters, redelivering, views
+from service.web.json_body import decode
 from service.webhooks import examples as show
+from service.webhooks import params, repository, serializers
+from service.webhooks import redeliver as redelivering
 from service.webhooks.models import Status, delivery_id, gate
 from service.webhooks.models import endpoint_id as spell
-from service.webhooks.postroom import Postroom
+from service.webhooks.resources import Postroom
 from service.webhooks.schemas import (
     DeliveryDetail,
     DeliveryOut,
@@ -68,15 +69,15 @@ async def create(request: Request, data: JSONBody[EndpointRequest]) -> Response[
     The `secret` is told this once. A live key's endpoint is told of what live keys did, a test key's of the rest.
     """
     room = Postroom.of(request.app.state.runtime)
-    url, found = await parameters.check_url(room.guard, data.url)
-    found += parameters.type_faults(data.events) + parameters.text_faults(data.description)
-    found += parameters.secret_faults(data.secret)
+    url, found = await params.check_url(room.guard, data.url)
+    found += params.type_faults(data.events) + params.text_faults(data.description)
+    found += params.secret_faults(data.secret)
     if found or url is None:
         raise Invalid(found)
     asked, told = msgspec.structs.replace(data, url=url), list[str]()
 
     async def work(session: AsyncSession) -> Answer:
-        made, secret = await endpoints.create(session, room, request.user.tenant_id, request.user.mode, asked)
+        made, secret = await repository.create(session, room, request.user.tenant_id, request.user.mode, asked)
         told.append(secret)
         return Answer(201, _with_secret(made, None), {"Location": f"/v1/webhooks/{made.id}"})
 
@@ -89,8 +90,8 @@ async def listing(request: Request, *, limit: Limit = None, cursor: Cursor = Non
     pager = Pager(request, limit, cursor)
     before = UUID(pager.after[0]) if pager.after else None
     async with request.app.state.engine.connect() as connection:
-        found = await endpoints.page(connection, request.user.tenant_id, limit=pager.fetch, before=before)
-    page = pager.cut(found, key=lambda each: [str(parameters.endpoint(each.id))])
+        found = await repository.page(connection, request.user.tenant_id, limit=pager.fetch, before=before)
+    page = pager.cut(found, key=lambda each: [str(params.endpoint(each.id))])
     return EndpointPage(items=page.items, next_cursor=page.next_cursor)
 
 
@@ -98,7 +99,7 @@ async def listing(request: Request, *, limit: Limit = None, cursor: Cursor = Non
 async def look(request: Request, webhook_id: FromPath[str]) -> EndpointOut:
     """Tell an endpoint: what it subscribed to, and how it fares."""
     async with request.app.state.engine.connect() as connection:
-        return await endpoints.one(connection, request.user.tenant_id, parameters.endpoint(webhook_id))
+        return await repository.one(connection, request.user.tenant_id, params.endpoint(webhook_id))
 
 
 @patch(
@@ -109,22 +110,22 @@ async def look(request: Request, webhook_id: FromPath[str]) -> EndpointOut:
 )
 async def change(request: Request, webhook_id: FromPath[str], data: JSONBody[EndpointPatch]) -> EndpointOut:
     """Change what is given. `enabled: false` cancels what waits; `enabled: true` forgets earlier failures."""
-    id = parameters.endpoint(webhook_id)
-    url, found = await parameters.check_url(Postroom.of(request.app.state.runtime).guard, data.url)
-    found += parameters.type_faults(data.events) + parameters.text_faults(data.description)
+    id = params.endpoint(webhook_id)
+    url, found = await params.check_url(Postroom.of(request.app.state.runtime).guard, data.url)
+    found += params.type_faults(data.events) + params.text_faults(data.description)
     if found:
         raise Invalid(found)
     given = {"url": url, "events": data.events, "description": data.description, "enabled": data.enabled}
     async with transaction(request) as session:
         values = {name: value for name, value in given.items() if value is not None}
-        return await endpoints.change(session, request.user.tenant_id, id, values)
+        return await repository.change(session, request.user.tenant_id, id, values)
 
 
 @delete("/{webhook_id:str}", guards=[require(WRITE)], status_code=204, summary="Delete an endpoint")
 async def remove(request: Request, webhook_id: FromPath[str]) -> None:
     """Delete an endpoint and all that is known of its deliveries; what waits for it is canceled."""
     async with transaction(request) as session:
-        await endpoints.delete(session, request.user.tenant_id, parameters.endpoint(webhook_id))
+        await repository.delete(session, request.user.tenant_id, params.endpoint(webhook_id))
 
 
 @post(
@@ -140,12 +141,12 @@ async def rotate(request: Request, webhook_id: FromPath[str]) -> Response[Endpoi
     if await request.body():
         request.check_media()
         data = await request.decoded(partial(decode, kind=RotateRequest))
-    id, room, told = parameters.endpoint(webhook_id), Postroom.of(request.app.state.runtime), list[str]()
-    if found := parameters.secret_faults(data.secret):
+    id, room, told = params.endpoint(webhook_id), Postroom.of(request.app.state.runtime), list[str]()
+    if found := params.secret_faults(data.secret):
         raise Invalid(found)
 
     async def work(session: AsyncSession) -> Answer:
-        made, secret = await endpoints.rotate(session, room, request.user.tenant_id, id, data)
+        made, secret = await repository.rotate(session, room, request.user.tenant_id, id, data)
         told.append(secret)
         return Answer(200, _with_secret(made, None))
 
@@ -161,10 +162,10 @@ async def rotate(request: Request, webhook_id: FromPath[str]) -> Response[Endpoi
 )
 async def try_out(request: Request, webhook_id: FromPath[str]) -> Response[DeliveryDetail]:
     """Send `webhook.test` to this endpoint alone. `Prefer: wait=20` holds the answer until it was delivered (200)."""
-    id = parameters.endpoint(webhook_id)
+    id = params.endpoint(webhook_id)
 
     async def work(session: AsyncSession) -> Answer:
-        found = await endpoints.one(session, request.user.tenant_id, id)
+        found = await repository.one(session, request.user.tenant_id, id)
         made = await redelivering.try_out(session, request.user.tenant_id, found, request.request_id)
         return await _accepted(request, session, id, made)
 
@@ -187,12 +188,12 @@ async def list_deliveries(
     type: Type = None,
 ) -> DeliveryPage:
     """List what was, and is to be, delivered to an endpoint; kept as long as tasks are (RETENTION)."""
-    filters: dict[str, Any] = {"endpoint_id": parameters.endpoint(webhook_id), "status": status, "type": type}
+    filters: dict[str, Any] = {"endpoint_id": params.endpoint(webhook_id), "status": status, "type": type}
     pager = Pager(request, limit, cursor, filters=filters)
     before = UUID(pager.after[0]) if pager.after else None
     async with request.app.state.engine.connect() as connection:
-        await endpoints.one(connection, request.user.tenant_id, filters["endpoint_id"])
-        found = await views.page(connection, request.user.tenant_id, limit=pager.fetch, before=before, **filters)
+        await repository.one(connection, request.user.tenant_id, filters["endpoint_id"])
+        found = await serializers.page(connection, request.user.tenant_id, limit=pager.fetch, before=before, **filters)
     page = pager.cut(found, key=lambda each: [each.task_id])
     return DeliveryPage(items=page.items, next_cursor=page.next_cursor)
 
@@ -205,7 +206,7 @@ async def list_deliveries(
 )
 async def look_at_delivery(request: Request, webhook_id: FromPath[str], delivery_id: FromPath[str]) -> DeliveryDetail:
     """Tell a delivery with what is sent, and every attempt: the answer, how long it took, what went wrong."""
-    return await _look(request, parameters.endpoint(webhook_id), parameters.delivery(delivery_id))()
+    return await _look(request, params.endpoint(webhook_id), params.delivery(delivery_id))()
 
 
 @post(
@@ -222,11 +223,11 @@ async def redeliver(
 
     What failed is put back and what waits is brought forward, under the same id; anything else is a new delivery.
     """
-    endpoint, old = parameters.endpoint(webhook_id), parameters.delivery(delivery_id)
+    endpoint, old = params.endpoint(webhook_id), params.delivery(delivery_id)
     runtime = request.app.state.runtime
 
     async def work(session: AsyncSession) -> Answer:
-        found = await views.one(await session.connection(), request.user.tenant_id, endpoint, old)
+        found = await serializers.one(await session.connection(), request.user.tenant_id, endpoint, old)
         made = await redelivering.again(session, request.user.tenant_id, found, old, endpoint)
         if made is None:
             await runtime.ledger.requeue([old], by=request.user.key, tenant_id=request.user.tenant_id, reason="api")
@@ -251,11 +252,11 @@ async def redeliver_since(
 
     A thousand at a time: while `more` is true, ask again.
     """
-    endpoint, since, until = parameters.endpoint(webhook_id), *_range(data)
+    endpoint, since, until = params.endpoint(webhook_id), *_range(data)
     tenant, runtime = request.user.tenant_id, request.app.state.runtime
 
     async def work(session: AsyncSession) -> Answer:
-        await endpoints.one(session, tenant, endpoint)
+        await repository.one(session, tenant, endpoint)
         connection = await session.connection()
         found = await redelivering.chosen(connection, tenant, endpoint, since, until, everything=data.all)
         failed = [id for id, _, status in found if status is Status.FAILED]
@@ -298,14 +299,14 @@ def _reveal(answer: Response[Any], told: list[str]) -> Response[Any]:
 
 
 async def _accepted(request: Request, session: AsyncSession, endpoint: UUID, id: UUID) -> Answer:
-    told = await views.one(await session.connection(), request.user.tenant_id, endpoint, id)
+    told = await serializers.one(await session.connection(), request.user.tenant_id, endpoint, id)
     return Answer(202, told, {"Location": f"/v1/webhooks/{spell(endpoint)}/deliveries/{delivery_id(id)}"})
 
 
 def _look(request: Request, endpoint: UUID, id: UUID) -> Callable[[], Awaitable[DeliveryDetail]]:
     async def look_again() -> DeliveryDetail:
         async with request.app.state.engine.connect() as connection:
-            return await views.one(connection, request.user.tenant_id, endpoint, id)
+            return await serializers.one(connection, request.user.tenant_id, endpoint, id)
 
     return look_again
 
@@ -315,7 +316,7 @@ async def _waited(request: Request, answer: Response[Any], endpoint: UUID) -> Re
     seconds, location = preferred_wait(request), answer.headers.get("Location", "")
     if not seconds or answer.status_code != 202:
         return answer
-    id = parameters.delivery(location.rpartition("/")[2])
+    id = params.delivery(location.rpartition("/")[2])
     found, _ = await wait_for(_look(request, endpoint, id), _is_over, seconds)
     headers = {name: value for name, value in answer.headers.items() if name in {"Location", "Idempotency-Replayed"}}
     status = 200 if found.status.terminal else 202

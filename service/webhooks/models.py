@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
-from service.db import Base
+from service.db.engine import Base
 
 ACTOR = "webhooks.deliver"
 QUEUE = "webhooks"

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from service.errors import ErrorOut
+from service.core.errors import ErrorOut
 from service.webhooks.models import Status
 from service.webhooks.types import EVERYTHING
 

@@ -31,7 +31,7 @@ WORKER = """
 
 # The lines below are not Celery's: the worker under test.
 import celery.contrib.testing.app
-from workers.celery.app import POOL, App
+from callboard_workers.celery.app import POOL, App
 
 celery.contrib.testing.app.Celery = App
 
@@ -41,7 +41,7 @@ def celery_worker_pool():
     return POOL
 """
 """Added to the tests' conftest: the app and the pool are ours."""
-SETTINGS = {"worker_consumer": "workers.celery.choice:make_consumer"}
+SETTINGS = {"worker_consumer": "callboard_workers.celery.choice:make_consumer"}
 """Settings of the tests' app beside Celery's defaults."""
 
 PROTOCOL_1 = "a message of protocol 1 is a dead letter (docs/migrating-from-celery.md)"

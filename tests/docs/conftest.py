@@ -6,8 +6,8 @@ import celery
 import pytest
 from celery import _state
 
+from callboard_workers import registry
 from service import slices
-from workers import registry
 
 
 @pytest.fixture(autouse=True)

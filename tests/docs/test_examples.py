@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
 
-import workers
-import workers.testing
-from service.db import session as attempt_session
+import callboard_workers
+import callboard_workers.testing
+from callboard_workers import Correlation, Done, actor, correlation, current
+from callboard_workers.testing import Workbench, workbench
+from service.db.engine import session as attempt_session
 from service.settings import Settings
 from tests.layout.repository import ROOT, tracked_files
-from workers import Correlation, Done, actor, correlation, current
-from workers.testing import Workbench, workbench
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [path for path in tracked_files() if path.suffix == ".md" and BLOCK.search((ROOT / path).read_text("utf-8"))]
@@ -49,8 +49,8 @@ class Cast:
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
-        public = {name: getattr(workers, name) for name in workers.__all__}
-        kit = {name: getattr(workers.testing, name) for name in ("run_now", "workbench")}
+        public = {name: getattr(callboard_workers, name) for name in callboard_workers.__all__}
+        kit = {name: getattr(callboard_workers.testing, name) for name in ("run_now", "workbench")}
         self.names: dict[str, Any] = {
             **public,
             **kit,

@@ -9,15 +9,15 @@ import celery
 import pytest
 from uuid_utils.compat import uuid7
 
-import workers
+import callboard_workers
+from callboard_workers import DeclarationError, Done, Message, actor
+from callboard_workers.actors.sender import Sender
+from callboard_workers.celery import create_celery
+from callboard_workers.middleware import Middleware
+from callboard_workers.runtime import THREADS
+from callboard_workers.testing import run_now, workbench
 from service.settings import Settings
 from tests.layout.repository import ROOT
-from workers import DeclarationError, Done, Message, actor
-from workers.celery import create_celery
-from workers.middleware import Middleware
-from workers.runtime import THREADS
-from workers.sender import Sender
-from workers.testing import run_now, workbench
 
 CELERY, DRAMATIQ = (Path("docs", f"migrating-from-{name}.md") for name in ("celery", "dramatiq"))
 OPTIONS = {name for overload in get_overloads(actor) for name in inspect.signature(overload).parameters}
@@ -104,7 +104,7 @@ def test_the_defaults_named_for_us_are_ours() -> None:
     assert (app.conf.task_acks_late, app.conf.accept_content) == (True, ["json"])
     assert Settings.from_env({}).worker_concurrency == 500
     assert THREADS == 32
-    assert app.conf.worker_pool == "workers.celery.pool:Pool"
+    assert app.conf.worker_pool == "callboard_workers.celery.pool:Pool"
 
 
 def test_beat_takes_its_schedule_from_the_app() -> None:
@@ -146,13 +146,13 @@ async def test_retry_when_overrules_max_retries_as_in_dramatiq() -> None:
 
 @pytest.mark.parametrize("limits", [{"rate": "10/m"}, {"concurrency": 3}, {"unique": True}, {"debounce": True}])
 async def test_limits_are_for_durable_messages(limits: dict[str, Any]) -> None:
-    made = {"unique": workers.Unique(), "debounce": workers.Debounce(wait=1)}
+    made = {"unique": callboard_workers.Unique(), "debounce": callboard_workers.Debounce(wait=1)}
 
     @actor(name="example.limited", **{name: made.get(name, value) for name, value in limits.items()})
     async def limited() -> None: ...
 
     async with workbench():
-        with pytest.raises(workers.DurableOnly):
+        with pytest.raises(callboard_workers.DurableOnly):
             await limited.send()
 
 

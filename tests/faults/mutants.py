@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "a message is settled before it has run",
-        "workers/execution.py",
+        "workers/callboard_workers/execution/attempt.py",
         (
             (
                 "            outcome = await _run(runtime, context, claim.args, claim.kwargs, begin)\n",
@@ -76,31 +76,31 @@ MUTANTS = (
     ),
     Mutant(
         "a message without a row is acknowledged when it is fetched",
-        "workers/celery/scripts.py",
+        "workers/callboard_workers/redis/scripts.py",
         (("    if #got > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end\n", ""),),
         "tests/wire/test_faults.py::test_a_killed_workers_messages_run_elsewhere_and_only_those_in_flight_run_twice",
     ),
     Mutant(
         "nobody rings again",
-        "workers/ledger/sweeper.py",
+        "workers/callboard_workers/ledger/sweeper.py",
         (("AND ring_at <= statement_timestamp()", "AND false"),),
         "tests/faults/test_redis.py::test_emptied_again_and_again_while_mail_flows_it_loses_none",
     ),
     Mutant(
         "nothing is taken back from the dead",
-        "workers/ledger/sweeper.py",
+        "workers/callboard_workers/ledger/sweeper.py",
         (("NOT intent AND lease_until < clock_timestamp()", "NOT intent AND false"),),
         "tests/faults/test_workers.py::test_a_zombie_that_lost_its_lease_never_writes_the_dot",
     ),
     Mutant(
         "crashes are not counted",
-        "workers/ledger/sweeper.py",
+        "workers/callboard_workers/ledger/sweeper.py",
         (("m.crashes + 1 >= m.max_crashes", "false"),),
         "tests/faults/test_workers.py::test_an_email_that_kills_its_workers_is_quarantined_and_the_others_are_sent",
     ),
     Mutant(
         "a crash counts against everything that its worker held",
-        "workers/ledger/sweeper.py",
+        "workers/callboard_workers/ledger/sweeper.py",
         (("m.begun IS NOT DISTINCT FROM 1", "true"), ("lapsed.begun IS NOT DISTINCT FROM 1", "true")),
         "tests/wire/test_crash_isolation.py::test_one_poisonous_message_among_500_bystanders_is_the_only_one_to_end",
     ),
@@ -112,7 +112,7 @@ MUTANTS = (
     ),
     Mutant(
         "a fence whose answer was lost counts as passed",
-        "workers/ledger/ledger.py",
+        "workers/callboard_workers/ledger/ledger.py",
         (
             (
                 'raise FenceUnheard(f"message {claim.id}: the ledger did not answer: {error}") from error',

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.cli import callboard
+from service.cli.main import callboard
 from service.dev.chaos.faults import FAULTS
 from service.dev.chaos.report import EXTERNAL
 from service.dev.chaos.run import plan, run

@@ -5,15 +5,15 @@ from pathlib import Path
 import redis
 from uuid_utils.compat import uuid7
 
+from callboard_workers.message import Message
+from callboard_workers.redis.keys import Keys
+from callboard_workers.redis.protocol import encode
+from callboard_workers.redis.scripts import TAKE
 from service.dev.chaos.fleet import by_hand
 from service.dev.chaos.proxy import Proxy
 from service.dev.stack import Stack
 from tests.faults.judging import eventually
 from tests.wire.process import Worker
-from workers.celery.keys import Keys
-from workers.celery.scripts import TAKE
-from workers.envelope import encode
-from workers.message import Message
 
 
 async def test_what_a_dead_worker_held_runs_though_the_answer_to_its_heir_was_lost(

@@ -13,11 +13,11 @@ import asyncpg
 import httpx
 import pytest
 
+from callboard_workers.ledger.fences import MARGIN
 from service.dev.chaos.fleet import by_hand
 from service.dev.chaos.sink import Rule
 from service.dev.chaos.site import LEASE, Site
 from tests.faults.judging import hand_in, judge, received, row, sent
-from workers.ledger.fences import MARGIN
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.emails.mailer import Mailer
-from service.emails.office import Office
-from service.emails.smtp import Timeouts, Transport
+from callboard_workers.testing import workbench
+from service.emails.delivery import Mailer
+from service.emails.resources import Office
 from service.settings import Settings
+from service.smtp import Timeouts, Transport
 from tests.faults.proxy import Proxy
 from tests.faults.sink import Rule, Sink
 from tests.service.emails.postman import Post
-from workers.testing import workbench
 
 PHASES = ("banner", "ehlo", "mail", "rcpt", "data", "dot")
 SHORT = 0.5  # seconds of the phase that fails; all others have the time that the RFC gives them

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 import redis.asyncio as redis
 
-from service import migrate
-from service.db import create_engine
+from callboard_workers.redis.keys import Keys
+from service.db import migrate
+from service.db.engine import create_engine
 from service.dev.chaos.caller import Caller
 from service.dev.chaos.fleet import ROOT, Worker, by_hand
 from service.dev.chaos.site import Site, open_site
@@ -28,7 +29,6 @@ from service.dev.stack import Stack
 from service.settings import Settings
 from tests.conftest import lacking
 from tests.faults.judging import hand_in, judge, sent
-from workers.celery.keys import Keys
 
 SINCE = "migrations/versions/20261122_evidence.py"
 """What runs beside this version is the version before this migration, and all since."""

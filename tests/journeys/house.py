@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from service import db
 from service.access import keys
+from service.db import engine as db
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

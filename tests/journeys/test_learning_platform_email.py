@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from service.emails import entry, letters
+from callboard_workers.testing import workbench
+from service.emails import builtin_emails, in_process
 from service.settings import Settings
 from tests.faults.sink import Rule, Sink
 from tests.journeys.house import ROOT, House, free_port, house
-from workers.testing import workbench
 
 LETTERS: dict[str, dict[str, str]] = {
     "welcome": {"name": "Ada", "action_url": "https://academy.example/start"},
@@ -191,10 +191,10 @@ async def test_code_in_the_same_process_sends_directly_or_queues_through_one_imp
     tenant = (await _tenant(engine)).tenant_id
     async with workbench(engine) as bench:
         bench.runtime.state["settings"] = settings
-        letter = letters.certificate("ada@example.org", **LETTERS["certificate"])
-        await entry.send(letter)
+        letter = builtin_emails.certificate("ada@example.org", **LETTERS["certificate"])
+        await in_process.send(letter)
         async with AsyncSession(engine) as session:
-            await entry.enqueue(session, letter, tenant_id=tenant)
+            await in_process.enqueue(session, letter, tenant_id=tenant)
             await session.commit()
         await bench.drain()
     direct, queued = mailbox.messages
@@ -218,8 +218,8 @@ async def _all_at_data(sink: Sink, count: int) -> bool:
 
 
 async def _tenant(engine: AsyncEngine) -> Any:
-    from service import db
     from service.access import keys
+    from service.db import engine as db
 
     async with db.transaction(db.sessions(engine)) as session:
         row, _ = await keys.create(session, "academy", ["*"])

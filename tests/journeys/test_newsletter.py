@@ -11,8 +11,8 @@ import pytest
 
 from tests.faults.sink import Mail, Sink
 from tests.journeys.house import House, free_port, house
-from tests.service.emails.nameserver import NameServer
-from tests.service.emails.reports import arf, dsn
+from tests.service.emails.reports.samples import arf, dsn
+from tests.service.nameserver import NameServer
 
 LINK = re.compile(rb"^List-Unsubscribe: <(http://[^>]+/u/[^>]+)>\r\n", re.MULTILINE)
 ENVID = re.compile(r"ENVID=(\w+)")

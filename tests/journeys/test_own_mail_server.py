@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.sink import Sink
 from tests.journeys.house import House, house
-from tests.service.emails.nameserver import NameServer
+from tests.service.nameserver import NameServer
 
 PASSWORD = "the harbour opens at six"
 TYPO = "the harbour opens at sixx"

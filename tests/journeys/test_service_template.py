@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Mailbox
 from tests.journeys.house import house
-from tests.service.new.tree import Tree
+from tests.service.cli.scaffold.tree import Tree
 from tests.wire.process import client as stock_client
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.journeys.house import House, house
-from tests.service.jobs.llm import GOOD, SHORT, Model, after, reply, say, silence
+from tests.service.activities.fake_llm import GOOD, SHORT, Model, after, reply, say, silence
 
 WISH = {"team_size": 8, "topic": "our launch", "duration_minutes": 30, "setting": "remote", "goals": ["trust"]}
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.conftest import Mailbox
 from tests.journeys.house import house
-from tests.service.outbound.scripted import held, reply, scripted
+from tests.service.egress.scripted import held, reply, scripted
 from tests.service.webhooks.standard import verified
 
 MAIL = {"from": "hello@academy.example", "to": "ada@example.org", "subject": "Welcome", "text": "Hello Ada."}

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from service.cli import callboard
+from callboard_workers.middleware import metrics as _worker_metrics
+from service.cli.main import callboard
 from service.settings import Settings
 from tests.layout.repository import ROOT
 from tests.service.conftest import client_of
-from workers.middleware import metrics as _worker_metrics
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))

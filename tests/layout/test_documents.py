@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.web.decoding import MAX_DEPTH
+from service.web.json_body import MAX_DEPTH
 from tests.layout import api_reference
 from tests.layout.repository import ROOT, tracked_files
 from tests.layout.settings_reference import REFERENCE, describe, render

@@ -34,7 +34,7 @@ def test_a_log_event_is_a_noun_and_a_verb_never_a_sentence() -> None:
 
 
 def test_task_is_a_word_of_the_wire_never_a_class_of_ours() -> None:
-    """`workers/celery` extends Celery's own Task class, and there the word is Celery's."""
+    """`workers/callboard_workers/celery` extends Celery's own Task class, and there the word is Celery's."""
     found = [
         f"{path}:{node.lineno}: class {node.name}"
         for path in python_files("service", "workers")

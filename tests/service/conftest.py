@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from service import db
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime, _runtimes
 from service.access import keys
 from service.app import create_app
+from service.db import engine as db
 from service.settings import Settings
-from workers.publisher import Publisher
-from workers.runtime import Runtime, _runtimes
 
 PATIENT = {
     "DB_CONNECT_TIMEOUT": "30",

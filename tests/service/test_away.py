@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from service.db import is_away
+from service.db.engine import is_away
 
 SEVERAL = "Multiple exceptions: [Errno 111] Connect call failed (::1), [Errno 111] Connect call failed (127.0.0.1)"
 

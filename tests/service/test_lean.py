@@ -8,7 +8,7 @@ LOADED = f"""
 import importlib, sys
 from service import lean
 lean.load("httpx")
-import service.celery, workers.celery.command, workers.celery.consumer, workers.celery.front, workers.celery.pool
+import service.celery, callboard_workers.celery.command, callboard_workers.celery.consumer, callboard_workers.celery.task_consumer, callboard_workers.celery.pool
 assert "celery.bin.worker" in sys.modules
 print([name for name in {UNWANTED!r} if name in sys.modules])
 for name in lean.UNUSED:
@@ -18,7 +18,7 @@ BARE = """
 import sys
 from service import lean
 lean.load()
-import workers, workers.celery.command, workers.celery.consumer, workers.celery.front, workers.celery.pool
+import callboard_workers, callboard_workers.celery.command, callboard_workers.celery.consumer, callboard_workers.celery.task_consumer, callboard_workers.celery.pool
 print([name for name in ("sqlalchemy", "asyncpg", "service.settings") if name in sys.modules])
 """
 

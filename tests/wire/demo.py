@@ -14,16 +14,16 @@ from uuid import UUID
 
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
-from workers.actor import actor, registry
-from workers.celery import WorkerOptions, create_celery
-from workers.context import current
-from workers.errors import Retry, Snooze
-from workers.message import Message
-from workers.middleware import Middleware, defaults
-from workers.policy import Backoff
-from workers.publisher import Publisher
-from workers.runtime import Runtime
-from workers.signing import Signer
+from callboard_workers.actors.actor import actor, registry
+from callboard_workers.celery import WorkerOptions, create_celery
+from callboard_workers.context import current
+from callboard_workers.errors import Retry, Snooze
+from callboard_workers.message import Message
+from callboard_workers.middleware import Middleware, defaults
+from callboard_workers.policy import Backoff
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.redis.signing import Signer
+from callboard_workers.runtime import Runtime
 
 JOURNAL = os.environ.get("JOURNAL", os.devnull)
 URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0")

@@ -9,13 +9,13 @@ import time
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from callboard_workers.actors.actor import actor
+from callboard_workers.celery import create_celery
+from callboard_workers.context import current
+from callboard_workers.policy import Backoff
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 from tests.wire.demo import JOURNAL, OPTIONS, URL, note
-from workers.actor import actor
-from workers.celery import create_celery
-from workers.context import current
-from workers.policy import Backoff
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 DATABASE = os.environ.get("DATABASE_URL", "postgresql://")
 

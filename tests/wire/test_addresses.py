@@ -14,15 +14,15 @@ import redis
 import trustme
 from celery import Celery
 
+from callboard_workers.celery import create_celery
+from callboard_workers.common.loop_thread import LoopThread
+from callboard_workers.message import Message
+from callboard_workers.redis.address import Sentinels
+from callboard_workers.redis.publisher import Publisher
 from service.dev.server import launched
 from service.dev.stack import Stack
 from service.dev.valkey import Valkey
 from tests.wire.process import Worker, client, eventually, inspect
-from workers.address import Sentinels
-from workers.celery import create_celery
-from workers.loop import LoopThread
-from workers.message import Message
-from workers.publisher import Publisher
 
 
 class Watcher(Valkey):

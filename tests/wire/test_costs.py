@@ -7,9 +7,9 @@ from typing import Any
 
 import redis
 
+from callboard_workers.message import Message
+from callboard_workers.redis.protocol import encode
 from tests.wire.process import Worker
-from workers.envelope import encode
-from workers.message import Message
 
 TASKS = 5_000
 COMMANDS, ROUND_TRIPS = 0.5, 0.2  # measured: 0.22 and 0.05

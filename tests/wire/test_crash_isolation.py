@@ -11,10 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 from tests.wire.durable import poison, wait
 from tests.wire.process import Worker, eventually
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 BYSTANDERS = 500
 MOST_DEATHS = 30

@@ -14,11 +14,11 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.message import Message
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 from tests.wire.durable import block, flaky, work
 from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
-from workers.message import Message
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 STEADY = {**OURS, "lease": 30.0}
 """For tests in which no lease is to lapse, however busy the machine is."""

@@ -11,10 +11,10 @@ import pytest
 import redis
 from celery import Celery
 
+from callboard_workers.message import Message
+from callboard_workers.redis.protocol import encode
 from service.dev.stack import Stack
 from tests.wire.process import OURS, STOCK, Worker, client, eventually, inspect
-from workers.envelope import encode
-from workers.message import Message
 
 LEASE = 1.0
 

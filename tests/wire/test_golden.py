@@ -14,8 +14,8 @@ import pytest
 import redis
 from celery import Celery
 
-from workers.envelope import HIDDEN, bindings, encode, encode_body, list_key, list_keys
-from workers.message import Message, Priority
+from callboard_workers.message import Message, Priority
+from callboard_workers.redis.protocol import HIDDEN, bindings, encode, encode_body, list_key, list_keys
 
 ID = UUID("0193e6a0-0000-7000-8000-000000000001")
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from callboard_workers.message import Message
+from callboard_workers.redis.protocol import encode
 from tests.wire.process import Worker, client, eventually
-from workers.envelope import encode
-from workers.message import Message
 
 FLAT = 6 * 1024
 """KiB it may grow between the first tasks and thirty thousand."""

@@ -16,10 +16,10 @@ import redis
 from celery import Celery
 from kombu import Connection
 
+from callboard_workers.message import Message
+from callboard_workers.redis.protocol import encode
 from service.dev.stack import Stack
 from tests.wire.process import ROOT, Worker, client, eventually, inspect
-from workers.envelope import encode
-from workers.message import Message
 
 
 @pytest.fixture(scope="module")

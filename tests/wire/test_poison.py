@@ -15,12 +15,12 @@ import msgspec
 import pytest
 import redis
 
+from callboard_workers.celery.control import requeue_dead
+from callboard_workers.message import Message
+from callboard_workers.redis.keys import Keys
+from callboard_workers.redis.protocol import encode, encode_body
 from service.dev.stack import Stack
 from tests.wire.process import ROOT, Worker, client, eventually, inspect
-from workers.celery.control import requeue_dead
-from workers.celery.keys import Keys
-from workers.envelope import encode, encode_body
-from workers.message import Message
 
 
 def good() -> dict[str, Any]:

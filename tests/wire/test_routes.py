@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from workers import actor, registry
-from workers.celery import create_celery
+from callboard_workers import actor, registry
+from callboard_workers.celery import create_celery
 
 
 def test_celerys_verbs_take_the_actors_queue_and_priority_unless_told_otherwise(

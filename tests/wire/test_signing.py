@@ -12,13 +12,13 @@ import redis
 from celery import signals
 from prometheus_client import REGISTRY
 
+from callboard_workers.message import Message
+from callboard_workers.redis.in_flight import FORGED_KEPT
+from callboard_workers.redis.protocol import DOORBELL_BODY, encode, encode_body
+from callboard_workers.redis.signing import Signer
 from service.dev.stack import Stack
 from service.settings import Settings
 from tests.wire.process import ROOT, Worker, client, eventually, inspect
-from workers.celery.holdings import FORGED_KEPT
-from workers.envelope import DOORBELL_BODY, encode, encode_body
-from workers.message import Message
-from workers.signing import Signer
 
 NEW, OLD, OTHERS = "the-new-key-of-tests", "the-old-key-of-tests", "a-key-of-somebody-else"
 

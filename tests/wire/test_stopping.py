@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.redis.publisher import Publisher
+from callboard_workers.runtime import Runtime
 from tests.wire.durable import fenced, late, release
 from tests.wire.process import OURS, STOCK, Worker, eventually
-from workers.publisher import Publisher
-from workers.runtime import Runtime
 
 ROWS = "SELECT actor, state, attempts, crashes, deaths FROM messages ORDER BY actor"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import redis
 from celery import Celery
 
+from callboard_workers.redis.keys import Keys
 from service.dev.stack import Stack
 from tests.faults.test_clocks import off_by
 from tests.wire.process import OURS, ROOT, Worker, client, eventually, inspect
-from workers.celery.keys import Keys
 
 KEYS = Keys()
 PATIENT = {**OURS, "lease": 30.0}

@@ -5,14 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers import Delivery, Outcome, current, execute
+from callboard_workers.testing import Workbench
 from tests.workers.ledger.rows import make
-from workers import (
-    Delivery,
-    Outcome,
-    current,
-    execute,
-)
-from workers.testing import Workbench
 
 
 class Refused(Exception):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from callboard_workers import Actor, actor, registry
 from tests.workers import behaving as behaviour
-from workers import Actor, actor, registry
 
 
 @pytest.fixture

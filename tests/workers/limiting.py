@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from workers import Actor, Done, Message, State, actor, registry
-from workers.ledger import Claim, Ledger
-from workers.runtime import Runtime
+from callboard_workers import Actor, Done, Message, State, actor, registry
+from callboard_workers.ledger import Claim, Ledger
+from callboard_workers.runtime import Runtime
 
 
 def noop(**options: Any) -> Actor[Any, Any]:

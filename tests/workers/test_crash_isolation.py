@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers import Actor, Delivery, Done, Ignored, Outcome, crash_isolation, execute
+from callboard_workers.testing import Workbench
 from tests.workers.behaving import do
 from tests.workers.ledger.rows import look, make
-from workers import Actor, Delivery, Done, Ignored, Outcome, crash_isolation, execute
-from workers.testing import Workbench
 
 ORDINARY = "ordinary"
 

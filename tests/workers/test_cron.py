@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers import Cron, DeclarationError, actor, current, registry
+from callboard_workers.cron import request_id, tick_id, timetable
+from callboard_workers.ledger import Ledger
+from callboard_workers.testing import Workbench, workbench
 from tests.workers.ledger.rows import look, make
-from workers import Cron, DeclarationError, actor, current, registry
-from workers.cron import request_id, tick_id, timetable
-from workers.ledger import Ledger
-from workers.testing import Workbench, workbench
 
 BERLIN = ZoneInfo("Europe/Berlin")
 YEAR = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -9,16 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from callboard_workers import Actor, Concurrency, RetryAt, execute
+from callboard_workers.ledger import Ledger
+from callboard_workers.testing import Workbench, doorbell
 from tests.workers.ledger.rows import PAST, change, look
 from tests.workers.limiting import count, finish, forgetting, put
-from workers import (
-    Actor,
-    Concurrency,
-    RetryAt,
-    execute,
-)
-from workers.ledger import Ledger
-from workers.testing import Workbench, doorbell
 
 
 @pytest.fixture

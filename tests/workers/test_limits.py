@@ -7,20 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callboard_workers import Actor, Concurrency, Cron, Debounce, DeclarationError, DurableOnly, Rate, Unique
+from callboard_workers.limits import Limits
+from callboard_workers.redis.delivery import message_id
+from callboard_workers.testing import Workbench
 from tests.workers.limiting import forgetting
-from workers import (
-    Actor,
-    Concurrency,
-    Cron,
-    Debounce,
-    DeclarationError,
-    DurableOnly,
-    Rate,
-    Unique,
-)
-from workers.celery.delivery import message_id
-from workers.limits import Limits
-from workers.testing import Workbench
 
 
 @pytest.fixture

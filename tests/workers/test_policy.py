@@ -4,8 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.errors import BadArguments, BadResult, Dead, LeaseLost, Retry, Snooze, TimeLimitExceeded, Uncertain
-from workers.policy import Backoff, DeadLetter, Ignored, Policy, RetryAt, Snoozed, Unknown, decide, failure, word
+from callboard_workers.errors import (
+    BadArguments,
+    BadResult,
+    Dead,
+    LeaseLost,
+    Retry,
+    Snooze,
+    TimeLimitExceeded,
+    Uncertain,
+)
+from callboard_workers.policy import (
+    Backoff,
+    DeadLetter,
+    Ignored,
+    Policy,
+    RetryAt,
+    Snoozed,
+    Unknown,
+    decide,
+    failure,
+    word,
+)
 
 
 class Refused(Exception):

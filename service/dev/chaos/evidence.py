@@ -12,11 +12,11 @@ import msgspec
 import redis.asyncio as redis
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from service.db import address
+from callboard_workers.ledger.operations import requeue
+from callboard_workers.message import Message
+from callboard_workers.redis.protocol import encode
+from service.db.engine import address
 from service.dev.chaos.oracle import Row
-from workers.envelope import encode
-from workers.ledger.operators import requeue
-from workers.message import Message
 
 QUEUE = "email"
 ACTOR = "emails.send_email"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-import service.migrate
-from service import db
+import service.db.migrate
+from service.db import engine as db
 from service.dev.chaos.faults import FAULTS
 from service.dev.chaos.oracle import Count, Violation, count, violations
 from service.dev.chaos.site import TENANTS, Site, open_site
@@ -106,7 +106,7 @@ async def migrated(database_url: str) -> None:
     """Brings a database to the newest schema."""
     engine = db.create_engine(Settings.from_env({"DATABASE_URL": database_url}), role=None)
     try:
-        await service.migrate.upgrade(engine)
+        await service.db.migrate.upgrade(engine)
     finally:
         await engine.dispose()
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from service import db
+from callboard_workers.ledger.sweeper import sweep
+from callboard_workers.message import Message
 from service.access import keys
+from service.db import engine as db
 from service.dev.chaos.caller import Caller
 from service.dev.chaos.evidence import Books
 from service.dev.chaos.fleet import Fleet
@@ -19,8 +21,6 @@ from service.dev.chaos.proxy import Proxy
 from service.dev.chaos.sink import Receivers, Sink
 from service.dev.stack import Stack
 from service.settings import Settings
-from workers.ledger.sweeper import sweep
-from workers.message import Message
 
 LEASE = 6.0  # seconds
 DRAIN = 120.0  # seconds

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
+from service.core.errors import Fault, Forbidden, Invalid
 from service.emails.batch.schemas import MAX_MAILS, Mode
-from service.emails.draft import Draft
-from service.emails.drafting import Desk
+from service.emails.compose import Desk
+from service.emails.prepare import Draft
 from service.emails.schemas import EmailRequest
-from service.errors import Fault, Forbidden, Invalid
-from service.web.decoding import decode_plain
+from service.web.json_body import decode_plain
 
 SLICE_SECONDS = 0.005
 """For which emails are read in one go: other requests have their turn in between."""

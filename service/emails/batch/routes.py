@@ -7,20 +7,20 @@ from litestar import Response, post
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from callboard_workers.ledger.inserts import after_commit
+from callboard_workers.runtime import Runtime
+from service.core.errors import Conflict
 from service.emails import examples as show
 from service.emails.actors import message
+from service.emails.attachment_store import PATIENCE
 from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
 from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
-from service.emails.draft import Draft
-from service.emails.files import PATIENCE
+from service.emails.insert import Mail, store
 from service.emails.models import Status, email_id
-from service.emails.office import Office
-from service.emails.storing import Mail, store
-from service.errors import Conflict
+from service.emails.prepare import Draft
+from service.emails.resources import Office
 from service.web import Answer, Request, accepts, examples, large_body, once, require
-from service.web.decoding import read
-from workers.ledger.inserts import after_commit
-from workers.runtime import Runtime
+from service.web.json_body import read
 
 EARLIER = text("SELECT dedup_key, id, status FROM emails WHERE tenant_id = :tenant_id AND dedup_key = ANY(:keys)")
 TRIES = 3

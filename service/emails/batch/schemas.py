@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from service.core.errors import Fault
 from service.emails.schemas import EmailRequest
-from service.errors import Fault
 
 MAX_MAILS = 1_000
 

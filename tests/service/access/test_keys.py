@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import db
+from callboard_workers.context import Correlation, correlation
 from service.access import keys
 from service.access.secrets import digest, is_whole, new_key
-from service.cli import callboard
+from service.cli.main import callboard
+from service.db import engine as db
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
-from workers.context import Correlation, correlation
 
 
 @pytest.mark.parametrize("mode", ["live", "test"])

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service import db
 from service.access import keys
 from service.access.secrets import new_key
+from service.db import engine as db
 from tests.service.conftest import MakeKey
-from tests.service.notifications.listening import Listener, listen
+from tests.service.feeds.listening import Listener, listen
 
 WITHIN = 5.0  # seconds, as docs/security.md says
 JOB = {"type": "activities.generate", "organization_id": "acme"}

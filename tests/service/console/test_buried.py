@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from service.checks import DEAD
+from service.health.checks import DEAD
 from tests.service.console.conftest import confirm, press
 from tests.service.tasks.test_buried import entry
 

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.console.scopes import TWINS
 from service.console.visiting import signed_in
 from service.settings import Settings
-from service.web.principal import SCOPES
+from service.web.auth import SCOPES
 from tests.service.conftest import MakeKey
 
 ID = "00000000000070008000000000000000"

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service import db
 from service.access.tenants import LIST, tenants
 from service.console.figures import HELD, STATES
 from service.console.sessions import Session, seal
+from service.db import engine as db
+from service.db.tenancy import API
 from service.settings import Settings
-from service.tenancy import API
 from tests.plans import touched
 from tests.service.conftest import MakeKey
 from tests.service.console.conftest import confirm, press, token

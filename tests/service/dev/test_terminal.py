@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service import migrate
+from service.db import migrate
 from service.dev import schema
 from service.dev.terminal import Terminal, has_colour, summary, without_traceback
 

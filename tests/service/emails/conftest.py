@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.testing import workbench
 from service.settings import Settings
 from tests.faults.sink import Sink
 from tests.service.emails.postman import MakePost, Post
-from workers.testing import workbench
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
-from service import db
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import Outcome
+from callboard_workers.runtime import Runtime
+from service.db import engine as db
 from service.settings import Settings
 from tests.service.conftest import working
-from workers.execution import Delivery, execute
-from workers.policy import Outcome
-from workers.runtime import Runtime
 
 HELLO = {"to": "Ada <ada@example.org>", "subject": "Hello", "text": "Good morning."}
 

@@ -13,14 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
 
-from service.emails import entry, views
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import Outcome
+from callboard_workers.testing import Workbench
+from service.db.tenancy import id_in_test_mode
+from service.emails import in_process, serializers
 from service.emails.events import events
 from service.emails.schemas import EmailOut, EmailRequest, Event
-from service.tenancy import id_in_test_mode
 from tests.faults.sink import Sink
-from workers.execution import Delivery, execute
-from workers.policy import Outcome
-from workers.testing import Workbench
 
 TENANT = uuid7()
 HELLO = {"to": "Ada <ada@example.org>", "subject": "Hello", "text": "Good morning."}
@@ -35,7 +35,9 @@ class Post:
     async def enqueue(self, request: EmailRequest | None = None, mode: str = "live", **fields: Any) -> UUID:
         made = request or msgspec.convert({**HELLO, **fields}, EmailRequest)
         async with AsyncSession(self.engine) as session:
-            id = await entry.enqueue(session, made, tenant_id=id_in_test_mode(TENANT) if mode == "test" else TENANT)
+            id = await in_process.enqueue(
+                session, made, tenant_id=id_in_test_mode(TENANT) if mode == "test" else TENANT
+            )
             await session.commit()
         return id
 
@@ -46,7 +48,7 @@ class Post:
 
     async def look(self, id: UUID) -> EmailOut:
         async with self.engine.connect() as connection:
-            found = await views.one(connection, await self.tenant_of(id), id)
+            found = await serializers.one(connection, await self.tenant_of(id), id)
         assert found is not None
         return found
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import Ignored
 from service.emails.actors import send_email
 from tests.faults.sink import Rule, Sink
 from tests.service.emails.postman import MakePost, Post
-from workers.execution import Delivery, execute
-from workers.policy import Ignored
 
 
 async def test_a_mail_is_sent_once_to_all_its_recipients_and_its_bcc_stays_hidden(post: Post) -> None:

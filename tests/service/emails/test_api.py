@@ -9,10 +9,10 @@ import httpx
 import pytest
 from sqlalchemy import event
 
+from callboard_workers.runtime import Runtime
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
 from tests.service.emails.posting import HELLO, execute_sql, happened, look, mailing_to, post, work
-from workers.runtime import Runtime
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from service.emails.draft import Draft, draft, moment
-from service.emails.house import House
-from service.emails.rows import COLUMNS, row
+from service.core.errors import Forbidden, Invalid
+from service.emails.insert_columns import COLUMNS, row
+from service.emails.prepare import Draft, draft, moment
 from service.emails.schemas import EmailRequest
-from service.emails.spelling import read_back, spell
-from service.errors import Forbidden, Invalid
+from service.emails.sender_policy import House
+from service.mail.address_text import read_back, spell
 
 HOUSE = House.of("Callboard <mail@callboard.example>", ("Partner.example",))
 GOOD = {"to": "ada@example.org", "subject": "Hello", "text": "Good morning."}

@@ -9,12 +9,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.broadcasts import schemas as bulk
 from service.emails import examples, schemas
 from service.emails.batch.schemas import BatchOut, BatchRequest
-from service.emails.bulk import schemas as bulk
-from service.emails.library import schemas as library
+from service.emails.insert_columns import COLUMNS
 from service.emails.models import emails
-from service.emails.rows import COLUMNS
+from service.templates import schemas as library
 
 
 async def test_migrations_make_the_table_that_the_code_declares(engine: AsyncEngine) -> None:

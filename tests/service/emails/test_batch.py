@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from service.emails.batch import routes
-from service.emails.storing import store
+from service.emails.insert import store
 from service.settings import Settings
 from tests.service.emails.posting import HELLO, execute_sql, look, mailing_to, post, work
 

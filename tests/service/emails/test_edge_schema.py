@@ -9,21 +9,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.emails.inbound import examples as inbound
-from service.emails.inbound.schemas import InboundOut, InboundRequest
+from service.domains import examples as senders
+from service.domains.schemas import SenderList, SenderOut, SenderRequest
 from service.emails.models import emails
-from service.emails.senders import examples as senders
-from service.emails.senders.schemas import SenderList, SenderOut, SenderRequest
-from service.emails.suppressions import examples as suppressions
-from service.emails.suppressions.schemas import (
+from service.emails.reports import examples as inbound
+from service.emails.reports.schemas import InboundOut, InboundRequest
+from service.suppressions import examples as suppressions
+from service.suppressions.schemas import (
     SuppressionBatch,
     SuppressionBatchOut,
     SuppressionOut,
     SuppressionPage,
     SuppressionRequest,
 )
-from service.emails.transports import examples as transports
-from service.emails.transports.schemas import ProbeOut, TransportList, TransportOut, TransportRequest
+from service.transports import examples as transports
+from service.transports.schemas import ProbeOut, TransportList, TransportOut, TransportRequest
 
 TABLES = {"suppressions", "email_events", "senders", "transports"}
 

@@ -8,12 +8,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from service.emails.office import Office
+from callboard_workers.common.fair import Turn
+from callboard_workers.policy import DeadLetter, Done
+from service.emails.resources import Office
 from service.emails.schemas import EmailRequest
 from tests.faults.sink import Sink
 from tests.service.emails.postman import HELLO, MakePost, Post
-from workers.fair import Turn
-from workers.policy import DeadLetter, Done
 
 MEMORY = 1024 * 1024
 FORGET = """UPDATE emails SET attachments = jsonb_set(attachments, '{0,digest}', '"00"') WHERE id = :id"""

@@ -10,16 +10,16 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from service.emails.evidence import Evidence, resolve
+from callboard_workers.ledger import State
+from callboard_workers.testing.crashes import Died
 from service.emails.models import email_id
+from service.emails.reports.resolve_uncertain import Evidence, resolve
 from service.settings import Settings
 from tests.faults.sink import Rule, Sink
 from tests.service.conftest import MakeKey, client_of
 from tests.service.emails.posting import execute_sql
 from tests.service.emails.posting import post as accepted
 from tests.service.emails.postman import MakePost, Post
-from workers.ledger import State
-from workers.testing.crashes import Died
 
 ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.org"
 RULES = {"bob": "451 4.7.1 greylisted", "eve": "550 5.1.1 no such user"}

@@ -4,12 +4,12 @@ from uuid import UUID
 
 import pytest
 
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.ledger import State
+from callboard_workers.policy import Done
+from callboard_workers.testing.crashes import Died
 from tests.faults.sink import Rule, Sink
 from tests.service.emails.postman import MakePost, Post
-from workers.execution import Delivery, execute
-from workers.ledger import State
-from workers.policy import Done
-from workers.testing.crashes import Died
 
 WAITING = "SELECT id FROM messages WHERE actor = 'emails.report_simulated' AND state = 'queued'"
 

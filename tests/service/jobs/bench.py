@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from workers.execution import Delivery, execute
-from workers.policy import Outcome
-from workers.runtime import Runtime
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import Outcome
+from callboard_workers.runtime import Runtime
 
 REQUEST: dict[str, Any] = {
     "type": "activities.generate",

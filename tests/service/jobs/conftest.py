@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.testing import workbench
 from service.settings import Settings
 from service.slices import import_actors
 from tests.service.jobs.bench import Bench, MakeBench
-from workers.testing import workbench
 
 
 @pytest.fixture

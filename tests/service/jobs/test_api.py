@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service.activities.fake_llm import Model, reply
 from tests.service.jobs.bench import REQUEST, MakeBench
 from tests.service.jobs.conftest import Sql
-from tests.service.jobs.llm import Model, reply
 
 
 async def ask(api: httpx.AsyncClient, **more: Any) -> dict[str, Any]:

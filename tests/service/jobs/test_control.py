@@ -12,18 +12,18 @@ import msgspec
 import pytest
 import structlog
 
-from service.errors import TooManyRequests
+from callboard_workers.policy import Canceled
+from callboard_workers.runtime import Runtime
+from service.core.errors import TooManyRequests
 from service.jobs.schemas import JobOut
 from service.jobs.stream import MOST, Streams, follow
 from service.settings import Settings
+from tests.service.activities.fake_llm import GOOD, Model, after, reply, say, silence
 from tests.service.conftest import client_of
+from tests.service.feeds.listening import every_connection, listen, state_of, until_logged
 from tests.service.jobs.bench import REQUEST, MakeBench
 from tests.service.jobs.conftest import Sql
-from tests.service.jobs.llm import GOOD, Model, after, reply, say, silence
 from tests.service.jobs.test_api import ask, quota, read
-from tests.service.notifications.listening import every_connection, listen, state_of, until_logged
-from workers.policy import Canceled
-from workers.runtime import Runtime
 
 
 async def cancel(api: httpx.AsyncClient, job: dict[str, Any]) -> httpx.Response:

@@ -9,15 +9,15 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.policy import Done
+from callboard_workers.testing import run_now, workbench
 from service.jobs.actors import reset_quotas
 from service.settings import Settings
+from tests.service.activities.fake_llm import Model, reply, silence
 from tests.service.conftest import client_of
 from tests.service.jobs.bench import REQUEST, MakeBench
 from tests.service.jobs.conftest import Sql
-from tests.service.jobs.llm import Model, reply, silence
 from tests.service.jobs.test_api import ask, quota, read
-from workers.policy import Done
-from workers.testing import run_now, workbench
 
 LAPSE = "UPDATE messages SET lease_until = clock_timestamp() - interval '1 s' WHERE state = 'running'"
 

@@ -8,14 +8,14 @@ import httpx
 import msgspec
 import pytest
 
-from service.faults import MAX_FAULTS
+from callboard_workers.actors.actor import registry
+from callboard_workers.errors import BadResult
+from callboard_workers.policy import DeadLetter, Done, word
+from service.core.validation import MAX_FAULTS
 from service.jobs.types import Input, Result, fitting, job, job_types
 from tests.service.jobs.bench import MakeBench
 from tests.service.jobs.conftest import Sql
 from tests.service.jobs.test_api import ask, quota, read
-from workers.actor import registry
-from workers.errors import BadResult
-from workers.policy import DeadLetter, Done, word
 
 
 class Nothing(Input, frozen=True, kw_only=True):

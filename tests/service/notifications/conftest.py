@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import Outcome
+from callboard_workers.runtime import Runtime
+from callboard_workers.testing import workbench
 from service.notifications.models import ACTOR
 from service.settings import Settings
 from service.slices import import_actors
-from workers.execution import Delivery, execute
-from workers.policy import Outcome
-from workers.runtime import Runtime
-from workers.testing import workbench
 
 Sql = Callable[..., Awaitable[list[dict[str, Any]]]]
 

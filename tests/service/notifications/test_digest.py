@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.policy import Done
+from callboard_workers.testing import run_now
 from service.notifications import digest
 from service.notifications.actors import send_digests
-from service.notifications.delivering import engine_of
+from service.notifications.deliver import engine_of
 from tests.service.notifications.conftest import Desk, Sql, desk_of
-from workers.policy import Done
-from workers.testing import run_now
 
 DUE = "UPDATE digests SET due_at = due_at - interval '2 days' WHERE closed_at IS NULL"
 

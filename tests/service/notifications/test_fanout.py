@@ -8,11 +8,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.policy import Done
 from service.notifications import fanout
 from service.notifications.models import ACTOR
 from tests.service.conftest import MakeKey
 from tests.service.notifications.conftest import Desk, Sql, desk_of
-from workers.policy import Done
 
 REACHED = """
 SELECT u.id, d.channel, count(*) AS times FROM deliveries d JOIN users u ON u.no = d.user_no

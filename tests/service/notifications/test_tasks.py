@@ -7,16 +7,16 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.db import create_engine
+from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.policy import DeadLetter, Done
+from callboard_workers.testing import run_now
+from service.db.engine import create_engine
 from service.notifications.actors import forget_notifications
 from service.notifications.compatibility import check_tenant
-from service.notifications.delivering import ACTOR
+from service.notifications.deliver import ACTOR
 from service.settings import Settings, SettingsError
 from tests.service.conftest import MakeKey
 from tests.service.notifications.conftest import Desk, Sql, desk_of
-from workers.execution import Delivery, execute
-from workers.policy import DeadLetter, Done
-from workers.testing import run_now
 
 
 async def call(desk: Desk, name: str, *args: Any, id: UUID | None = None, **kwargs: Any) -> Any:

@@ -10,12 +10,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from service.tasks.words import status
+from callboard_workers.ledger import Ledger
+from callboard_workers.ledger.schema import State
+from callboard_workers.message import Message
+from service.tasks.celery_states import status
 from tests.service.conftest import MakeKey
 from tests.service.web.test_hostile import problem
-from workers.ledger import Ledger
-from workers.ledger.schema import State
-from workers.message import Message
 
 
 async def tenant_of(engine: AsyncEngine) -> UUID:

@@ -15,12 +15,12 @@ import redis.asyncio
 from celery import Celery
 from celery.exceptions import TaskError
 
-from service.checks import DEAD
+from callboard_workers.redis import address
+from service.health.checks import DEAD
 from service.settings import Settings
 from service.tasks import buried
 from tests.journeys.house import ROOT, House, house
 from tests.service.conftest import MakeKey, client_of
-from workers import address
 
 
 async def command(made: House, *words: str) -> tuple[int, str]:

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from service.tasks.reading import uuid_of
+from callboard_workers.message import Message
+from service.tasks.repository import uuid_of
 from tests.service.conftest import MakeKey
 from tests.service.tasks.test_api import change, store
 from tests.service.web.test_hostile import problem
-from workers.message import Message
 
 RUNNING = "state='running', epoch=epoch+1, worker='w@1', lease_until=now()+interval '30 s', started_at=now()"
 

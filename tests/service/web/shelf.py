@@ -8,7 +8,9 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from service.errors import Conflict, ServiceError, TooManyRequests
+from callboard_workers.context import correlation
+from callboard_workers.message import Message
+from service.core.errors import Conflict, ServiceError, TooManyRequests
 from service.web import (
     Answer,
     Body,
@@ -27,8 +29,6 @@ from service.web import (
     transaction,
     wait_for,
 )
-from workers.context import correlation
-from workers.message import Message
 
 TABLE = "CREATE TABLE books (id uuid PRIMARY KEY, tenant_id uuid NOT NULL, title text NOT NULL, code text UNIQUE)"
 ISOLATION = """

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from service.errors import Invalid
+from callboard_workers.message import Message
+from service.core.errors import Invalid
 from service.web.accept import Accepted, Intake, Outcome, Submission
+from service.web.accept_sql import Table
 from service.web.idempotency import Answer, Once
-from service.web.statements import Table
-from workers.message import Message
 
 TENANT = uuid7()
 TABLE = Table(

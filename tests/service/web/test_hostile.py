@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from service.settings import Settings
 from service.web.request import LINGER_BYTES
 from tests.service.conftest import MakeKey, client_of
-from tests.service.web.test_decoding import UNREADABLE
+from tests.service.web.test_json_body import UNREADABLE
 
 JSON = {"Content-Type": "application/json"}
 

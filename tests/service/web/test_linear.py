@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.errors import BadRequest, Unavailable
+from service.core.errors import BadRequest, Unavailable
 from service.settings import Settings
-from service.web.decoding import MAX_VALUES, count_values, read
+from service.web.json_body import MAX_VALUES, count_values, read
 from service.web.request import INLINE_BYTES, LARGE_BODY, PLAIN_BYTES, Decoder
 from tests.layout.repository import ROOT
 

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from tests.service.outbound.scripted import Seen
+from tests.service.egress.scripted import Seen
 
 TOLERANCE = 300  # seconds
 

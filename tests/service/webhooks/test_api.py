@@ -9,7 +9,7 @@ import pytest
 
 from service.settings import Settings
 from tests.service.conftest import MakeKey, client_of
-from tests.service.outbound.scripted import reply
+from tests.service.egress.scripted import reply
 from tests.service.webhooks.conftest import OpenDesk, Sql
 from tests.service.webhooks.standard import good, verified
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from callboard_workers.execution.attempt import Delivery, execute
 from service.emails import models as emails
 from service.emails.actors import end_bulks
 from service.jobs import models as jobs
@@ -17,7 +18,6 @@ from tests.service.conftest import MakeKey
 from tests.service.jobs.bench import REQUEST
 from tests.service.webhooks.conftest import OpenDesk, Sql
 from tests.service.webhooks.standard import verified
-from workers.execution import Delivery, execute
 
 
 async def test_a_mail_that_was_sent_is_told_with_what_is_known_of_it(open_desk: OpenDesk) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from service.webhooks.schedule import PAUSES, Fault, judge, pause
 from service.webhooks.signing import headers, new_secret, read_secret, signature
-from tests.service.outbound.scripted import Seen
+from tests.service.egress.scripted import Seen
 from tests.service.webhooks.standard import good
 
 

@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from workers.ledger import Ledger
-from workers.ledger import statement as statements
+from callboard_workers.ledger import Ledger
+from callboard_workers.ledger import database as statements
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return await statements.fetch(engine, sql, *args, **kwargs)  # type: ignore[arg-type]
 
     for module in ("claims", "fences", "settles", "leases", "progress", "sweeper"):
-        monkeypatch.setattr(f"workers.ledger.{module}.fetch", counting)
+        monkeypatch.setattr(f"callboard_workers.ledger.{module}.fetch", counting)
     return seen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from workers.ledger import State
+from callboard_workers.ledger import State
 
 Q, R, DONE, DEAD = State.QUEUED, State.RUNNING, State.DONE, State.DEAD
 CANCELED, EXPIRED, UNCERTAIN, HELD = State.CANCELED, State.EXPIRED, State.UNCERTAIN, State.HELD

@@ -17,8 +17,8 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from service import migrate
-from service.db import create_engine
+from service.db import migrate
+from service.db.engine import create_engine
 from service.dev.databases import Databases
 from service.dev.stack import throwaway_stack
 from service.settings import Settings
@@ -40,7 +40,7 @@ class Mutant:
     def statement(self) -> tuple[object, str]:
         """The module, and the name of the statement in it."""
         module, _, name = self.where.rpartition(".")
-        return importlib.import_module(f"workers.ledger.{module}"), name
+        return importlib.import_module(f"callboard_workers.ledger.{module}"), name
 
     @contextmanager
     def alive(self) -> Iterator[None]:

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from workers.ledger.claims import Claim
-from workers.ledger.schema import State, attempts, messages
-from workers.ledger.statement import fetch
+from callboard_workers.ledger.claims import Claim
+from callboard_workers.ledger.database import fetch
+from callboard_workers.ledger.schema import State, attempts, messages
 
 PAST = sa.text("clock_timestamp() - interval '1 hour'")
 FUTURE = sa.text("clock_timestamp() + interval '1 hour'")

@@ -18,15 +18,15 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers import Canceled, DeadLetter, Done, Expired, LeaseLost, Outcome, RetryAt, Snoozed, Unknown
+from callboard_workers.ledger import Claim, State, sweeper
+from callboard_workers.ledger import Ledger as Real
+from callboard_workers.ledger.claims import Suspect
+from callboard_workers.ledger.database import fetch
+from callboard_workers.message import Message
 from tests.workers.ledger import model
 from tests.workers.ledger.model import FRESH, LAPSED, LONG_LAPSED, UNFINISHED
 from tests.workers.ledger.rows import FUTURE, PAST, change, look
-from workers import Canceled, DeadLetter, Done, Expired, LeaseLost, Outcome, RetryAt, Snoozed, Unknown
-from workers.ledger import Claim, State, sweeper
-from workers.ledger import Ledger as Real
-from workers.ledger.claims import Suspect
-from workers.ledger.statement import fetch
-from workers.message import Message
 
 TRUNCATE = "TRUNCATE messages, message_attempts"
 READ = """

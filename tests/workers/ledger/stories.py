@@ -8,13 +8,13 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from service.db import create_engine
+from callboard_workers.ledger import Claim, State
+from callboard_workers.ledger import Ledger as Real
+from service.db.engine import create_engine
 from service.settings import Settings
 from tests.workers.ledger.model import LONG_LAPSED
 from tests.workers.ledger.rows import PAST, change
 from tests.workers.ledger.steps import NUMBER, OUTCOMES, SQL, Steps
-from workers.ledger import Claim, State
-from workers.ledger import Ledger as Real
 
 BEFORE = st.sampled_from(["nothing", "fence", "fence", "cancel"])
 AGAIN = st.sampled_from(["keep", "give back", "give back what is canceled"])

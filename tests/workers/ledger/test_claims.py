@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from callboard_workers.ledger import Ledger, State, claims
+from callboard_workers.ledger.claims import Bell
 from tests.workers.ledger.rows import FUTURE, PAST, blocked, locked, look, make
-from workers.ledger import Ledger, State, claims
-from workers.ledger.claims import Bell
 
 
 async def test_a_claim_raises_the_epoch_takes_the_lease_and_brings_the_message(

@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.errors import LeaseLost
+from callboard_workers.ledger import Canceling, Ledger, State, database
+from callboard_workers.policy import RetryAt
 from tests.workers.ledger.rows import PAST, blocked, change, holder, locked, look, make
-from workers.errors import LeaseLost
-from workers.ledger import Canceling, Ledger, State, statement
-from workers.policy import RetryAt
 
 
 async def test_the_owner_passes_and_the_row_shows_intent(ledger: Ledger, engine: AsyncEngine) -> None:
@@ -111,7 +111,7 @@ async def test_a_fence_that_postgres_does_not_answer_is_not_passed(ledger: Ledge
     async with locked(engine, id):
         fence = asyncio.create_task(ledger.fence(holder(id)))
         pid = await blocked(engine, "SET intent = true")
-        await statement.fetch(engine, "SELECT pg_terminate_backend($1)", pid)
+        await database.fetch(engine, "SELECT pg_terminate_backend($1)", pid)
         with pytest.raises(LeaseLost, match="did not answer"):
             await fence
     # certainly not passed: even if Postgres had noted the intent, a retry is a definite no

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from uuid_utils.compat import uuid7
 
+from callboard_workers.ledger import Ledger, inserts, rows
+from callboard_workers.message import Message, Priority
 from tests.workers.ledger.rows import change, look
-from workers.ledger import Ledger, inserts, rows
-from workers.message import Message, Priority
 
 
 def message(**fields: object) -> Message:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from workers.ledger.json import storable
+from callboard_workers.ledger.json import storable
 
 ID, NOON = UUID(int=7), datetime(2026, 1, 12, 12, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ import datetime as dt
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.ledger import Ledger, State
+from callboard_workers.ledger.leases import Renewal
 from tests.workers.ledger.rows import PAST, holder, look, make, tries
-from workers.ledger import Ledger, State
-from workers.ledger.leases import Renewal
 
 
 async def test_all_leases_are_renewed_in_one_statement(ledger: Ledger, engine: AsyncEngine, sent: list[str]) -> None:

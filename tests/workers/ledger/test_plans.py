@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from callboard_workers.ledger import claims, fences, leases, operations, progress, settles, sweeper, uniques
 from tests.plans import explain, nodes, touched
-from workers.ledger import claims, fences, leases, operators, progress, settles, sweeper, uniques
 
 FEW, MANY = 1_000, 1_000_000
 DUE = 20
@@ -196,8 +196,8 @@ async def by_id(raw: Any, many: int) -> dict[str, tuple[str, tuple[Any, ...]]]:
         "settle": (settles.SETTLE, settled(held, "done")),
         "settle, to be run again": (settles.SETTLE, settled(held, "queued")),
         "settle a doubt": (settles.SETTLE, settled(doubt, "done")),
-        "requeue": (operators.REQUEUE, (doubt, None, "somebody", "{}")),
-        "resolve": (operators.RESOLVE, (doubt, ["uncertain"], None, "done", None, None, "{}")),
+        "requeue": (operations.REQUEUE, (doubt, None, "somebody", "{}")),
+        "resolve": (operations.RESOLVE, (doubt, ["uncertain"], None, "done", None, None, "{}")),
     }
 
 

@@ -11,12 +11,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from callboard_workers import Done, actor, registry
+from callboard_workers.ledger import Ledger, State, pruning
+from callboard_workers.ledger.pruning import Pruner, first_id
+from callboard_workers.ledger.schema import attempts
+from callboard_workers.testing import Workbench
 from tests.workers.ledger.rows import PAST, change, look, make, tries
-from workers import Done, actor, registry
-from workers.ledger import Ledger, State, pruning
-from workers.ledger.pruning import Pruner, first_id
-from workers.ledger.schema import attempts
-from workers.testing import Workbench
 
 OLD = sa.text("clock_timestamp() - interval '40 days'")
 

@@ -7,9 +7,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from service import migrate
+from callboard_workers.ledger.schema import MOVES, TERMINAL, State, metadata
+from service.db import migrate
 from tests.workers.ledger.rows import change, look, make
-from workers.ledger.schema import MOVES, TERMINAL, State, metadata
 
 MINE = set(metadata.tables)
 

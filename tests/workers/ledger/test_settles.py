@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from callboard_workers.ledger import Ledger, State, database, settles
+from callboard_workers.ledger.schema import groups
+from callboard_workers.ledger.settles import settlement
+from callboard_workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
 from tests.workers.ledger.rows import PAST, blocked, change, holder, locked, look, make, tries
-from workers.ledger import Ledger, State, settles, statement
-from workers.ledger.schema import groups
-from workers.ledger.settles import settlement
-from workers.policy import Canceled, DeadLetter, Done, Expired, Ignored, Outcome, RetryAt, Snoozed, Unknown
 
 FAULT = {"type": "Broken", "message": "it broke"}
 
@@ -162,14 +162,14 @@ async def test_settling_waits_out_a_postgres_that_drops_its_connections(ledger: 
         settle = asyncio.create_task(ledger.settle(holder(id), Done()))
         for _ in range(2):
             pid = await blocked(engine, "WITH item")
-            await statement.fetch(engine, "SELECT pg_terminate_backend($1)", pid)
+            await database.fetch(engine, "SELECT pg_terminate_backend($1)", pid)
     assert await settle is State.DONE
 
 
 async def test_a_settle_whose_answer_was_lost_is_found_to_be_written(
     ledger: Ledger, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers.ledger import settles
+    from callboard_workers.ledger import settles
 
     id = await make(engine, State.RUNNING)
     fetch = settles.fetch

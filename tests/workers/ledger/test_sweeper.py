@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers import RetryAt
+from callboard_workers.ledger import Ledger, State
+from callboard_workers.ledger.claims import Suspect
+from callboard_workers.ledger.sweeper import LIMIT, PLENTY
+from callboard_workers.message import Message, Priority
 from tests.workers.ledger.rows import FUTURE, PAST, change, look, make, tries
-from workers import RetryAt
-from workers.ledger import Ledger, State
-from workers.ledger.claims import Suspect
-from workers.ledger.sweeper import LIMIT, PLENTY
-from workers.message import Message, Priority
 
 LONG_AGO = sa.text("clock_timestamp() - interval '2 hours'")
 
@@ -91,7 +91,7 @@ async def test_four_sweepers_at_once_ring_once_for_each_row(engine: AsyncEngine,
 async def test_sweepers_without_the_lock_between_them_still_ring_once(
     engine: AsyncEngine, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers.ledger import sweeper
+    from callboard_workers.ledger import sweeper
 
     monkeypatch.setattr(sweeper, "RING", sweeper.RING.replace(sweeper._GATE, "true"))
     assert "advisory" not in sweeper.RING
@@ -305,7 +305,7 @@ async def test_a_sweep_takes_a_bounded_bite_and_says_that_there_is_more(
 
 
 async def test_every_duty_finds_its_rows_by_an_index(engine: AsyncEngine) -> None:
-    from workers.ledger import sweeper
+    from callboard_workers.ledger import sweeper
 
     async with engine.begin() as connection:
         await connection.execute(

@@ -1,6 +1,0 @@
-"""What plugs into Celery: the app, the pool, the consumer. The only package that imports Celery and kombu."""
-
-from workers.celery.app import App, create_celery
-from workers.celery.options import WorkerOptions
-
-__all__ = ["App", "WorkerOptions", "create_celery"]
