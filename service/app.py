@@ -27,7 +27,7 @@ from service.core import logging
 from service.db import engine as db
 from service.db import migrate
 from service.db.tenancy import API
-from service.emails.sender_policy import house_of
+from service.domains.sender_policy import house_of
 from service.health.checks import Checks
 from service.settings import Settings
 from service.web import health, landing, openapi, problem_details

@@ -18,7 +18,7 @@ from callboard_workers.runtime import Runtime
 from service import environment, slices
 from service.core import logging as logs
 from service.db import engine as db
-from service.emails.sender_policy import house_of
+from service.domains.sender_policy import house_of
 from service.notifications.compatibility import check_tenant
 from service.settings import Settings, SettingsError
 

@@ -8,13 +8,10 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import service
 from service.core.timeline import Story
-
-if TYPE_CHECKING:
-    from litestar import Router
 
 
 def names() -> list[str]:
@@ -30,7 +27,7 @@ def modules(name: str) -> Iterator[ModuleType]:
             yield importlib.import_module(f"service.{slice_name}.{name}")
 
 
-def api_routers() -> "list[Router]":
+def api_routers() -> list[Any]:
     """Gather the `routers` of every slice's `api.py`."""
     return [router for module in modules("api") for router in getattr(module, "routers", [])]
 

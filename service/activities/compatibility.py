@@ -7,13 +7,14 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from service.activities.schemas import CustomActivities, CustomJob, PolledJob
 from service.core.errors import Fault, Invalid
 from service.jobs import examples as show
 from service.jobs import serializers
 from service.jobs.models import Status
 from service.jobs.params import unknown_job, uuid_of
 from service.jobs.prepare import accept, order
-from service.jobs.schemas import CustomActivities, CustomJob, JobOut, JobRequest, PolledJob
+from service.jobs.schemas import JobOut, JobRequest
 from service.web import Answer, Request, examples, once, require
 
 

@@ -4,8 +4,6 @@ from callboard_workers.runtime import Runtime
 from service.activities.llm import Chat
 from service.settings import Settings
 
-KEY = "jobs"
-
 
 class Workshop:
     """What jobs work with on one loop."""
@@ -17,9 +15,9 @@ class Workshop:
     def of_loop(cls) -> "Workshop":
         """The workshop of the runtime on this loop, closed with it. Raises NoRuntime where none was started."""
         runtime = Runtime.of_loop()
-        found: Workshop | None = runtime.state.get(KEY)
-        if found is None:
-            found = runtime.state[KEY] = cls(runtime.state["settings"])
-            if found.chat is not None:
-                runtime.resources.push_async_callback(found.chat.close)
-        return found
+        return runtime.resource("activities", lambda: cls(runtime.state["settings"]), cls.close)
+
+    async def close(self) -> None:
+        """Close the connections to the model."""
+        if self.chat is not None:
+            await self.chat.close()

@@ -13,11 +13,10 @@ from service.broadcasts import repository
 from service.broadcasts.models import Bulk
 from service.broadcasts.schemas import MAX_RECIPIENTS, RecipientIn
 from service.core.errors import Fault, Invalid
-from service.emails import validation
+from service.core.validation import LOCALE, pointed
 from service.emails.compose import Desk
 from service.mail.address_text import spell
 from service.mail.addresses import AddressRefused, parse_address
-from service.templates.tenant.content import LOCALE
 from service.users.lookup import CHUNK as PEOPLE
 from service.users.lookup import followers
 from service.web.row_format import Read, Row
@@ -74,7 +73,7 @@ async def recipient(bulk: Bulk, desk: Desk, row: Row, seq: int) -> tuple[Any, ..
     try:
         address = parse_address(given.to)
     except AddressRefused as error:
-        return list(validation.pointed(f"{row.place}/to", error.faults))
+        return list(pointed(f"{row.place}/to", error.faults))
     if given.locale is not None and not LOCALE.fullmatch(given.locale):
         faults.append(Fault(f"{row.place}/locale", "is not a language tag such as en or de-AT."))
     faults += await variable_faults(bulk, desk, given, row.place)

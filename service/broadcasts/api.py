@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from callboard_workers.message import Message
 from callboard_workers.runtime import Runtime
 from service.broadcasts import commands, repository, serializers
+from service.broadcasts.actors import expand_bulk
 from service.broadcasts.add_recipients import Taken, following, listed, take
 from service.broadcasts.models import Bulk, BulkStatus, Common, gate_name
 from service.broadcasts.rate import read_rate
@@ -21,7 +22,6 @@ from service.broadcasts.recipient_rows import READERS
 from service.broadcasts.schemas import BulkOut, BulkPage, BulkPatch, BulkRequest, RowsOut
 from service.core.errors import Conflict, Fault, Invalid, NotFound
 from service.emails import examples as show
-from service.emails.actors import expand_bulk
 from service.emails.compose import Desk
 from service.emails.prepare import moment
 from service.emails.resources import Office
@@ -354,8 +354,10 @@ def _uuid(id: str) -> UUID:
     return UUID(hex=found[1])
 
 
-bulk_router = Router(
-    "/v1",
-    route_handlers=[send_bulk, add_recipients, listing, look, correct, start, pause, resume, cancel],
-    tags=["Bulk"],
-)
+routers = [
+    Router(
+        "/v1",
+        route_handlers=[send_bulk, add_recipients, listing, look, correct, start, pause, resume, cancel],
+        tags=["Bulk"],
+    )
+]

@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import UUID as PgUUID
 
 from callboard_workers.message import Gate
 from service.db.engine import Base
-from service.emails.schemas import TemplateRef
+from service.templates.schemas import TemplateRef
 
 ACTOR = "emails.expand_bulk"
 AT_ONCE = 1_000
@@ -142,8 +142,3 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True):
 def gate_name(id: UUID) -> str:
     """The name of a bulk's gate."""
     return f"bulk:{id}"
-
-
-def bulk_id(id: UUID) -> str:
-    """The API's spelling of a bulk's id: `bk_` and 32 hex digits."""
-    return f"bk_{id.hex}"

@@ -7,7 +7,8 @@ import msgspec
 
 from service.core.errors import ErrorOut, Fault
 from service.emails.batch.schemas import Mode
-from service.emails.schemas import TemplateOut, TemplateRef
+from service.emails.schemas import TemplateOut
+from service.templates.schemas import TemplateRef
 
 MAX_INLINE = 10_000
 MAX_RECIPIENTS = 1_000_000

@@ -11,9 +11,10 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.broadcasts import repository
-from service.broadcasts.models import Bulk, BulkStatus, bulk_id
+from service.broadcasts.models import Bulk, BulkStatus
 from service.broadcasts.schemas import BulkOut
 from service.core.errors import ErrorOut
+from service.core.ids import bulk_id
 from service.emails.schemas import TemplateOut
 
 UNDER_WAY = ("queued", "sending", "pending")

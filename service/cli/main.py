@@ -91,10 +91,6 @@ def worker(processes: int | None, parent: int | None, arguments: tuple[str, ...]
 
     ARGUMENTS, after these options, are those of `celery worker`.
     """
-    from service import lean  # noqa: PLC0415
-
-    if processes is None:
-        lean.load("httpx")
     from service.cli import worker_supervisor  # noqa: PLC0415
 
     if processes is not None:
@@ -355,7 +351,7 @@ def doctor(send_to: str | None, as_json: bool, data: Path) -> None:
 
 def _serving() -> "Settings":
     """The settings of a process that takes or sends mail; who mails come from is looked at closely."""
-    from service.emails.sender_policy import house_of  # noqa: PLC0415
+    from service.domains.sender_policy import house_of  # noqa: PLC0415
     from service.settings import SettingsError  # noqa: PLC0415
 
     try:

@@ -12,13 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.broadcasts import commands, repository, serializers
-from service.broadcasts.models import Bulk, BulkStatus, bulk_id, gate_name
+from service.broadcasts.models import Bulk, BulkStatus, gate_name
 from service.broadcasts.schemas import BulkOut
 from service.broadcasts.serializers import UNDER_WAY
 from service.console.messages import Question, confirmed, many
 from service.console.pages import ask, page, to, uuid_or_none
 from service.console.visiting import form
 from service.core.errors import Conflict, NotFound
+from service.core.ids import bulk_id
 from service.web import Request
 
 LIMIT = 50

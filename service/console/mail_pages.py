@@ -118,7 +118,7 @@ async def frame(request: Request, id: FromPath[str]) -> Response[str]:
     stored = await office.loader.read(mail_id)
     if stored is None:
         raise NotFound(GONE)
-    made = await stored_content(stored, office.library, office.links.link(stored))
+    made = await stored_content(stored, office.library, office.links.link(stored.reader))
     if made.html is None:
         return Response(made.text or "", media_type="text/plain", headers=FRAME)
     return Response(made.html, media_type="text/html", headers=FRAME)

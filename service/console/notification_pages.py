@@ -6,8 +6,9 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from service.console.pages import page, uuid_or_none
+from service.core.ids import notification_uuid as uuid_of
+from service.core.ids import unknown_notification
 from service.notifications import serializers
-from service.notifications.api import unknown_notification, uuid_of
 from service.notifications.serializers import MailStates
 from service.web import Request
 

@@ -11,8 +11,8 @@ from service.access.models import ApiKey
 from service.console.pages import page, uuid_or_none
 from service.console.visiting import question
 from service.core.errors import NotFound
+from service.mail.address_text import canonical
 from service.suppressions import repository
-from service.suppressions.matching import canonical
 from service.users import lookup
 from service.web import Request
 

@@ -12,8 +12,8 @@ from service.console.visiting import form, question
 from service.core.errors import NotFound
 from service.db.engine import transaction
 from service.domains import repository as domains
+from service.mail.address_text import canonical
 from service.suppressions import parse, repository
-from service.suppressions.matching import canonical
 from service.suppressions.models import Reason
 from service.transports.models import transports
 from service.web import Request

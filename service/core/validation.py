@@ -2,20 +2,25 @@
 
 import functools
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from service.core.errors import Fault
 
 PATH = re.compile(r" - at `(key` in `)?\$(.*)`$", re.DOTALL)
+MAX_JSON = 64 * 1024  # bytes of a JSON object that is stored as it was given
 MAX_FAULTS = 100  # that one answer names
 MAX_STEP = (
     200  # characters of a name in a pointer, and MAX_MESSAGE of a sentence: a response does not repeat its request
 )
 MAX_MESSAGE = 500
 STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
+"""A language tag as BCP 47 writes it, `de-AT`, or as POSIX does, `de_AT`: they mean the same."""
+"""A language tag such as `de`, `pt-BR` or `de_AT`."""
 
 
 def faults(plain: Any, kind: Any, pointer: str = "") -> Iterator[Fault]:
@@ -108,3 +113,37 @@ def _only_struct(kind: Any, plain: Any) -> Any:
 @functools.cache
 def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
+
+
+class FieldFault(Protocol):
+    """One thing wrong with a part of an email, as `service.mail` reports it: `where` is a path without a pointer."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def message(self) -> str: ...
+
+
+def pointed(prefix: str, faults: Iterable[FieldFault]) -> Iterator[Fault]:
+    """Give the faults that `service.mail` found a JSON pointer below `prefix`."""
+    for fault in faults:
+        steps = (step.replace("~", "~0") for step in fault.where.split("/")) if fault.where else ()
+        yield Fault("/".join((prefix, *steps)), f"{fault.message}.")
+
+
+def json_faults(value: dict[str, Any], pointer: str) -> Iterator[Fault]:
+    """What keeps a JSON object from being stored: too many bytes, a NUL, a number without end."""
+    text = msgspec.json.encode(value)
+    if len(text) > MAX_JSON:
+        yield Fault(pointer, f"is {len(text):,} bytes as JSON; at most {MAX_JSON:,} are kept.")
+    if rb"\u0000" in text and _holds_nul(value):
+        yield Fault(pointer, "holds the character U+0000; remove it.")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in name or _holds_nul(item) for name, item in value.items())
+    if isinstance(value, list):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value

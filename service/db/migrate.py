@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+import service
 from service.db.engine import address, cause
 from service.db.row_security import RolesMissing
 
@@ -40,8 +41,8 @@ class NewerSchema(RuntimeError):
 
 def folder() -> Path:
     """Where the migrations lie: beside the sources in a checkout, inside the package once installed."""
-    here = Path(__file__).resolve().parent
-    return installed if (installed := here / "_migrations").is_dir() else here.parent / "migrations"
+    package = Path(service.__file__).resolve().parent
+    return installed if (installed := package / "_migrations").is_dir() else package.parent / "migrations"
 
 
 def config() -> Config:

@@ -23,7 +23,7 @@ class CannotStart(RuntimeError):
 
 def check_settings(environ: Mapping[str, str], workers: int) -> Settings:
     """Read the settings that every process will have. Raises CannotStart, in one line that names every wrong one."""
-    from service.emails.sender_policy import house_of  # noqa: PLC0415 - only a start needs it
+    from service.domains.sender_policy import house_of  # noqa: PLC0415 - only a start needs it
 
     try:
         settings = Settings.from_env(environ)

@@ -16,7 +16,7 @@ from service.domains import examples as show
 from service.domains import keys, repository
 from service.domains.dns_records import Dns
 from service.domains.schemas import SenderList, SenderOut, SenderRequest
-from service.emails.resources import Office
+from service.domains.verified import Domains
 from service.mail.addresses import AddressRefused, parse_address
 from service.web import Answer, Request, examples, once, require, transaction
 
@@ -95,7 +95,7 @@ async def verify(request: Request, sender_id: FromPath[str]) -> SenderOut:
     looked = await asyncio.gather(*map(dns.look, known.records))
     async with transaction(request) as session:
         found = _there(await repository.checked(session, tenant_id, id, looked))
-    Office.of(request.app.state.runtime).domains.forget(tenant_id)
+    Domains.of_runtime(request.app.state.runtime).forget(tenant_id)
     return found
 
 
@@ -105,7 +105,7 @@ async def remove(request: Request, sender_id: FromPath[str]) -> None:
     async with transaction(request) as session:
         if not await repository.remove(session, request.user.tenant_id, _uuid(sender_id)):
             raise _unknown()
-    Office.of(request.app.state.runtime).domains.forget(request.user.tenant_id)
+    Domains.of_runtime(request.app.state.runtime).forget(request.user.tenant_id)
 
 
 def _domain(text: str) -> str:
@@ -133,4 +133,4 @@ def _unknown() -> NotFound:
     return NotFound("There is no such sender.", code="unknown-sender")
 
 
-router = Router("/v1", route_handlers=[add, listing, look, verify, remove], tags=["Senders"])
+routers = [Router("/v1", route_handlers=[add, listing, look, verify, remove], tags=["Senders"])]

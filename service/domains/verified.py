@@ -6,6 +6,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callboard_workers.runtime import Runtime
+
 FRESH = 1.0  # seconds after which a process sees that a domain was verified
 MOST_KEPT = 10_000
 
@@ -18,6 +20,11 @@ class Domains:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._known: dict[UUID, tuple[float, frozenset[str]]] = {}
+
+    @classmethod
+    def of_runtime(cls, runtime: Runtime) -> "Domains":
+        """Return the verified domains as this process knows them."""
+        return runtime.resource("verified_domains", lambda: cls(runtime.require_engine()))
 
     async def of(self, tenant_id: UUID) -> frozenset[str]:
         """Return the verified domains of a tenant."""

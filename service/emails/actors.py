@@ -21,10 +21,6 @@ from callboard_workers.errors import Dead, Retry, Snooze, Uncertain
 from callboard_workers.message import Message
 from callboard_workers.policy import Backoff
 from callboard_workers.runtime import Runtime
-from service.broadcasts.dispatch import PAUSED, expand
-from service.broadcasts.models import ACTOR as EXPAND_BULK
-from service.broadcasts.models import BulkStatus
-from service.broadcasts.repository import ended
 from service.db.retention import forget, forget_records, oldest
 from service.emails import attachment_store
 from service.emails.deferred_recipients import fence_detail
@@ -46,22 +42,14 @@ GIVE_UP = timedelta(days=5)  # RFC 5321, 4.5.4.1: "at least 4-5 days"
 CROWDED = 5.0  # seconds until a template is filled in that found no process to do it
 AWAY = 600.0  # seconds: the longest wait while the mail server cannot be reached
 
+PAUSED_SECONDS = 300.0
+"""How long an email of a paused broadcast waits; resuming makes it due at once."""
+
 OLD = text("""
 DELETE FROM emails WHERE id = ANY (ARRAY(
     SELECT id FROM emails WHERE id < :before AND status NOT IN ('queued', 'sending', 'uncertain')
     ORDER BY id LIMIT :batch))
 """)
-GONE = "b.id < :before AND NOT EXISTS (SELECT FROM emails e WHERE e.bulk_id = b.id)"
-OLD_RECIPIENTS = text(f"""
-DELETE FROM bulk_recipients r USING (
-    SELECT r.bulk_id, r.seq FROM bulks b JOIN bulk_recipients r ON r.bulk_id = b.id WHERE {GONE} LIMIT :batch
-) AS old WHERE r.bulk_id = old.bulk_id AND r.seq = old.seq
-""")  # noqa: S608 (our own SQL)
-OLD_BULKS = text(f"""
-DELETE FROM bulks WHERE id = ANY (ARRAY(
-    SELECT b.id FROM bulks b
-    WHERE {GONE} AND NOT EXISTS (SELECT FROM bulk_recipients r WHERE r.bulk_id = b.id) LIMIT :batch))
-""")  # noqa: S608 (our own SQL)
 
 
 @actor(
@@ -83,8 +71,8 @@ async def send_email(email_id: UUID) -> None:
     stored = await office.loader.load(email_id)
     if stored is None:
         raise Dead("there is no such mail", {"reason": "no_such_mail"})
-    if stored.bulk_status == BulkStatus.PAUSED:
-        raise Snooze(PAUSED, "its bulk is paused")
+    if stored.bulk_status == "paused":
+        raise Snooze(PAUSED_SECONDS, "its bulk is paused")
     if not stored.wanted:
         context.report(status=Status.SUPPRESSED, suppressed=stored.suppressed)
         return
@@ -123,19 +111,6 @@ async def report_simulated(email_id: UUID, recipients: list[str]) -> None:
         await take_in(stored, reports(recipients))
 
 
-@actor(
-    name=EXPAND_BULK,
-    queue="email",
-    max_retries=500,
-    backoff=Backoff(min=1, max=60),
-    time_limit=600,
-    max_snoozes=32_767,
-)
-async def expand_bulk(bulk_id: UUID) -> None:
-    """Write the mails of a bulk; this message has the bulk's id."""
-    await expand(bulk_id, message)
-
-
 @actor(name="emails.forget", cron=Cron("2-59/10 * * * *"), time_limit=3600)
 async def forget_emails() -> None:
     """Delete mails older than RECORD_RETENTION with all they contain; those that wait for something stay."""
@@ -164,24 +139,6 @@ def message(made: Draft, tenant_id: UUID) -> Message:
     )
     found = how.message(made.id)
     return found if found.uncertain == made.uncertain else msgspec.structs.replace(found, uncertain=made.uncertain)
-
-
-@actor(name="emails.end_bulks", cron=Cron("* * * * *"), time_limit=300)
-async def end_bulks() -> None:
-    """Note which bulks have nothing left that waits: so `bulk.completed` is told."""
-    engine = Runtime.of_loop().engine
-    assert engine is not None  # noqa: S101 - bulks are in Postgres
-    found = True
-    while found:
-        async with engine.begin() as connection:
-            found = await ended(connection) is not None
-
-
-@actor(name="emails.forget_bulks", cron=Cron("47 * * * *"), time_limit=3600)
-async def forget_bulks() -> None:
-    """Delete bulks older than RECORD_RETENTION with their recipients, once their mails are gone."""
-    await forget_records(OLD_RECIPIENTS)
-    await forget_records(OLD_BULKS)
 
 
 def continuation(stored: Stored, delay: float) -> Message:

@@ -9,15 +9,12 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callboard_workers.ledger.operations import Canceling
-from service.broadcasts.api import bulk_router
 from service.core.errors import Conflict, NotFound
-from service.domains import api as senders
 from service.emails import examples as show
 from service.emails import params, serializers
 from service.emails.actors import message
 from service.emails.attachment_store import PATIENCE, keep
 from service.emails.batch.routes import send_batch
-from service.emails.content_response import framed
 from service.emails.dedup_window import release
 from service.emails.events import events, story
 from service.emails.insert_columns import COLUMNS, row
@@ -26,13 +23,11 @@ from service.emails.models import Status
 from service.emails.reports import api as inbound
 from service.emails.reschedule import reschedule, resend
 from service.emails.resources import Office
-from service.emails.schemas import Content, EmailOut, EmailPage, EmailRequest, EventList
+from service.emails.schemas import EmailOut, EmailPage, EmailRequest, EventList
 from service.emails.test_email import TrialEmailOut, default_recipient, read_trial, trial_letter
-from service.suppressions import api as suppressions
-from service.suppressions.unsubscribe import api as unsubscribe
-from service.templates import render
-from service.templates.api import templates_router
-from service.transports import api as transports
+from service.templates.content_response import framed
+from service.templates.examples import CONTENT
+from service.templates.schemas import Content
 from service.web import (
     Accepted,
     Answer,
@@ -51,7 +46,7 @@ from service.web import (
     wait_for,
 )
 
-__all__ = ["routers", "story", "warm"]
+__all__ = ["routers", "story"]
 
 T = TypeVar("T")
 EmailTo = Annotated[
@@ -153,7 +148,7 @@ async def happened(request: Request, email_id: FromPath[str]) -> EventList:
     "/emails/{email_id:str}/content",
     guards=[require("emails:read")],
     summary="The mail as it is rendered",
-    opt=examples(answer=show.CONTENT),
+    opt=examples(answer=CONTENT),
 )
 async def content(request: Request, email_id: FromPath[str]) -> Response[Content]:
     """Return the subject, HTML and text of a mail; with `Accept: text/html` its HTML alone, for a sandboxed frame."""
@@ -162,7 +157,7 @@ async def content(request: Request, email_id: FromPath[str]) -> Response[Content
     stored = await office.loader.read(params.uuid_of(email_id))
     if stored is None:
         raise _unknown()
-    return framed(request, await stored_content(stored, office.library, office.links.link(stored)))
+    return framed(request, await stored_content(stored, office.library, office.links.link(stored.reader)))
 
 
 @post(
@@ -266,23 +261,12 @@ def _unknown() -> NotFound:
     return NotFound("There is no such mail.", code="unknown-email")
 
 
-def warm() -> None:
-    """Compile the templates before the first request needs one."""
-    render.warm()
-
-
 routers = [
     Router(
         "/v1",
         route_handlers=[send, send_batch, listing, look, happened, content, reschedule, cancel, resend],
         tags=["Emails"],
     ),
-    bulk_router,
-    templates_router,
-    suppressions.router,
     inbound.router,
-    unsubscribe.router,
-    senders.router,
-    transports.router,
     Router("/", route_handlers=[send_test_email]),
 ]

@@ -5,7 +5,8 @@ Each is the same request that the API takes: `entry.enqueue` queues it, `entry.s
 
 from typing import Literal
 
-from service.emails.schemas import Addresses, EmailRequest, TemplateRef
+from service.emails.schemas import Addresses, EmailRequest
+from service.templates.schemas import TemplateRef
 
 
 def welcome(to: Addresses, *, name: str, **more: str) -> EmailRequest:

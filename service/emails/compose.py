@@ -7,11 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from service.core.errors import Fault, Invalid
 from service.db.tenancy import mode_of
+from service.domains.sender_policy import House
 from service.domains.verified import Domains
-from service.emails.prepare import Draft, draft, template_faults
-from service.emails.schemas import EmailRequest, TemplateRef, UserRef
-from service.emails.sender_policy import House
-from service.templates.tenant.lookup import BUILT_IN, Library, Pinned, UnknownVersion
+from service.emails.prepare import Draft, draft
+from service.emails.schemas import EmailRequest, UserRef
+from service.templates.reference import pin, template_faults
+from service.templates.schemas import TemplateRef
+from service.templates.tenant.lookup import BUILT_IN, Library, Pinned
 from service.users.lookup import find
 
 ANY = frozenset({"*"})
@@ -46,6 +48,10 @@ class Desk:
         if pinned is None and request.template.version is not None:  # that version has no such language
             request = msgspec.structs.replace(request, template=_built_in(request.template))
         return draft(request, house, pinned=pinned)
+
+    async def pin(self, wanted: TemplateRef) -> Pinned | None:
+        """Return the version that is meant; None for a built-in template. Raises Invalid for an unknown version."""
+        return await pin(self._library, self._tenant_id, wanted)
 
     async def _allowed(self) -> House:
         """The house with the domains that this tenant may send from."""
@@ -82,15 +88,6 @@ class Desk:
             return wanted.version or BUILT_IN
         published = await self._library.shelf.published(self._tenant_id, wanted.key)
         return BUILT_IN if published is None else published.version
-
-    async def pin(self, wanted: TemplateRef, pointer: str = "/template") -> Pinned | None:
-        """The version that is meant; None for a built-in template. Raises Invalid for a number that there is not."""
-        if self._tenant_id is None:  # a mail of the service itself
-            return None
-        try:
-            return await self._library.pin(self._tenant_id, wanted.key, wanted.version, wanted.locale)
-        except UnknownVersion as error:
-            raise Invalid([Fault(f"{pointer}/version", f"{error}.")]) from error
 
 
 def _built_in(wanted: TemplateRef) -> TemplateRef:

@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core import timeline as stories
-from service.emails.models import email_id
+from service.core.ids import email_id
 from service.emails.reports.serializers import heard
 from service.emails.schemas import Event
 

@@ -9,10 +9,10 @@ from callboard_workers.runtime import Runtime
 from service.db.engine import cause
 from service.emails.load import Stored
 from service.emails.retry_write import insist
+from service.mail.address_text import canonical
 from service.smtp import Phase, ServerReply
 from service.smtp.reply_rules import classify
 from service.suppressions import repository
-from service.suppressions.matching import canonical
 from service.suppressions.models import Reason
 from service.suppressions.repository import Entry
 

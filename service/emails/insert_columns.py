@@ -83,7 +83,7 @@ def row(draft: Draft, tenant_id: UUID, mode: str, request_id: str | None) -> tup
 
 
 def files(draft: Draft) -> list[dict[str, Any]]:
-    """What a mail keeps of its attachments; their bytes are found by their digests (service.emails.attachment_store)."""
+    """Describe the attachments as the row stores them; `attachment_store` finds their bytes by digest."""
     return [
         {
             "filename": safe_filename(file.filename),

@@ -17,13 +17,14 @@ from service.emails.attachment_store import CONTENTS
 from service.emails.insert_columns import COLUMNS, row
 from service.emails.prepare import Draft
 from service.emails.route import Way
-from service.emails.schemas import Content
-from service.mail.address_text import read_back
+from service.mail.address_text import canonical, read_back
 from service.mail.attachments import Attachment
 from service.mail.faults import Fault, Refused
 from service.mail.message import Mail
-from service.suppressions.matching import SUPPRESSED, canonical
+from service.suppressions.matching import BULK, SUPPRESSED, topic
+from service.suppressions.unsubscribe.links import Reader
 from service.templates.render import render, text_of
+from service.templates.schemas import Content
 from service.templates.source import UNSUBSCRIBE
 from service.templates.tenant.lookup import Library, Pinned
 from service.transports.pools import RELAY
@@ -117,6 +118,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     def way(self) -> Way:
         """How it leaves."""
         return Way(id=self.id, tenant_id=self.tenant_id, signer=self.signer, relay=self.relay)
+
+    @property
+    def reader(self) -> Reader | None:
+        """Who may unsubscribe from what by this email's link; None for an email without one."""
+        if not self.unsubscribable:
+            return None
+        about = topic(self.category, self.lane) or BULK
+        return Reader(self.tenant_id, self.mode, canonical(self.recipients[0]), about, self.id)
 
     @property
     def wanted(self) -> list[str]:

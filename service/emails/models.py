@@ -12,7 +12,6 @@ trigger, whoever makes the transition; what is heard of a mail later stands in `
 """
 
 from enum import StrEnum
-from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -39,7 +38,7 @@ from service.emails.reports.models import email_events
 from service.suppressions.models import suppressions
 from service.transports.models import transports
 
-__all__ = ["ACTOR", "Lane", "Status", "email_events", "email_id", "emails", "senders", "suppressions", "transports"]
+__all__ = ["ACTOR", "Lane", "Status", "email_events", "emails", "senders", "suppressions", "transports"]
 
 ACTOR = "emails.send_email"
 
@@ -187,8 +186,3 @@ OPEN = """ARRAY(
     SELECT r.address FROM unnest(e.recipients) WITH ORDINALITY AS r(address, place)
     WHERE NOT coalesce(jsonb_exists(e.recipient_replies, r.address), false) ORDER BY r.place)"""
 """The recipients that an email `e` still serves: all but those that the server refused beside others. SQL."""
-
-
-def email_id(id: UUID) -> str:
-    """The API's spelling of a mail's id: `em_` and 32 hex digits."""
-    return f"em_{id.hex}"

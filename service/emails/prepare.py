@@ -1,6 +1,5 @@
 """From a request to a mail that is fit to be stored; HTTP routes and calls in process both come through here."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,16 +8,17 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from service.core.errors import Fault, Forbidden, Invalid
+from service.core.validation import pointed
+from service.domains.sender_policy import House
 from service.emails import validation
 from service.emails.models import Lane
-from service.emails.schemas import EmailRequest, TemplateRef
-from service.emails.sender_policy import House
+from service.emails.schemas import EmailRequest
 from service.mail.addresses import Address, AddressRefused, parse_address, unique
 from service.mail.attachments import Attachment
 from service.suppressions.unsubscribe import eligibility
-from service.templates.render import UnknownTemplate, VariablesRefused, check
+from service.templates.reference import template_faults
+from service.templates.schemas import TemplateRef
 from service.templates.tenant.lookup import Pinned
-from service.templates.variables import variable_faults
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,22 +114,6 @@ def moment(id: UUID) -> datetime:
     return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 
-def template_faults(wanted: TemplateRef, pointer: str = "", pinned: Pinned | None = None) -> Iterator[Fault]:
-    """Every reason for which a template cannot be filled: it is unknown, or these variables are missing."""
-    yield from validation.json_faults(wanted.variables, f"{pointer}/variables")
-    if pinned is not None:
-        yield from validation.pointed(pointer, variable_faults(pinned.needs, wanted.variables))
-        return
-    if wanted.version:
-        yield Fault(f"{pointer}/version", "a built-in template has one version; leave this field away.")
-    try:
-        check(wanted.key, wanted.variables, wanted.locale)
-    except UnknownTemplate as error:
-        yield Fault(f"{pointer}/key", f"{error}.")
-    except VariablesRefused as error:
-        yield from validation.pointed(pointer, error.faults)
-
-
 def _meant(wanted: TemplateRef | None, pinned: Pinned | None) -> TemplateRef | None:
     if wanted is None or pinned is None:
         return wanted
@@ -140,7 +124,7 @@ def _address(text: str, pointer: str, faults: list[Fault], *, private: bool = Fa
     try:
         return parse_address(text, private=private)
     except AddressRefused as error:
-        faults += validation.pointed(pointer, error.faults)
+        faults += pointed(pointer, error.faults)
         return None
 
 

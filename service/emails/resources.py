@@ -3,37 +3,34 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from callboard_workers.common.fair import FairLimiter
-from callboard_workers.errors import NoRuntime
 from callboard_workers.runtime import Runtime
+from service.domains.sender_policy import house_of
 from service.domains.verified import Domains
 from service.emails.compose import Desk
 from service.emails.delivery import Mailer
 from service.emails.large import SHARE, Large
 from service.emails.load import LIGHT, Loader, Stored, content
-from service.emails.sender_policy import house_of
 from service.mail.address_text import read_back
 from service.mail.message import Mail
 from service.settings import Settings
 from service.suppressions.unsubscribe.links import Links, headers
 from service.templates.tenant.lookup import Library
 
-KEY = "emails"
-
 
 class Office:
     """Everything needed to take and to send mail on one loop."""
 
-    def __init__(self, settings: Settings, engine: AsyncEngine) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        settings: Settings = runtime.state["settings"]
+        engine = runtime.require_engine()
         self.house = house_of(settings)
         self.mailer = Mailer(settings, engine)
         self.loader = Loader(engine)
         self.engine = engine
-        self.library = Library(engine)
-        self.links = Links.of(settings)
-        self.domains = Domains(engine)
+        self.library = Library.of_runtime(runtime)
+        self.links = Links.of_runtime(runtime)
+        self.domains = Domains.of_runtime(runtime)
         self.memory = FairLimiter(settings.email_memory, share=SHARE)
         self._strict = settings.mail_verified
 
@@ -45,13 +42,7 @@ class Office:
     @classmethod
     def of(cls, runtime: Runtime) -> "Office":
         """The office of a runtime; closed with it."""
-        found: Office | None = runtime.state.get(KEY)
-        if found is None:
-            if runtime.engine is None:
-                raise NoRuntime("this Runtime was made without an engine: it has no mails")
-            found = runtime.state[KEY] = cls(runtime.state["settings"], runtime.engine)
-            runtime.resources.push_async_callback(found.close)
-        return found
+        return runtime.resource("emails", lambda: cls(runtime), cls.close)
 
     def desk(self, tenant_id: UUID | None) -> Desk:
         """Where the mails of a tenant are drafted."""
@@ -62,7 +53,7 @@ class Office:
 
         `rendered` is called with the subject of an email from a template. Raises what `stored.content` raises.
         """
-        link = self.links.link(stored)
+        link = self.links.link(stored.reader)
         if stored.size <= LIGHT or stored.template_key is not None:
             made = await content(stored, self.library, link)
             if rendered is not None and stored.template_key is not None:
@@ -82,5 +73,4 @@ class Office:
     async def close(self) -> None:
         """Finish what is under way."""
         await self.loader.close()
-        await self.library.close()
         await self.mailer.close()

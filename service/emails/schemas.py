@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from service.core.errors import ErrorOut
+from service.templates.schemas import TemplateRef
 
 Addresses = str | list[str]
 
@@ -14,15 +15,6 @@ class UserRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A user of the audience, in place of an address: `PUT /v1/users/{id}` says which one that is."""
 
     user_id: str
-
-
-class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A template and what to fill it with; `version` and `locale` default to the published and the default one."""
-
-    key: str
-    version: int | None = None
-    locale: str | None = None
-    variables: dict[str, Any] = {}
 
 
 class AttachmentIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,11 +150,3 @@ class EventList(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that happened to a mail, oldest first."""
 
     items: list[Event]
-
-
-class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """A rendered mail."""
-
-    subject: str
-    html: str | None
-    text: str | None

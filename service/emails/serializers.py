@@ -9,14 +9,13 @@ import msgspec
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.broadcasts.models import bulk_id
 from service.core.errors import ErrorOut
+from service.core.ids import bulk_id, email_id
 from service.emails import insert_columns
-from service.emails.models import Status, email_id
+from service.emails.models import Status
 from service.emails.prepare import Draft
 from service.emails.schemas import AttachmentOut, EmailOut, RecipientOut, TemplateOut
-from service.mail.address_text import spell
-from service.suppressions.matching import canonical
+from service.mail.address_text import canonical, spell
 
 COLUMNS = """
     e.id, e.mode, e.status, e.lane, e.request_id, e.category, e.dedup_key, e.dedup_until, e.follows,

@@ -5,23 +5,20 @@ together, so that one answer names everything.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from callboard_workers.actors.options import END
+from callboard_workers.message import END
 from service.core.errors import Fault
+from service.core.validation import json_faults, pointed
 from service.emails.schemas import EmailRequest
-from service.mail import faults as mail
 from service.mail.attachments import Attachment, attachment_faults
 from service.mail.characters import describe, unsendable
 from service.mail.headers import header_faults, subject_faults
 
 MAX_RECIPIENTS = 50
 MAX_BODY = 2 * 1024 * 1024  # bytes of html, and of text
-MAX_JSON = 64 * 1024  # bytes of metadata, and of a template's variables
 MAX_TAGS = 20
 MAX_FILES = 20
 MAX_FILE_BYTES = 10 * 1024 * 1024  # of all attachments of a mail together, before base64
@@ -30,7 +27,6 @@ SKEW = timedelta(minutes=1)  # how far behind ours a caller's clock may be when 
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _DEDUP_KEY = re.compile(r"[\x21-\x7e]{1,200}")
-_encode = msgspec.json.Encoder().encode
 
 
 def request_faults(request: EmailRequest, files: list[Attachment], now: datetime) -> Iterator[Fault]:
@@ -43,30 +39,6 @@ def request_faults(request: EmailRequest, files: list[Attachment], now: datetime
     yield from _label_faults(request)
     if request.scheduled_at is not None or request.expires_at is not None:
         yield from time_faults(request.scheduled_at, request.expires_at, now)
-
-
-def pointed(prefix: str, faults: Iterable[mail.Fault]) -> Iterator[Fault]:
-    """The faults that the mail's own modules found, with a JSON pointer below `prefix`."""
-    for fault in faults:
-        steps = (step.replace("~", "~0") for step in fault.where.split("/")) if fault.where else ()
-        yield Fault("/".join((prefix, *steps)), f"{fault.message}.")
-
-
-def json_faults(value: dict[str, Any], pointer: str) -> Iterator[Fault]:
-    """What keeps a JSON object from being stored: too many bytes, a NUL, a number without end."""
-    text = _encode(value)
-    if len(text) > MAX_JSON:
-        yield Fault(pointer, f"is {len(text):,} bytes as JSON; at most {MAX_JSON:,} are kept.")
-    if rb"\u0000" in text and _holds_nul(value):
-        yield Fault(pointer, "holds the character U+0000; remove it.")
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any("\0" in name or _holds_nul(item) for name, item in value.items())
-    if isinstance(value, list):
-        return any(map(_holds_nul, value))
-    return isinstance(value, str) and "\0" in value
 
 
 def _recipient_faults(request: EmailRequest) -> Iterator[Fault]:

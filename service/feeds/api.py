@@ -10,13 +10,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.core.errors import Fault, Invalid, NotFound
+from service.core.ids import notification_uuid
 from service.feeds import examples as show
-from service.feeds import repository, stream_tokens
+from service.feeds import repository, stream_api, stream_tokens
 from service.feeds.repository import LAST, Mark, Show
 from service.feeds.schemas import FeedPage, Marked, MarkRequest, TokenOut, TokenRequest
 from service.feeds.signals import Herald, Word
 from service.feeds.stream_tokens import Grant
-from service.notifications.api import uuid_of
 from service.users import lookup
 from service.users.identifiers import unknown_user
 from service.users.lookup import Person
@@ -132,7 +132,7 @@ def _ids(data: MarkRequest) -> list[UUID] | None:
     faults: list[Fault] = []
     for index, id in enumerate(data.ids):
         try:
-            found.append(uuid_of(id))
+            found.append(notification_uuid(id))
         except NotFound:
             faults.append(Fault(f"/ids/{index}", "an id is `no_` and 32 hex digits."))
     if faults:
@@ -140,8 +140,11 @@ def _ids(data: MarkRequest) -> list[UUID] | None:
     return found
 
 
-router = Router(
-    "/v1",
-    route_handlers=[read_feed, mark_read, mark_seen, archive, make_token],  # type: ignore[list-item]
-    tags=["Feeds"],
-)
+routers = [
+    Router(
+        "/v1",
+        route_handlers=[read_feed, mark_read, mark_seen, archive, make_token],  # type: ignore[list-item]
+        tags=["Feeds"],
+    ),
+    stream_api.router,
+]

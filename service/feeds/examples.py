@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from service.notifications.examples import DATA, ID
+ID = "no_0199f6d6c3a1712fa0d5f1f0a9c1e7b2"
+DATA = {
+    "title": "A new prompt: Explain it simply",
+    "body": "Ada shared it in Writing.",
+    "url": "https://prompts.example/41",
+}
 
 ITEM: dict[str, Any] = {
     "id": ID,

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from service.notifications.models import notification_id
+from service.core.ids import notification_id
 
 Mark = Literal["read", "seen", "archive"]
 Show = Literal["all", "unread", "archived"]

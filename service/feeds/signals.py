@@ -14,11 +14,12 @@ from redis.exceptions import RedisError
 from callboard_workers.context import of_nobody
 from callboard_workers.redis import address
 from callboard_workers.runtime import Runtime
-from service.notifications.fanout_sql import FEW
 from service.settings import Settings
 
 log = structlog.get_logger("service.notifications")
 
+FEW = 100
+"""People whom a wake-up names one by one."""
 KEY = "notifications.herald"
 CHANNEL = "callboard:feeds"
 WAITING = 1_000  # words kept while Redis is slow
@@ -73,11 +74,7 @@ class Herald:
     @classmethod
     def of(cls, runtime: Runtime) -> "Herald":
         """The herald of a runtime; closed with it."""
-        found: Herald | None = runtime.state.get(KEY)
-        if found is None:
-            found = runtime.state[KEY] = cls(runtime.state["settings"])
-            runtime.resources.push_async_callback(found.close)
-        return found
+        return runtime.resource("feed_signals", lambda: cls(runtime.state["settings"]), cls.close)
 
     def say(self, said: Word | None) -> None:
         """Say a word soon. Never blocks, never raises."""

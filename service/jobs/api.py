@@ -12,7 +12,6 @@ from litestar.response import Stream
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from callboard_workers.ledger.operations import Canceling
-from service.activities import compatibility
 from service.core.errors import Conflict
 from service.jobs import examples as show
 from service.jobs import organizations, serializers
@@ -217,5 +216,4 @@ routers = [
         route_handlers=[organizations.put_organization, organizations.look, organizations.quotas],
         tags=["Organizations"],
     ),
-    compatibility.router,
 ]

@@ -6,7 +6,6 @@ whoever makes the transition, so a job takes from its quota exactly once whateve
 """
 
 from enum import StrEnum
-from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
@@ -153,8 +152,3 @@ jobs = Table(
     Index("jobs_tenant_id", "tenant_id", "id"),
     postgresql_with={"fillfactor": 60},
 )
-
-
-def job_id(id: UUID) -> str:
-    """The API's spelling of a job's id: `jb_` and 32 hex digits."""
-    return f"jb_{id.hex}"

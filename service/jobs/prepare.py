@@ -9,12 +9,12 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from callboard_workers.actors.options import END
-from callboard_workers.message import Message
+from callboard_workers.message import END, Message
 from callboard_workers.runtime import Runtime
 from service.core.errors import Fault, Forbidden, Invalid, TooManyRequests
+from service.core.ids import job_id
 from service.core.validation import faults
-from service.jobs.models import Status, Urgency, job_id, jobs, plans
+from service.jobs.models import Status, Urgency, jobs, plans
 from service.jobs.quotas import Standing, reserve, standing
 from service.jobs.schemas import JobOut, JobRequest
 from service.jobs.serializers import poll_after

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.activities.schemas import ActivitiesInput
 from service.core.errors import ErrorOut
 from service.jobs.models import Status, Urgency
 
@@ -97,34 +96,3 @@ class QuotaOut(msgspec.Struct, frozen=True, kw_only=True):
     reserved: int
     remaining: int
     resets_at: datetime
-
-
-class CustomActivities(ActivitiesInput, frozen=True, kw_only=True):
-    """`POST /api/activities/generate-custom`: the input of `activities.generate` and who asks, in one object.
-
-    `requirements` are the team's own words, kept as its `notes`. Without `team_size` the activities are for 8.
-    """
-
-    organization_id: str
-    team_size: Annotated[int, msgspec.Meta(ge=2, le=500)] = 8
-    requirements: Annotated[str, msgspec.Meta(max_length=2000)] = ""
-
-
-class CustomJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What `POST /api/activities/generate-custom` answers."""
-
-    success: bool
-    job_id: str
-    status: Status
-
-
-class PolledJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What `GET /api/jobs/{id}` answers: `error` is a sentence, or null."""
-
-    success: bool
-    job_id: str
-    status: Status
-    activities: list[Any]
-    error: str | None
-    created_at: datetime
-    updated_at: datetime

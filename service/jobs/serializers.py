@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callboard_workers.message import Message, Priority
 from service.core.errors import ErrorOut
-from service.jobs.models import Status, Urgency, job_id
+from service.core.ids import job_id
+from service.jobs.models import Status, Urgency
 from service.jobs.schemas import JobOut, ProgressOut
 
 COLUMNS = """

@@ -6,8 +6,9 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.core.ids import job_id
 from service.core.timeline import Event
-from service.jobs.models import Status, job_id
+from service.jobs.models import Status
 from service.jobs.serializers import error_of
 
 OF_REQUEST = text("""

@@ -29,3 +29,11 @@ def read_back(spelled: str) -> Address:
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
     local, _, domain = addr_spec.rpartition("@")
     return Address(name, local, domain, addr_spec, smtputf8=not local.isascii())
+
+
+_SMALL = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
+
+
+def canonical(addr_spec: str) -> str:
+    """Return what two spellings of one mailbox have in common: its ASCII letters small, as `lower` of collation C."""
+    return addr_spec.translate(_SMALL)

@@ -1,13 +1,12 @@
 """`/v1/notifications`: tell people something, and see whom it reached."""
 
-import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from litestar import Response, Router, get, post
 from litestar.params import FromPath, JSONBody
 
-from service.core.errors import NotFound
+from service.core.ids import notification_uuid, unknown_notification
 from service.emails.resources import Office
 from service.notifications import email, serializers
 from service.notifications import examples as show
@@ -16,6 +15,7 @@ from service.notifications.models import Status
 from service.notifications.prepare import COLUMNS, Order, order
 from service.notifications.schemas import NotificationOut, NotificationPage, NotificationRequest
 from service.notifications.serializers import MailStates
+from service.notifications.timeline import story
 from service.web import (
     Accepted,
     Answer,
@@ -33,10 +33,10 @@ from service.web import (
     wait_for,
 )
 
+__all__ = ["routers", "story"]
+
 TABLE = Table("notifications", COLUMNS)
 STATES = "notifications.mail_states"
-
-_ID = re.compile(r"no_([0-9a-f]{32})")
 
 
 @post(
@@ -100,7 +100,7 @@ def _submission(made: Order) -> Submission:
 
 
 def _look(request: Request, notification_id: str) -> Callable[[], Awaitable[NotificationOut]]:
-    id = uuid_of(notification_id)
+    id = notification_uuid(notification_id)
     states: MailStates = request.app.state.runtime.state.setdefault(STATES, MailStates())
 
     async def look_again() -> NotificationOut:
@@ -124,17 +124,4 @@ def _is_over(told: NotificationOut) -> bool:
     return Status(told.status).terminal
 
 
-def uuid_of(id: str) -> UUID:
-    """Read a notification's id. Raises NotFound."""
-    found = _ID.fullmatch(id)
-    if found is None:
-        raise unknown_notification()
-    return UUID(hex=found[1])
-
-
-def unknown_notification() -> NotFound:
-    """Make the 404 of a notification that is not there, or is another tenant's."""
-    return NotFound("There is no such notification: its id is `no_` and 32 hex digits.", code="unknown-notification")
-
-
-router = Router("/v1", route_handlers=[notify, listing, look], tags=["Notifications"])
+routers = [Router("/v1", route_handlers=[notify, listing, look], tags=["Notifications"])]

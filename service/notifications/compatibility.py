@@ -17,16 +17,16 @@ from callboard_workers.context import current
 from callboard_workers.errors import Dead
 from callboard_workers.runtime import Runtime
 from service.core.errors import Invalid, ServiceError
+from service.core.ids import email_id, notification_id
 from service.db.engine import is_away, is_older
 from service.db.tenancy import mode_of
 from service.emails import builtin_emails, in_process
-from service.emails.models import email_id
 from service.emails.resources import Office
 from service.emails.schemas import EmailRequest
 from service.notifications import email
 from service.notifications.deliver import engine_of
 from service.notifications.deliver import message as delivery
-from service.notifications.models import notification_id, notifications
+from service.notifications.models import notifications
 from service.notifications.prepare import COLUMNS, order
 from service.notifications.schemas import Channel, NotificationRequest, Recipients
 from service.settings import Settings, SettingsError

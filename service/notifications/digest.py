@@ -23,9 +23,10 @@ from service.emails.actors import message as mail_message
 from service.emails.insert import Mail, store
 from service.emails.prepare import Draft
 from service.emails.resources import Office
-from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.schemas import EmailRequest
 from service.notifications.email import one_line, words
 from service.settings import Settings
+from service.templates.schemas import TemplateRef
 
 log = structlog.get_logger("service.notifications")
 

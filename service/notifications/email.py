@@ -14,10 +14,11 @@ from service.emails.actors import send_email
 from service.emails.compose import Desk
 from service.emails.insert_columns import row
 from service.emails.models import Lane
-from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.schemas import EmailRequest
 from service.mail.characters import BIDI, CONTROL
 from service.notifications.fanout_sql import Letter
 from service.notifications.schemas import MailContent
+from service.templates.schemas import TemplateRef
 
 STAND_IN = "reader@example.com"
 

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-ID = "no_0199f6d6c3a1712fa0d5f1f0a9c1e7b2"
+from service.feeds.examples import DATA, ID
+
 TASK_ID = "0199f6d6-c3a1-712f-a0d5-f1f0a9c1e7b2"
 
-DATA = {
-    "title": "A new prompt: Explain it simply",
-    "body": "Ada shared it in Writing.",
-    "url": "https://prompts.example/41",
-}
 REQUEST: dict[str, Any] = {
     "type": "prompt.published",
     "recipients": {"topics": ["writing", "teaching"]},

@@ -11,13 +11,10 @@ from typing import Any
 import msgspec
 
 from service.emails.insert_columns import COLUMNS as EMAIL_COLUMNS
+from service.feeds.signals import FEW
 
 CHUNK = 10_000
 """People of one transaction."""
-
-FEW = 100
-"""People whom a wake-up names one by one."""
-
 
 PLANNING = (
     "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"

@@ -9,7 +9,6 @@ are written would make every fan-out take a lock for each user.
 """
 
 from enum import StrEnum
-from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -169,8 +168,3 @@ digests = Table(
     Index("digests_due_at", "due_at", postgresql_where=text("closed_at IS NULL")),
     postgresql_with={"fillfactor": 70},
 )
-
-
-def notification_id(id: UUID) -> str:
-    """The API's spelling of a notification's id: `no_` and 32 hex digits."""
-    return f"no_{id.hex}"

@@ -10,8 +10,8 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from service.core.errors import Fault, Invalid
+from service.core.validation import json_faults
 from service.emails.prepare import moment
-from service.emails.validation import json_faults
 from service.notifications.email import Told
 from service.notifications.schemas import NotificationRequest
 from service.users.identifiers import id_faults, ids_faults, word_faults

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from service.core.errors import ErrorOut
-from service.emails.schemas import TemplateRef
+from service.templates.schemas import TemplateRef
 
 Channel = Literal["inbox", "email"]
 

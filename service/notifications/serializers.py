@@ -8,7 +8,8 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import ErrorOut
-from service.notifications.models import COUNTS, Status, notification_id
+from service.core.ids import notification_id
+from service.notifications.models import COUNTS, Status
 from service.notifications.prepare import Order
 from service.notifications.schemas import (
     Channels,

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.core.ids import notification_id
 from service.core.timeline import Event
-from service.notifications.models import notification_id
 
 OF_REQUEST = text("""
 SELECT id, type, created_at, finished_at, resolved, overlapping, excluded, deduplicated, inbox_delivered, email_queued,

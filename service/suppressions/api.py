@@ -18,6 +18,7 @@ from service.suppressions.schemas import (
     SuppressionPage,
     SuppressionRequest,
 )
+from service.suppressions.unsubscribe import api as unsubscribe_api
 from service.web import Answer, Cursor, Limit, Pager, Request, examples, once, require, transaction
 
 Address = Annotated[str | None, QueryParameter(required=False, description="One address, in any case.")]
@@ -125,4 +126,7 @@ def _unknown() -> NotFound:
     return NotFound("There is no such suppression.", code="unknown-suppression")
 
 
-router = Router("/v1", route_handlers=[enter, enter_all, listing, look, lift], tags=["Suppressions"])
+routers = [
+    Router("/v1", route_handlers=[enter, enter_all, listing, look, lift], tags=["Suppressions"]),
+    unsubscribe_api.router,
+]

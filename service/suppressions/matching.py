@@ -5,8 +5,6 @@ from typing import Any
 BULK = "bulk"
 """What a mail of the bulk lane is about that names no category."""
 
-_SMALL = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
-
 TOPIC = f"coalesce(e.category, CASE e.lane WHEN 'bulk' THEN '{BULK}' END)"
 """The topic of a mail `e`, as SQL."""
 
@@ -18,11 +16,6 @@ WHERE s.tenant_id = e.tenant_id AND s.mode = e.mode
     AND (s.category IS NULL OR s.category = {TOPIC})
 """  # noqa: S608 (our own SQL)
 """The recipients of a mail `e` that get none of its kind, each with the reason: an object, or null. SQL."""
-
-
-def canonical(addr_spec: str) -> str:
-    """Return what two spellings of one mailbox have in common: its ASCII letters small, as `lower` of collation C."""
-    return addr_spec.translate(_SMALL)
 
 
 def topic(category: str | None, lane: Any) -> str | None:

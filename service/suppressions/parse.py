@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from service.core.errors import BadRequest, Fault, Invalid, NotFound
-from service.emails.validation import pointed
+from service.core.validation import pointed
+from service.mail.address_text import canonical
 from service.mail.addresses import AddressRefused, parse_address
-from service.suppressions.matching import canonical
 from service.suppressions.models import Reason
 from service.suppressions.repository import Entry
 from service.suppressions.schemas import SuppressionRequest

@@ -9,7 +9,7 @@ from sqlalchemy import Row, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from uuid_utils.compat import uuid7
 
-from service.emails.models import email_id
+from service.core.ids import email_id
 from service.suppressions.models import Reason, suppression_id, suppressions
 from service.suppressions.schemas import SuppressionOut
 

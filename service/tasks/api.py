@@ -1,18 +1,15 @@
-"""`/v1/tasks`, `/v1/requests`, `/v1/dead-letters` and `/v1/queues`: what became of it, and what to do about it."""
+"""`/v1/tasks`, `/v1/dead-letters` and `/v1/queues`: what became of it, and what to do about it."""
 
-import re
 from typing import Any
 
 import msgspec
 from litestar import Router, get
 from litestar.params import FromPath
 
-from service.core.errors import NotFound
-from service.tasks.examples import QUEUE, STORY, TASK
+from service.tasks.examples import QUEUE, TASK
 from service.tasks.operations import cancel, list_dead_letters, requeue, resolve
 from service.tasks.queue_stats import QueueReport, Queues
 from service.tasks.repository import TaskReport, task, unknown_task, uuid_of
-from service.timeline.timeline import RequestStory, tell
 from service.web import Request, examples, require
 
 
@@ -20,9 +17,6 @@ class QueueList(msgspec.Struct, frozen=True):
     """Every queue and priority."""
 
     items: list[QueueReport]
-
-
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @get(
@@ -41,24 +35,6 @@ async def read_task(request: Request, task_id: FromPath[str]) -> TaskReport:
         found = await task(connection, request.user.tenant_id, uuid_of(task_id))
     if found is None:
         raise unknown_task()
-    return found
-
-
-@get(
-    "/v1/requests/{request_id:str}",
-    guards=[require("tasks:read")],
-    summary="The whole story of a request",
-    tags=["Tasks"],
-    opt=examples(answer=STORY),
-)
-async def read_request(request: Request, request_id: FromPath[str]) -> RequestStory:
-    """Tell everything that was done for the request with this X-Request-ID, in order, with durations."""
-    found = None
-    if REQUEST_ID.fullmatch(request_id):
-        async with request.app.state.engine.connect() as connection:
-            found = await tell(connection, request.user.tenant_id, request_id, request.app.state.stories)
-    if found is None:
-        raise NotFound("Nothing was stored for a request with this id.", code="unknown-request")
     return found
 
 
@@ -82,6 +58,4 @@ async def list_queues(request: Request) -> QueueList:
     return QueueList(await known.report(None if request.user.operates else request.user.tenant_id))
 
 
-routers: list[Any] = [
-    Router("/", route_handlers=[read_task, read_request, cancel, list_dead_letters, requeue, resolve, list_queues])
-]
+routers: list[Any] = [Router("/", route_handlers=[read_task, cancel, list_dead_letters, requeue, resolve, list_queues])]

@@ -8,20 +8,27 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service.core.errors import Invalid, NotFound, Unavailable
-from service.emails import examples as show
-from service.emails.content_response import framed
-from service.emails.prepare import template_faults
-from service.emails.resources import Office
-from service.emails.schemas import Content, TemplateRef
-from service.emails.validation import pointed
+from service.core.validation import pointed
 from service.mail.faults import Refused
 from service.suppressions.unsubscribe.eligibility import NEVER
+from service.suppressions.unsubscribe.links import Links
+from service.templates import examples as show
 from service.templates import render, serializers
-from service.templates.schemas import PreviewRequest, PublishRequest, TemplateDetail, TemplateIn, TemplateList
+from service.templates.content_response import framed
+from service.templates.reference import pin, template_faults
+from service.templates.schemas import (
+    Content,
+    PreviewRequest,
+    PublishRequest,
+    TemplateDetail,
+    TemplateIn,
+    TemplateList,
+    TemplateRef,
+)
 from service.templates.source import UNSUBSCRIBE
 from service.templates.tenant import repository, validation
 from service.templates.tenant.cache import read, read_contents
-from service.templates.tenant.lookup import BUILT_IN
+from service.templates.tenant.lookup import BUILT_IN, Library
 from service.templates.tenant.sandbox_pool import Busy
 from service.web import Answer, Request, examples, large_body, once, require, transaction
 from service.web.request import integer
@@ -75,7 +82,7 @@ async def write(request: Request, key: FromPath[str], data: JSONBody[TemplateIn]
     if faults := list(validation.template_faults(key, data, serializers.built_in(key) is not None)):
         raise Invalid(faults)
     try:
-        needs = await _office(request).library.compile(request.user.tenant_id, key, data.contents, data.variables)
+        needs = await _library(request).compile(request.user.tenant_id, key, data.contents, data.variables)
     except Refused as error:
         raise Invalid(list(pointed("", error.faults))) from error
     except Busy as error:
@@ -126,18 +133,18 @@ async def preview(request: Request, key: FromPath[str], data: JSONBody[PreviewRe
     sandboxed frame.
     """
     wanted = TemplateRef(key=key, version=data.version, variables=data.variables, locale=data.locale)
-    office = _office(request)
-    pinned = await office.desk(request.user.tenant_id).pin(wanted, "")
+    library = _library(request)
+    pinned = await pin(library, request.user.tenant_id, wanted, "")
     if faults := list(template_faults(wanted, pinned=pinned)):
         if any(fault.pointer == "/key" for fault in faults):
             raise _unknown()
         raise Invalid(faults)
-    given = {UNSUBSCRIBE: "" if key in NEVER else office.links.sample, **data.variables}
+    given = {UNSUBSCRIBE: "" if key in NEVER else Links.of_runtime(request.app.state.runtime).sample, **data.variables}
     try:
         if pinned is None:
             filled = render.render(key, given, data.locale)
         else:
-            filled = await office.library.fill(pinned, given)
+            filled = await library.fill(pinned, given)
     except Refused as error:
         raise Invalid(list(pointed("", error.faults))) from error
     except Busy as error:
@@ -157,7 +164,7 @@ async def _publish(request: Request, key: str, version: int | None, *, newest: b
         return Answer(200, await _detail(connection, tenant_id, key, number))
 
     answer = await once(request, work)
-    _office(request).library.shelf.forget(tenant_id)
+    _library(request).shelf.forget(tenant_id)
     return answer
 
 
@@ -178,8 +185,8 @@ async def _detail(connection: AsyncConnection, tenant_id: UUID, key: str, number
     return serializers.own_detail(version, contents, row, await repository.versions(connection, tenant_id, key))
 
 
-def _office(request: Request) -> Office:
-    return Office.of(cast("Any", request).app.state.runtime)
+def _library(request: Request) -> Library:
+    return Library.of_runtime(cast("Any", request).app.state.runtime)
 
 
 def _unknown() -> NotFound:
@@ -190,4 +197,9 @@ def _crowded() -> Unavailable:
     return Unavailable("Too many templates are being rendered; try again in a moment.", code="renderers-busy")
 
 
-templates_router = Router("/v1", route_handlers=[listing, look, write, publish, unpublish, preview], tags=["Templates"])
+def warm() -> None:
+    """Compile the built-in templates before the first request needs one."""
+    render.warm()
+
+
+routers = [Router("/v1", route_handlers=[listing, look, write, publish, unpublish, preview], tags=["Templates"])]

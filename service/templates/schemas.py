@@ -9,6 +9,23 @@ from service.templates.source import Declared
 from service.templates.tenant.content import Words
 
 
+class TemplateRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A template and what to fill it with; `version` and `locale` default to the published and the default one."""
+
+    key: str
+    version: int | None = None
+    locale: str | None = None
+    variables: dict[str, Any] = {}
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """A rendered mail."""
+
+    subject: str
+    html: str | None
+    text: str | None
+
+
 class TemplateIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`PUT /v1/templates/{key}`: the words in each language (BCP 47), and what the variables are.
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-BUILT_IN = Path(__file__).parent / "templates"
+BUILT_IN = Path(__file__).parent / "builtin"
 UNSUBSCRIBE = "unsubscribe_url"
 """The variable that nobody need give: where this mail's reader unsubscribes, empty for mail that one cannot refuse."""
 _LAYOUT = "_layout"

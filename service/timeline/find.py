@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.suppressions.matching import canonical
+from service.mail.address_text import canonical
 
 LONGEST = 320  # characters: the longest address
 MOST = 25  # matches that are returned

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from service.core.encryption import Sealer
 from service.core.errors import Conflict, NotFound
-from service.emails.resources import Office
+from service.domains.sender_policy import house_of
 from service.smtp.probe import IMPATIENT
 from service.transports import examples as show
 from service.transports.models import transport_id, transports
@@ -100,7 +100,7 @@ async def test(request: Request, transport_id: FromPath[str]) -> ProbeOut:
     state = request.app.state
     relays = Relays.of(state.engine, state.settings, IMPATIENT)
     try:
-        return await probe(relays, uuid_of(transport_id), Office.of(state.runtime).house.sender.addr_spec)
+        return await probe(relays, uuid_of(transport_id), house_of(state.settings).sender.addr_spec)
     finally:
         await relays.close()
 
@@ -143,4 +143,4 @@ def _unknown() -> NotFound:
     return NotFound("There is no such transport.", code="unknown-transport")
 
 
-router = Router("/v1", route_handlers=[add, listing, look, test, remove], tags=["Transports"])
+routers = [Router("/v1", route_handlers=[add, listing, look, test, remove], tags=["Transports"])]

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.core.errors import Fault, Invalid
 from service.users import examples as show
-from service.users import import_rows, lookup, repository
+from service.users import import_rows, lookup, memberships_api, repository
 from service.users.identifiers import id_of, unknown_user, word_faults
 from service.users.models import ANY
 from service.users.schemas import (
@@ -204,17 +204,21 @@ def _told(row: Any) -> UserOut:
     return UserOut(**{name: getattr(row, name) for name in UserOut.__struct_fields__})
 
 
-router = Router(
-    "/v1",
-    route_handlers=[
-        put_user,
-        post_users,
-        import_users,
-        list_users,
-        get_user,
-        delete_user,
-        put_preferences,
-        get_preferences,
-    ],
-    tags=["Users"],
-)
+routers = [
+    Router(
+        "/v1",
+        route_handlers=[
+            put_user,
+            post_users,
+            import_users,
+            list_users,
+            get_user,
+            delete_user,
+            put_preferences,
+            get_preferences,
+        ],
+        tags=["Users"],
+    ),
+    memberships_api.topics,
+    memberships_api.organizations,
+]

@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Iterable, Iterator
 
 from service.core.errors import Fault, Invalid, NotFound
-from service.templates.tenant.content import LOCALE
+from service.core.validation import LOCALE
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+|~=-]{0,127}")
 ID_RULE = "1 to 128 of A-Z a-z 0-9 . _ : @ + | ~ = - are expected, a letter or digit first."

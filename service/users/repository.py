@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Text
 
 from service.core.errors import Fault, Invalid
-from service.emails.validation import json_faults, pointed
+from service.core.validation import json_faults, pointed
 from service.mail.address_text import spell
 from service.mail.addresses import AddressRefused, parse_address
 from service.users.identifiers import FEW, ids_faults, locale_faults, timezone_faults

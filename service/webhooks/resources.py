@@ -7,8 +7,6 @@ from service.core.encryption import Sealer
 from service.egress import Caller, Guard
 from service.settings import Settings
 
-KEY = "webhooks"
-
 
 class Postroom:
     """What webhooks work with on one loop."""
@@ -21,11 +19,11 @@ class Postroom:
     @classmethod
     def of(cls, runtime: Runtime) -> "Postroom":
         """The postroom of a runtime, closed with it."""
-        found: Postroom | None = runtime.state.get(KEY)
-        if found is None:
-            found = runtime.state[KEY] = cls(runtime.state["settings"])
-            runtime.resources.push_async_callback(found.caller.close)
-        return found
+        return runtime.resource("webhooks", lambda: cls(runtime.state["settings"]), cls.close)
+
+    async def close(self) -> None:
+        """Close the connections to endpoints."""
+        await self.caller.close()
 
     def seal(self, secret: str, endpoint: UUID) -> bytes:
         """Seal a secret for its endpoint. Raises CannotSeal."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from callboard_workers.middleware import metrics as _worker_metrics
+from callboard_workers import metrics as _worker_metrics
 from service.cli.main import callboard
 from service.settings import Settings
 from tests.layout.repository import ROOT

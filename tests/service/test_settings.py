@@ -10,7 +10,7 @@ from litestar import Litestar
 from service.app import create_app, lifespan
 from service.celery import make_app
 from service.cli.main import callboard
-from service.emails.sender_policy import house_of
+from service.domains.sender_policy import house_of
 from service.local_stack import running
 from service.settings import Settings, SettingsError
 from tests.layout.settings_reference import describe

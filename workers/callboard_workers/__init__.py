@@ -32,10 +32,10 @@ from callboard_workers.errors import (
     UnknownActor,
     WorkersError,
 )
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
 from callboard_workers.ledger import Canceling, Ledger, State
 from callboard_workers.limits import Concurrency, Debounce, Rate, Unique
-from callboard_workers.message import Message, Priority
+from callboard_workers.message import Delivery, Message, Priority
 from callboard_workers.middleware import Middleware
 from callboard_workers.policy import (
     Backoff,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 from uuid import UUID
 
 import structlog
 
 from callboard_workers.context import Context
 from callboard_workers.cron import timetable
-from callboard_workers.ledger import Claim
+from callboard_workers.ledger import Claim, Ledger
 from callboard_workers.ledger.pruning import Pruner
 from callboard_workers.ledger.sweeper import Depth
-
-if TYPE_CHECKING:
-    from callboard_workers.runtime import Runtime
+from callboard_workers.message import Message
 
 log = structlog.stdlib.get_logger("callboard_workers.maintenance")
 
@@ -26,6 +25,26 @@ LOST = "lease lost"
 
 HEAR_EVERY = 1.0
 """Seconds between two looks at what is to be canceled."""
+
+
+class Process(Protocol):
+    """The process whose attempts are looked after; `callboard_workers.runtime.Runtime` is one."""
+
+    lease: float
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def publisher(self) -> Rings: ...
+
+    def lost(self, message: Message) -> None: ...
+
+
+class Rings(Protocol):
+    """Hands doorbells to the broker."""
+
+    def ring(self, messages: Sequence[Message]) -> None: ...
 
 
 class Held:
@@ -60,7 +79,7 @@ class Keeper:
     Errors are logged and retried.
     """
 
-    def __init__(self, runtime: Runtime, *, sweep_every: float, depth: Depth | None, retention: float) -> None:
+    def __init__(self, runtime: Process, *, sweep_every: float, depth: Depth | None, retention: float) -> None:
         self._runtime = runtime
         self._retention = retention
         self._pruner: Pruner | None = None

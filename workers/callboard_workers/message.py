@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
 
 if TYPE_CHECKING:
-    from callboard_workers.actors.workflow import Pipeline
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+DAY = 86_400
+FURTHEST = 10 * 365 * DAY
+"""Seconds by which a message without a row may be put off, or may expire, at most."""
+END = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
+"""Before this a message with a row is due, and expires: Python's calendar ends a year later, and times are added to."""
 
 
 class Priority(enum.StrEnum):
@@ -47,13 +53,45 @@ class Gate(msgspec.Struct, frozen=True):
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a message's key stands against others, and what becomes of those; see callboard_workers.limits.Unique."""
+    """How long a message's key excludes others, and what happens to those; see `limits.Unique`."""
 
     until: str = "done"
     seconds: float | None = None
     conflict: str = "skip"
     wait: float | None = None
     max_wait: float | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What arrived: a doorbell (`durable`, no arguments) or a message with its arguments.
+
+    `retries`: errors so far of a message without a row; `redelivered`: its last worker died; `priority`: 0 to 9.
+    """
+
+    id: UUID
+    actor: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    headers: dict[str, Any] = {}
+    durable: bool = False
+    retries: int = 0
+    redelivered: bool = False
+    queue: str = "default"
+    priority: int = 6
+    expires_at: dt.datetime | None = None
+
+
+class Workflow(Protocol):
+    """Messages that are sent together, such as a pipeline."""
+
+    async def enqueue(self, where: AsyncSession | AsyncConnection) -> list[Message]:
+        """Write them in the transaction of `where`; return the messages, whose ids are the steps'."""
+
+    async def send(self) -> Any:
+        """Send them through the broker alone. Raises DurableOnly where only rows can hold them."""
+
+    def __or__(self, following: Any) -> Workflow:
+        """Add a step."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +121,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     gate: Gate | None = None
     once: Once | None = None
 
-    def __or__(self, following: Any) -> Pipeline:
+    def __or__(self, following: Any) -> Workflow:
         return piped[0](self, following)
 
     @property
@@ -92,5 +130,5 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.id)
 
 
-piped: list[Callable[[Message, Any], Pipeline]] = []
+piped: list[Callable[[Message, Any], Workflow]] = []
 """Makes a pipeline of two steps; callboard_workers.actors.workflow, which knows the actors, puts it here."""

@@ -24,8 +24,8 @@ from callboard_workers.ledger import Claim, Ledger
 from callboard_workers.ledger.sweeper import Depth
 from callboard_workers.maintenance import Held, Keeper
 from callboard_workers.message import Message
+from callboard_workers.metrics import STUCK
 from callboard_workers.middleware import Execute, Middleware, defaults, onion, sending
-from callboard_workers.middleware.metrics import STUCK
 from callboard_workers.policy import Outcome
 
 if TYPE_CHECKING:
@@ -120,6 +120,24 @@ class Runtime:
         if self._ledger is None:
             raise NoRuntime("this Runtime was made without an engine: it has no durable messages")
         return self._ledger
+
+    def require_engine(self) -> AsyncEngine:
+        """Return the database engine. Raises NoRuntime if this runtime was made without one."""
+        if self.engine is None:
+            raise NoRuntime("this Runtime was made without an engine: it has no database")
+        return self.engine
+
+    def resource(self, key: str, make: Callable[[], T], close: Callable[[T], Awaitable[Any]] | None = None) -> T:
+        """Return the object that an application keeps per process under `key`; `make` it when first asked for.
+
+        `close` is awaited with it when the runtime stops, last made first.
+        """
+        if key not in self.state:
+            made = self.state[key] = make()
+            if close is not None:
+                self.resources.push_async_callback(close, made)
+        found: T = self.state[key]
+        return found
 
     @property
     def active(self) -> dict[UUID, Context]:

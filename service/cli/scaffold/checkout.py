@@ -24,7 +24,7 @@ class Checkout:
     @classmethod
     def here(cls) -> "Checkout":
         """The checkout that this code runs from. Raises Refused for an installed package: it has no tests to write."""
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[3]
         if not all((root / name).exists() for name in PARTS):
             raise Refused(
                 [

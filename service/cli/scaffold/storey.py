@@ -5,7 +5,7 @@ import re
 from service.cli.scaffold.names import Refused
 
 STOREYS = "[importlinter:contract:service]"
-BELOW = "(emails)"
+BELOW = "emails"
 
 
 def with_storey(text: str, name: str) -> str:
@@ -13,8 +13,8 @@ def with_storey(text: str, name: str) -> str:
     head, found, contract = text.partition(STOREYS)
     lines = contract.splitlines(keepends=True)
     below = next((number for number, line in enumerate(lines) if line.strip() == BELOW), 0)
-    if not found or not below or not re.fullmatch(r"\s+\(\w+\)( \| \(\w+\))*\s*", lines[below - 1]):
+    if not found or not below or not re.fullmatch(r"\s+\w+( \| \w+)*\s*", lines[below - 1]):
         raise Refused([f"{STOREYS} in .importlinter has no storey of slices above {BELOW}: put it back first"])
-    if f"({name})" not in lines[below - 1]:
-        lines[below - 1] = f"{lines[below - 1].rstrip()} | ({name})\n"
+    if name not in lines[below - 1].split():
+        lines[below - 1] = f"{lines[below - 1].rstrip()} | {name}\n"
     return head + found + "".join(lines)

@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from callboard_workers.ledger.inserts import after_commit
 from callboard_workers.runtime import Runtime
 from service.core.errors import Conflict
+from service.core.ids import email_id
 from service.emails import examples as show
 from service.emails.actors import message
 from service.emails.attachment_store import PATIENCE
 from service.emails.batch.reading import Frame, Refusal, all_or_none, drafts, frame
 from service.emails.batch.schemas import BatchItem, BatchOut, BatchRequest, ItemError
 from service.emails.insert import Mail, store
-from service.emails.models import Status, email_id
+from service.emails.models import Status
 from service.emails.prepare import Draft
 from service.emails.resources import Office
 from service.web import Answer, Request, accepts, examples, large_body, once, require

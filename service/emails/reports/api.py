@@ -6,7 +6,7 @@ from functools import partial
 from litestar import Response, Router, post
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.emails.models import email_id
+from service.core.ids import email_id
 from service.emails.reports import examples as show
 from service.emails.reports.ingest import Told, ingest
 from service.emails.reports.parse import raw_reports, reports_of

@@ -18,8 +18,8 @@ from service.emails.models import OPEN
 from service.emails.reports.report import Report
 from service.emails.reports.resolve_uncertain import Action, Evidence, resolve
 from service.emails.reports.tags import Tags, Trust, email_of
+from service.mail.address_text import canonical
 from service.suppressions import repository
-from service.suppressions.matching import canonical
 from service.suppressions.models import Reason
 from service.suppressions.repository import Entry
 

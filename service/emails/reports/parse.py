@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC
 
 from service.core.errors import Fault, Invalid
+from service.core.validation import pointed
 from service.emails.reports.report import STATUS, Report, key_of
 from service.emails.reports.rfc3464 import NotAReport, read
 from service.emails.reports.schemas import InboundRequest
-from service.emails.validation import pointed
 from service.mail.addresses import AddressRefused, parse_address
 
 MAX_WORDS = 1000  # characters of a diagnostic

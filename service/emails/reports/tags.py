@@ -20,8 +20,8 @@ from uuid import UUID
 
 import msgspec
 
+from service.mail.address_text import canonical
 from service.settings import Settings
-from service.suppressions.matching import canonical
 
 MAC = 9  # bytes
 LENGTH = 40  # characters of a tag: 25 bytes in base 32

@@ -7,9 +7,8 @@ from litestar.params import FromPath
 
 from service.core.errors import NotFound
 from service.db.tenancy import acting_for
-from service.emails.resources import Office
 from service.suppressions.unsubscribe import unsubscribe
-from service.suppressions.unsubscribe.links import Reader
+from service.suppressions.unsubscribe.links import Links, Reader
 from service.suppressions.unsubscribe.page import State, page
 from service.web import Request, transaction
 
@@ -54,7 +53,7 @@ async def say(request: Request, token: FromPath[str]) -> Response[str]:
 
 
 def _reader(request: Request, token: str) -> Reader | None:
-    return Office.of(request.app.state.runtime).links.read(token)
+    return Links.of_runtime(request.app.state.runtime).read(token)
 
 
 async def _wants_again(request: Request) -> bool:

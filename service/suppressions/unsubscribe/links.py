@@ -11,9 +11,8 @@ from uuid import UUID
 import msgspec
 from itsdangerous import BadSignature, URLSafeSerializer
 
-from service.emails.load import Stored
+from callboard_workers.runtime import Runtime
 from service.settings import Settings
-from service.suppressions.matching import BULK, canonical, topic
 
 MAX_TOKEN = 2000  # characters; a good one has some 200
 SALT = "callboard.unsubscribe"
@@ -44,12 +43,17 @@ class Links:
         keys = [*reversed(settings.secret_keys_old), settings.secret_key]
         return cls(settings.public_url, keys, made_up=settings.secret_key_is_made_up)
 
-    def link(self, stored: Stored) -> str:
-        """Return the address of the page of a mail's reader; nothing for a mail that nobody unsubscribes from.
+    @classmethod
+    def of_runtime(cls, runtime: Runtime) -> "Links":
+        """Return what signs and reads the links of this process."""
+        return runtime.resource("unsubscribe_links", lambda: cls.of(runtime.state["settings"]))
+
+    def link(self, reader: Reader | None) -> str:
+        """Return the address of a reader's page; nothing without a reader, or for an email without such a link.
 
         Nothing either where SECRET_KEY is not set: a link that the API cannot read is worse than none.
         """
-        return self.url(reader_of(stored)) if stored.unsubscribable and not self._made_up else ""
+        return "" if reader is None or self._made_up else self.url(reader)
 
     @property
     def sample(self) -> str:
@@ -77,9 +81,3 @@ def headers(link: str) -> dict[str, str]:
     if not link:
         return {}
     return {"List-Unsubscribe": f"<{link}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
-
-
-def reader_of(stored: Stored) -> Reader:
-    """Name the reader of a mail with one recipient, and what the mail is about."""
-    about = topic(stored.category, stored.lane) or BULK
-    return Reader(stored.tenant_id, stored.mode, canonical(stored.recipients[0]), about, stored.id)

@@ -9,8 +9,6 @@ import msgspec
 
 from service.templates.source import Declared
 
-LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
-"""A language tag as BCP 47 writes it, `de-AT`, or as POSIX does, `de_AT`: they mean the same."""
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from callboard_workers.common.fair import Turn, current_turn
+from callboard_workers.runtime import Runtime
 from service.mail.faults import Fault, Refused
 from service.mail.headers import subject_faults
 from service.templates.source import Declared
@@ -53,6 +54,11 @@ class Library:
         self.shelf = Shelf(engine)
         self.renderers = Renderers()
         self._kills: dict[str, list[float]] = {}
+
+    @classmethod
+    def of_runtime(cls, runtime: Runtime) -> Library:
+        """Return the tenants' templates of this process; closed with the runtime."""
+        return runtime.resource("tenant_templates", lambda: cls(runtime.require_engine()), cls.close)
 
     async def pin(self, tenant_id: UUID, key: str, version: int | None, locale: str | None) -> Pinned | None:
         """The version that a mail of this tenant is made of now; None for the built-in template, which 0 names too.

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from service.core.errors import Fault
+from service.core.validation import LOCALE
 from service.mail.characters import unsendable
 from service.templates.schemas import TemplateIn
-from service.templates.tenant.content import KEY, LOCALE, Words, nearest, spelled
+from service.templates.tenant.content import KEY, Words, nearest, spelled
 
 MAX_SOURCE = 256 * 1024
 """Characters of a body in one language."""

@@ -13,8 +13,8 @@ import redis
 from callboard_workers.errors import DeclarationError
 from callboard_workers.policy import DeadLetter, Done
 from callboard_workers.testing import run_now
+from service.activities.actors import generate_custom_activities
 from service.activities.schemas import Activities
-from service.jobs.actors import generate_custom_activities
 from service.jobs.types import job
 from tests.journeys.house import house
 from tests.service.activities.fake_llm import Model, reply

@@ -137,7 +137,7 @@ async def test_one_client_serves_a_loop_and_is_closed_with_it(
     async with Model() as model:
         async with bench_of(LLM_BASE_URL=model.url) as bench:
             await asyncio.gather(*(bench.work(job["task_id"]) for job in jobs))
-            chat = bench.runtime.state["jobs"].chat
+            chat = bench.runtime.state["activities"].chat
             assert not chat._client.is_closed
         assert chat._client.is_closed
     assert len(model.asked) == 4

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.policy import Done, Outcome, Snoozed
 from callboard_workers.runtime import Runtime
 from service.broadcasts import repository

@@ -128,7 +128,8 @@ def test_an_address_is_masked(address: str, masked: str) -> None:
 
 def test_a_closed_pipe_does_not_end_the_process() -> None:
     program = (
-        "import sys, time\nfrom service.core import logging as logs\nfrom service.settings import Settings\nimport structlog\n"
+        "import sys, time\nfrom service.core import logging as logs\n"
+        "from service.settings import Settings\nimport structlog\n"
         "logs.configure(Settings.from_env({'LOG_FORMAT': 'json'}), 'api', sys.stdout)\n"
         "for n in range(20):\n structlog.get_logger().info('tick', n=n); time.sleep(0.02)\n"
         "sys.stdout = None\nsys.exit(7)"

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.runtime import Runtime
 from service.cli.tasks import requeue
 from service.db import engine as db

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from callboard_workers.ledger.pruning import first_id
 from callboard_workers.testing import Workbench, workbench
 from service.access.actors import forget_answers
+from service.broadcasts.actors import forget_bulks
 from service.db import retention
-from service.emails.actors import forget_bulks, forget_emails
+from service.emails.actors import forget_emails
 from service.jobs.actors import forget_jobs
 from service.settings import Settings
 

@@ -7,7 +7,8 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.policy import Outcome
 from callboard_workers.runtime import Runtime
 from service.db import engine as db

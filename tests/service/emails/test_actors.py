@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.policy import Ignored
 from service.emails.actors import send_email
 from tests.faults.sink import Rule, Sink

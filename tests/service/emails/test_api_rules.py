@@ -9,10 +9,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from service.core.errors import Forbidden, Invalid
+from service.domains.sender_policy import House
 from service.emails.insert_columns import COLUMNS, row
 from service.emails.prepare import Draft, draft, moment
 from service.emails.schemas import EmailRequest
-from service.emails.sender_policy import House
 from service.mail.address_text import read_back, spell
 
 HOUSE = House.of("Callboard <mail@callboard.example>", ("Partner.example",))

@@ -14,6 +14,7 @@ from service.emails import examples, schemas
 from service.emails.batch.schemas import BatchOut, BatchRequest
 from service.emails.insert_columns import COLUMNS
 from service.emails.models import emails
+from service.templates import examples as template_examples
 from service.templates import schemas as library
 
 
@@ -40,16 +41,15 @@ def test_what_is_stored_at_acceptance_are_columns_of_the_table() -> None:
         (examples.EMAIL, schemas.EmailOut),
         (examples.PAGE, schemas.EmailPage),
         (examples.EVENTS, schemas.EventList),
-        (examples.CONTENT, schemas.Content),
-        (examples.PREVIEW, library.PreviewRequest),
+        (template_examples.PREVIEW, library.PreviewRequest),
         (examples.BULK, bulk.BulkRequest),
         (examples.BULK_ACCEPTED, bulk.BulkOut),
         (examples.ROWS, bulk.RowsOut),
-        (examples.TEMPLATE_IN, library.TemplateIn),
-        (examples.TEMPLATE, library.TemplateDetail),
+        (template_examples.TEMPLATE_IN, library.TemplateIn),
+        (template_examples.TEMPLATE, library.TemplateDetail),
         (examples.BATCH, BatchRequest),
         (examples.BATCH_ACCEPTED, BatchOut),
-        (examples.TEMPLATES, library.TemplateList),
+        (template_examples.TEMPLATES, library.TemplateList),
     ],
 )
 def test_an_example_has_every_field_and_no_other(example: dict[str, Any], kind: type[msgspec.Struct]) -> None:

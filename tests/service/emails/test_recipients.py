@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from callboard_workers.ledger import State
 from callboard_workers.testing.crashes import Died
-from service.emails.models import email_id
+from service.core.ids import email_id
 from service.emails.reports.resolve_uncertain import Evidence, resolve
 from service.settings import Settings
 from tests.faults.sink import Rule, Sink

@@ -4,8 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
 from callboard_workers.ledger import State
+from callboard_workers.message import Delivery
 from callboard_workers.policy import Done
 from callboard_workers.testing.crashes import Died
 from tests.faults.sink import Rule, Sink

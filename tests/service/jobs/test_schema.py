@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from service.activities import schemas as activities
 from service.jobs import examples, models, schemas
 
 TABLES = {"plans", "organizations", "quotas", "jobs"}
@@ -37,9 +38,9 @@ async def test_migrations_make_the_tables_that_the_code_declares(engine: AsyncEn
         (examples.ORGANIZATION_REQUEST, schemas.OrganizationRequest),
         (examples.ORGANIZATION, schemas.OrganizationOut),
         (examples.QUOTA, schemas.QuotaOut),
-        (examples.CUSTOM_REQUEST, schemas.CustomActivities),
-        (examples.CUSTOM_JOB, schemas.CustomJob),
-        (examples.POLLED, schemas.PolledJob),
+        (examples.CUSTOM_REQUEST, activities.CustomActivities),
+        (examples.CUSTOM_JOB, activities.CustomJob),
+        (examples.POLLED, activities.PolledJob),
     ],
 )
 def test_an_example_has_every_field_and_no_other(example: dict[str, Any], kind: type[msgspec.Struct]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.policy import Outcome
 from callboard_workers.runtime import Runtime
 from callboard_workers.testing import workbench

@@ -7,7 +7,8 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
 from callboard_workers.policy import DeadLetter, Done
 from callboard_workers.testing import run_now
 from service.db.engine import create_engine

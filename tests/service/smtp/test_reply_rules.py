@@ -9,6 +9,7 @@ from service import smtp
 from service.smtp import Backoff, Kind, Phase
 from service.smtp.reply import ServerReply, enhanced_code
 from service.smtp.reply_rules import _RULES, classify, refusal
+from tests.layout.repository import ROOT
 
 T, P, A = Kind.TEMPORARY, Kind.PERMANENT, Kind.AMBIGUOUS
 
@@ -114,6 +115,6 @@ def test_every_reason_is_explained_in_the_documents() -> None:
     source = "".join(path.read_text() for path in Path(smtp.__file__).parent.glob("*.py"))
     named = set(re.findall(r'reason="(\w+)"|_unavailable\(\s*"(\w+)"|_unfit\("(\w+)"|Phase\.\w+, "(\w+)", ', source))
     reasons = {word for words in named for word in words if word} | {reason for _, reason, _ in _RULES}
-    page = (Path(smtp.__file__).parents[3] / "docs" / "smtp.md").read_text()
+    page = (ROOT / "docs" / "smtp.md").read_text()
     assert {"greylisted", "breaker_open", "invalid_address", "starttls_missing", "eai_unsupported"} <= reasons
     assert sorted(reason for reason in reasons if f"`{reason}`" not in page) == []

@@ -8,8 +8,9 @@ import pytest
 from callboard_workers.context import Correlation, correlation
 from callboard_workers.runtime import Runtime
 from service.emails import in_process
-from service.emails.schemas import EmailRequest, TemplateRef
+from service.emails.schemas import EmailRequest
 from service.settings import Settings
+from service.templates.schemas import TemplateRef
 from service.templates.tenant.sandbox_pool import Killed, Renderers
 from tests.service.conftest import MakeKey, working
 from tests.service.emails.posting import execute_sql, look, mailing_to, work

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
+from callboard_workers.message import Delivery
+from service.broadcasts.actors import end_bulks
 from service.emails import models as emails
-from service.emails.actors import end_bulks
 from service.jobs import models as jobs
 from service.notifications import models as notifications
 from service.webhooks.types import TEST, TYPES

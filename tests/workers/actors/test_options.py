@@ -31,7 +31,7 @@ from callboard_workers import (
     current,
     injected,
 )
-from callboard_workers.execution.attempt import Delivery
+from callboard_workers.message import Delivery
 from callboard_workers.redis.delivery import following
 from callboard_workers.testing import Workbench
 from tests.layout.repository import ROOT

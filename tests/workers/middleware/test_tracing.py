@@ -174,10 +174,14 @@ async def test_without_an_sdk_nothing_is_changed(engine: AsyncEngine, declared: 
 
 
 def test_what_is_not_wanted_is_not_imported() -> None:
-    code = "import sys, callboard_workers, callboard_workers.celery; assert not [m for m in sys.modules if m.startswith('opentelemetry')]"
+    code = (
+        "import sys, callboard_workers, callboard_workers.celery\n"
+        "assert not [m for m in sys.modules if m.startswith('opentelemetry')]"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
     absent = (
-        "import sys; sys.modules['opentelemetry'] = None\nfrom callboard_workers.middleware import defaults\ndefaults()\n"
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from callboard_workers.middleware import defaults\ndefaults()\n"
         "try:\n    defaults(tracing=True)\nexcept Exception as error:\n    print(error)\n"
     )
     ran = subprocess.run([sys.executable, "-c", absent], check=True, timeout=100, capture_output=True, text=True)

@@ -15,11 +15,6 @@ from callboard_workers.policy import Backoff, Policy
 DAY = 86_400
 HORIZON = 400 * DAY
 """The longest an actor's own `expires` and `result` may be, in seconds: more is a mistake of units."""
-FURTHEST = 10 * 365 * DAY
-"""Seconds by which a message without a row may be put off, or may expire, at most."""
-END = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
-"""Before this a message with a row is due, and expires: Python's calendar ends a year later, and times are added to."""
-
 HINTS = {
     "actor_name": "use `name`",
     "queue_name": "use `queue`",

@@ -11,10 +11,9 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from callboard_workers.actors.message_settings import Extras
-from callboard_workers.actors.options import END, FURTHEST
 from callboard_workers.context import correlation
 from callboard_workers.errors import DurableOnly
-from callboard_workers.message import Message, Priority
+from callboard_workers.message import END, FURTHEST, Message, Priority
 from callboard_workers.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ _CANVAS = ("chain", "chord", "group", "callbacks", "errbacks")
 
 
 class ActorTask(Task):
-    """The Celery task of one actor. What the actor declares is applied by `callboard_workers.execution.attempt`, not by Celery."""
+    """The Celery task of one actor. The library applies the actor's options (`execution.attempt`); Celery does not."""
 
     abstract = True
     acks_late = True

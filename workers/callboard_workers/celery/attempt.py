@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import structlog
 from celery.worker import state
 
-from callboard_workers.execution.attempt import Delivery, LeftBehind, perform
+from callboard_workers.execution.attempt import LeftBehind, perform
+from callboard_workers.message import Delivery
 from callboard_workers.policy import DeadLetter, RetryAt, Snoozed, Unknown
 from callboard_workers.redis.delivery import following
 from callboard_workers.redis.protocol import SEPARATOR, encode

@@ -18,7 +18,7 @@ from callboard_workers.celery.attempt import Attempts, priority_of
 from callboard_workers.celery.fallback import StockRoute
 from callboard_workers.celery.request import NativeRequest
 from callboard_workers.message import Message, Priority
-from callboard_workers.middleware.metrics import REJECTED, UNSIGNED
+from callboard_workers.metrics import REJECTED, UNSIGNED
 from callboard_workers.redis.crash_isolation import Suspects
 from callboard_workers.redis.decode import Poison, Received, is_plain, moment, read, read_body
 from callboard_workers.redis.delivery import delivery_of

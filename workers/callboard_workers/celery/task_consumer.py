@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from callboard_workers.actors.actor import registry
 from callboard_workers.celery.broker_url import redis_url
 from callboard_workers.celery.events import TaskEvents
 from callboard_workers.celery.results import Results
@@ -46,6 +47,7 @@ class Front:
             lost=self._mourn,
             failed=self.desk.fail,
             queues=lambda: self.intake.queues,
+            declared=lambda: sorted({actor.queue for actor in registry}),
         )
         self._started = False
         self.redis = address.client(self.url, socket_timeout=2, socket_connect_timeout=2, protocol=2)

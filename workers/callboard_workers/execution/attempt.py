@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
-import msgspec
 import structlog
 
 from callboard_workers.actors.actor import Actor, registry
@@ -22,7 +19,8 @@ from callboard_workers.execution.completion import ClaimedEnding, End, Ending, H
 from callboard_workers.ledger import Claim
 from callboard_workers.ledger.claims import Suspect
 from callboard_workers.ledger.database import unanswered
-from callboard_workers.middleware.metrics import IGNORED
+from callboard_workers.message import Delivery
+from callboard_workers.metrics import IGNORED
 from callboard_workers.policy import Done, Ignored, Outcome
 
 if TYPE_CHECKING:
@@ -34,25 +32,6 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger("callboard_workers.execution.attempt")
 
 T = TypeVar("T")
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What arrived: a doorbell (`durable`, no arguments) or a message with its arguments.
-
-    `retries`: errors so far of a message without a row; `redelivered`: its last worker died; `priority`: 0 to 9.
-    """
-
-    id: UUID
-    actor: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    headers: dict[str, Any] = {}
-    durable: bool = False
-    retries: int = 0
-    redelivered: bool = False
-    queue: str = "default"
-    priority: int = 6
-    expires_at: dt.datetime | None = None
 
 
 class LeftBehind(Exception):

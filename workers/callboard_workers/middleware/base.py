@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from callboard_workers.context import Context
 from callboard_workers.errors import DeclarationError
 from callboard_workers.message import Message
 from callboard_workers.policy import Outcome
 
-if TYPE_CHECKING:
-    from callboard_workers.runtime import Runtime
+
+class Process(Protocol):
+    """The process that a middleware starts in; `callboard_workers.runtime.Runtime` is one."""
+
+    working: bool
+    """Whether it runs messages, rather than only sends them."""
+    worker_id: str
+
 
 Execute = Callable[[Context], Awaitable[Outcome]]
 Send = Callable[[Message], Awaitable[Message]]
@@ -36,10 +42,10 @@ class Middleware:
             if declared.setdefault(name, kind) is not kind:
                 raise DeclarationError(f"{cls.__name__}: {name!r} is declared elsewhere, as {declared[name].__name__}")
 
-    def startup(self, runtime: Runtime) -> None:
+    def startup(self, runtime: Process) -> None:
         """The runtime starts on its loop."""
 
-    def shutdown(self, runtime: Runtime) -> None:
+    def shutdown(self, runtime: Process) -> None:
         """The runtime has stopped; nothing runs any more."""
 
     async def send(self, message: Message, next: Send) -> Message:

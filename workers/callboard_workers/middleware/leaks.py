@@ -6,16 +6,13 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from callboard_workers.context import Context, running
-from callboard_workers.middleware.base import Middleware
+from callboard_workers.middleware.base import Middleware, Process
 from callboard_workers.policy import Outcome
-
-if TYPE_CHECKING:
-    from callboard_workers.runtime import Runtime
 
 log = structlog.stdlib.get_logger("workers")
 
@@ -36,7 +33,7 @@ class Leaks(Middleware):
         self.left: dict[str, deque[asyncio.Task[Any]]] = {}
         """What has outlived its attempt, by actor."""
 
-    def startup(self, runtime: Runtime) -> None:
+    def startup(self, runtime: Process) -> None:
         if runtime.working:
             asyncio.get_running_loop().set_task_factory(_made)  # type: ignore[arg-type] # it passes on what is new
 

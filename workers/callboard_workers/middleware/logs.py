@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import structlog
 
 from callboard_workers.context import Context, enter, running
 from callboard_workers.errors import Verdict
-from callboard_workers.middleware.base import Execute, Middleware
+from callboard_workers.middleware.base import Execute, Middleware, Process
 from callboard_workers.policy import (
     Canceled,
     DeadLetter,
@@ -25,9 +25,6 @@ from callboard_workers.policy import (
     word,
 )
 
-if TYPE_CHECKING:
-    from callboard_workers.runtime import Runtime
-
 log = structlog.stdlib.get_logger("workers")
 
 
@@ -38,7 +35,7 @@ class Logs(Middleware):
     each with `run_ms` and, where Postgres knows it, `wait_ms` (from due to started). Arguments are never logged.
     """
 
-    def startup(self, runtime: Runtime) -> None:
+    def startup(self, runtime: Process) -> None:
         """Where the program has not configured structlog: its default prints the local variables of tracebacks."""
         if runtime.working and not structlog.is_configured():
             *processors, _ = structlog.get_config()["processors"]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from callboard_workers.common.deadlines import Deadlines
 from callboard_workers.context import Context
 from callboard_workers.errors import TimeLimitExceeded
-from callboard_workers.middleware.base import Execute, Middleware
+from callboard_workers.middleware.base import Execute, Middleware, Process
 from callboard_workers.middleware.retry import judge
 from callboard_workers.policy import Done, Outcome
-
-if TYPE_CHECKING:
-    from callboard_workers.runtime import Runtime
 
 
 class TimeLimit(Middleware):
@@ -27,7 +23,7 @@ class TimeLimit(Middleware):
     def __init__(self) -> None:
         self._deadlines = Deadlines()
 
-    def startup(self, runtime: Runtime) -> None:
+    def startup(self, runtime: Process) -> None:
         self._deadlines = Deadlines()
 
     async def execute(self, context: Context, next: Execute) -> Outcome:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import kombu.utils.json
 import msgspec
 
-from callboard_workers.actors.options import FURTHEST
+from callboard_workers.message import FURTHEST
 from callboard_workers.redis.protocol import DOORBELL_BODY
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def read_body(received: Received) -> tuple[list[Any], dict[str, Any], dict[str, 
     try:
         body = b64decode(text, validate=True) if received.properties.get("body_encoding") == "base64" else text.encode()
         if b'"__type__"' in body:
-            args, kwargs, embed = kombu.utils.json.loads(body)
+            args, kwargs, embed = kombu.utils.json.loads(body)  # type: ignore[no-untyped-call]
         else:
             args, kwargs, embed = _decode_body(body)
     except (ValueError, TypeError, RecursionError) as error:

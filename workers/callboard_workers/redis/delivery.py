@@ -6,8 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from callboard_workers.execution.attempt import Delivery
-from callboard_workers.message import Message, Priority
+from callboard_workers.message import Delivery, Message, Priority
 from callboard_workers.policy import RetryAt, Snoozed
 from callboard_workers.redis.decode import moment
 

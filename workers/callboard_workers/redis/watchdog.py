@@ -16,8 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from callboard_workers.actors.actor import registry
-from callboard_workers.middleware.metrics import LAG
+from callboard_workers.metrics import LAG
 from callboard_workers.redis import address
 from callboard_workers.redis.in_flight import DEAD_KEPT
 from callboard_workers.redis.redelivery import again
@@ -60,6 +59,7 @@ class Watchdog:
         lost: Callable[[str, bytes], None],
         failed: Callable[[bytes, str], None],
         queues: Callable[[], list[str]],
+        declared: Callable[[], list[str]],
     ) -> None:
         self.lag = 0.0
         """Seconds the loop took to answer last time; grows while it does not answer."""
@@ -71,6 +71,7 @@ class Watchdog:
         self._lost = lost
         self._failed = failed
         self._queues = queues
+        self._declared = declared
         self._name = f"{owner().partition('#')[0]}#{os.getpid()}"
         timeout = max(0.5, lease / 4)
         self._redis = address.client(
@@ -125,8 +126,7 @@ class Watchdog:
         """
         now = time.monotonic()
         lag = now - self._asked if self._asked else self.lag
-        declared = sorted({actor.queue for actor in registry})
-        report = {"queues": self._queues(), "declared": declared, "lag": round(lag, 1)}
+        report = {"queues": self._queues(), "declared": self._declared(), "lag": round(lag, 1)}
         with suppress(RedisError, OSError):
             self._call(HEARTBEAT, [self._keys.heartbeats], [self._name, msgspec.json.encode(report)])
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from callboard_workers.execution.attempt import Delivery
-from callboard_workers.message import Message
+from callboard_workers.message import Delivery, Message
 from callboard_workers.testing.clock import Clock
 
 

@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from callboard_workers.actors.actor import Actor, registry
 from callboard_workers.cron import Scheduled, timetable
 from callboard_workers.errors import WorkersError
-from callboard_workers.execution.attempt import Delivery, execute
+from callboard_workers.execution.attempt import execute
 from callboard_workers.ledger import State, Swept
 from callboard_workers.ledger.database import fetch
 from callboard_workers.ledger.inserts import rung
-from callboard_workers.message import Message
+from callboard_workers.message import Delivery, Message
 from callboard_workers.middleware import Middleware, defaults
 from callboard_workers.policy import DeadLetter, Outcome, RetryAt, Snoozed, Unknown
 from callboard_workers.runtime import Runtime

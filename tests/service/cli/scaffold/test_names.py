@@ -90,11 +90,11 @@ def test_a_new_slice_gets_the_storey_above_the_emails_once() -> None:
     before = (ROOT / ".importlinter").read_text(encoding="utf-8")
     after = with_storey(before, "notes")
     changed = set(after.splitlines()) - set(before.splitlines())
-    assert [line.endswith(" | (notes)") for line in changed] == [True]
+    assert [line.endswith(" | notes") for line in changed] == [True]
     assert after[: after.index(BELOW)].splitlines()[-2] in changed
     assert with_storey(after, "notes") == after
 
 
 def test_contracts_without_that_storey_are_refused_with_what_to_do() -> None:
     with pytest.raises(Refused, match="put it back first"):
-        with_storey(f"{STOREYS}\nlayers =\n    (app)\n", "notes")
+        with_storey(f"{STOREYS}\nlayers =\n    app\n", "notes")

@@ -6,7 +6,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from callboard_workers.ledger import State
-from service.emails.models import email_id
+from service.core.ids import email_id
 from service.emails.reports.resolve_uncertain import Action, Evidence, Resolved, resolve
 from tests.faults.sink import Rule, Sink
 from tests.service.emails.postman import TENANT, MakePost, Post

@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar import Response
 
-from service.emails.schemas import Content
+from service.templates.schemas import Content
 from service.web import Request
 from service.web.auth import plain_header
 
