@@ -1,7 +1,7 @@
 """How Alembic reaches the database: one at a time, in one transaction, over asyncpg.
 
-The URL comes from `config.attributes["url"]` (set by service.db.migrate), `-x url=…` or DATABASE_URL. You can pass an open
-connection as `config.attributes["connection"]`.
+The URL comes from `config.attributes["url"]` (set by `service.db.migrate`), from `-x url=…` or from DATABASE_URL.
+You can pass an open connection as `config.attributes["connection"]`.
 """
 
 from __future__ import annotations

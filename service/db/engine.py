@@ -62,8 +62,8 @@ def create_engine(
 ) -> AsyncEngine:
     """Make the engine of the running loop; call it on the loop that uses it, never before a fork.
 
-    It acts as `role` where DB_SET_ROLE is on; the API's role sees only what `service.db.tenancy` allows. None: it acts as
-    the user of DATABASE_URL, for commands that run before the tables exist.
+    It acts as `role` where DB_SET_ROLE is on; the API's role sees only the rows that `service.db.tenancy` allows. With
+    None it acts as the user of DATABASE_URL, for commands that run before the tables exist.
 
     `pool_timeout` and `statement_timeout` are in seconds. A connection that the server closed is noticed at checkout
     without a round trip, so a restart of Postgres costs no failed request once it is back. With `ping_after`, one that

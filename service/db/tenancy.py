@@ -63,8 +63,8 @@ def acting_for(*tenants: UUID) -> Iterator[None]:
 def confine(engine: AsyncEngine) -> None:
     """Have every transaction of `engine` act for the tenant of the request that it serves, or for `acting_for`'s.
 
-    A statement sent past SQLAlchemy begins no transaction and acts for no tenant: `ledger.database.fetch` of the library
-    begins one for it; the accept path sets `app.tenants` in its statement.
+    A statement that bypasses SQLAlchemy begins no transaction and acts for no tenant: `ledger.database.fetch` begins
+    one for it, and the accept path sets `app.tenants` in its own statement.
     """
     event.listen(engine.sync_engine, "begin", _act)
     engine.sync_engine.update_execution_options(**{TENANTS: whose})

@@ -102,7 +102,7 @@ TAKEN = ["/{0} exists", "tests/service/{0} exists", "a migration makes a table",
     [
         (["slice", "Notes-1"], {}, ["'Notes-1' is not snake_case"]),
         (["slice", "digests"], {}, ["a migration makes a table"]),
-        (["slice", "templates"], {}, ["spoken for", "a migration makes a table", "a route begins with it"]),
+        (["slice", "templates"], {}, ["spoken for", *(fault.format("templates") for fault in TAKEN)]),
         (["slice", "emails"], {}, [fault.format("emails") for fault in TAKEN]),
         (["slice", SLICE], {}, [fault.format(SLICE) for fault in TAKEN]),
         (["slice", "settings"], {}, ["service/settings exists"]),
